@@ -1,0 +1,45 @@
+# Every target makes what it needs: a virtual environment in .venv with the extras it uses. PYTHON is 3.11 or newer.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: help demo test check format mutants clean
+
+help:
+	@echo "make demo     run the main job on real measurements (examples/quickstart.py)"
+	@echo "make test     run the tests"
+	@echo "make check    lint and check types"
+	@echo "make format   format the code"
+	@echo "make mutants  plant faults one at a time; each must be caught by its test"
+	@echo "make clean    remove the environment and everything made"
+
+.venv/made:
+	$(PYTHON) -c 'import sys; assert sys.version_info >= (3, 11), "Python 3.11 or newer is needed: make PYTHON=..."'
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	touch $@
+
+# The package is installed in place; an extra is installed again when pyproject.toml changes.
+.venv/extra-%: .venv/made pyproject.toml
+	$(BIN)/python -m pip install --quiet --editable ".[$*]"
+	touch $@
+
+demo: .venv/extra-examples
+	$(BIN)/python examples/quickstart.py
+
+test: .venv/extra-test
+	$(BIN)/python -m pytest
+
+check: .venv/extra-test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/basedpyright
+
+format: .venv/extra-test
+	$(BIN)/ruff check --fix-only .
+	$(BIN)/ruff format .
+
+mutants: .venv/extra-test
+	$(BIN)/python tests/mutants.py
+
+clean:
+	rm -rf .venv .cache .pytest_cache .ruff_cache examples/figures

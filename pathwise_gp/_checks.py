@@ -1,0 +1,112 @@
+"""What is asked of values that come in by a door: each failure names the argument and says what to do."""
+
+import operator
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float
+
+
+def is_concrete(x: Any) -> bool:
+    return not isinstance(x, jax.core.Tracer)
+
+
+def floating(x: Any, name: str) -> Array:
+    """`x` as a floating-point array; integers are converted, anything else is an error."""
+    try:
+        array = jnp.asarray(x)
+    except (TypeError, ValueError) as e:
+        raise ValueError(f"`{name}` must be an array of numbers; got {type(x).__name__}.") from e
+    if jnp.issubdtype(array.dtype, jnp.integer):
+        array = array.astype(jnp.result_type(float))
+    if not jnp.issubdtype(array.dtype, jnp.floating):
+        raise ValueError(f"`{name}` must be real numbers; got dtype {array.dtype}.")
+    # Weakly typed leaves would lose their weakness in a round trip through a file, and then retrace.
+    return jax.lax.convert_element_type(array, array.dtype)
+
+
+def finite(x: Array, name: str) -> None:
+    """Raises where a concrete `x` holds NaN or inf."""
+    if not is_concrete(x):
+        return
+    bad = ~np.isfinite(np.asarray(x))
+    if bad.any():
+        where = tuple(int(i) for i in np.argwhere(bad)[0])
+        raise ValueError(
+            f"`{name}` must be finite; got {int(bad.sum())} NaN or inf entries, the first at index {where}. "
+            "Remove or impute those entries first."
+        )
+
+
+def points(X: Any, name: str) -> Array:
+    """A finite set of inputs of shape (n, d), n >= 1."""
+    X = floating(X, name)
+    if X.ndim != 2:
+        hint = f" For one input dimension pass `{name}[:, None]`." if X.ndim == 1 else ""
+        raise ValueError(f"`{name}` must have shape (n, d); got {X.shape}.{hint}")
+    if X.shape[0] == 0 or X.shape[1] == 0:
+        raise ValueError(f"`{name}` must hold at least one point of at least one dimension; got shape {X.shape}.")
+    finite(X, name)
+    return X
+
+
+def inputs(X: Any, dim: int, name: str = "X") -> Array:
+    """Inputs of shape (*n, d) for functions of `dim` dimensions."""
+    X = floating(X, name)
+    if X.ndim == 0 or X.shape[-1] != dim:
+        hint = f" Pass `{name}[:, None]` for a set of one-dimensional inputs." if dim == 1 and X.ndim == 1 else ""
+        raise ValueError(f"The last axis of `{name}` must be the input dimension, {dim}; got shape {X.shape}.{hint}")
+    return X
+
+
+def vector(y: Any, n: int, name: str, like: str) -> Array:
+    """A finite vector with one entry for each of the n points of `like`."""
+    y = floating(y, name)
+    if y.shape != (n,):
+        hint = f" Pass `{name}[:, 0]`." if y.shape == (n, 1) else ""
+        raise ValueError(f"`{name}` must have shape ({n},), one value for each point of `{like}`; got {y.shape}.{hint}")
+    finite(y, name)
+    return y
+
+
+def positive(x: Array, name: str, *, or_zero: bool = False) -> None:
+    """Raises where a concrete `x` holds something that is not a finite number above zero (or zero)."""
+    finite(x, name)
+    if is_concrete(x) and not bool(np.all(np.asarray(x) >= 0 if or_zero else np.asarray(x) > 0)):
+        wanted = "not be negative" if or_zero else "be positive"
+        raise ValueError(f"`{name}` must {wanted}; got {np.asarray(x)}.")
+
+
+def noise_variance(noise_var: Any, n: int) -> Array:
+    """Noise variance, a scalar or one per point, as a positive array of shape () or (n,)."""
+    noise_var = floating(noise_var, "noise_var")
+    if noise_var.shape not in ((), (n,)):
+        raise ValueError(
+            f"`noise_var` must be a scalar or have shape ({n},), one variance for each point of `X`; "
+            f"got shape {noise_var.shape}."
+        )
+    positive(noise_var, "noise_var")
+    return noise_var
+
+
+def count(k: Any, name: str) -> int:
+    """A whole number of at least one."""
+    try:
+        k = operator.index(k)
+    except TypeError as e:
+        raise ValueError(f"`{name}` must be a whole number, known when tracing; got {k!r}.") from e
+    if k < 1:
+        raise ValueError(f"`{name}` must be at least 1; got {k}.")
+    return k
+
+
+def require(ok: Bool[Array, ""], value: Float[Array, "..."], message: str) -> Float[Array, "..."]:
+    """`value`, or an error: a ValueError now where `ok` is concrete, at run time under jit."""
+    if is_concrete(ok):
+        if not bool(ok):
+            raise ValueError(message)
+        return value
+    return eqx.error_if(value, ~ok, message)

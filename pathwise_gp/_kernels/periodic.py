@@ -1,0 +1,102 @@
+"""The periodic kernel and its harmonics."""
+
+import math
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from .. import _checks, _fields
+from .._features import AbstractFeatures, FourierFeatures
+from .._numerics.trigonometry import sin_turns
+from .._types import Key
+from .base import AbstractKernel, Spectrum
+
+# Steps of the continued fraction after which its start no longer shows in float64, for lengthscales down to 0.01.
+_FRACTION_STEPS = 400
+
+
+def _bessel_ratio(order: Float[Array, "*j"], a: Float[Array, "*j"]) -> Float[Array, "*j"]:
+    """I_j(a) / I_{j−1}(a) for orders j ≥ 1, by the continued fraction, downwards from Amos's (1974) bound."""
+    top = order + _FRACTION_STEPS
+    bound = a / (top - 0.5 + jnp.sqrt((top + 0.5) ** 2 + a**2))
+    steps = jnp.arange(_FRACTION_STEPS)[::-1].astype(a.dtype)
+    ratio, _ = jax.lax.scan(lambda ratio, step: (1 / (2 * (order + step) / a + ratio), None), bound, steps)
+    return ratio
+
+
+class Periodic(AbstractKernel):
+    """k(x, z) = variance · exp(−2 Σ_i sin²(π(x_i − z_i)/p_i)/ℓ_i²).
+
+    In one dimension its basis is the cosine series of the kernel, Σ_j q_j cos(2πj(x − z)/p) with
+    q_j ∝ I_j(1/ℓ²) (twice for j ≥ 1): exact but for the harmonics beyond n_features / 2, whose weight falls faster than
+    any power. In more dimensions, and in products with other stationary kernels, harmonics are sampled.
+
+    **Fields:**
+
+    - `variance`: of the process at a point; positive, in squared units of the values.
+    - `lengthscale`: ℓ, a scalar or one per input dimension, `d`; positive, a pure number.
+    - `period`: p, a scalar or one per input dimension, `d`; positive, in units of the input.
+
+    **Raises:** ValueError where a field is not positive or has the wrong shape. Source: MacKay (1998), in the form of
+    Rasmussen & Williams (2006), equation 4.31; the series: Solin & Särkkä (2014), equation 27.
+    """
+
+    variance: Float[Array, ""] = _fields.positive()
+    lengthscale: Float[Array, "*d"] = _fields.positive()
+    period: Float[Array, "*d"] = _fields.positive()
+
+    def matrix(self, X: Float[Array, "n d"], Z: Float[Array, "m d"]) -> Float[Array, "n m"]:
+        dim = X.shape[1]
+        lengthscale = jnp.broadcast_to(self.lengthscale, (dim,)).astype(X.dtype)
+        period = jnp.broadcast_to(self.period, (dim,)).astype(X.dtype)
+        total = jnp.zeros((X.shape[0], Z.shape[0]), X.dtype)
+        for i in range(dim):
+            sine = sin_turns((X[:, i, None] - Z[None, :, i]) / (2 * period[i])) / lengthscale[i]
+            total = total + sine * sine
+        return self.variance.astype(X.dtype) * jnp.exp(-2 * total)
+
+    def diagonal(self, X: Float[Array, "n d"]) -> Float[Array, "n"]:
+        return jnp.broadcast_to(self.variance.astype(X.dtype), (X.shape[0],))
+
+    def features(self, n_features: int, dim: int, *, key: Key) -> AbstractFeatures:
+        if dim != 1:
+            return super().features(n_features, dim, key=key)
+        self.check_dim(dim)
+        harmonics = (_checks.count(n_features, "n_features") - 1) // 2
+        lengthscale, period = self.lengthscale.reshape(()), self.period.reshape(())
+        dtype = lengthscale.dtype
+        zero, j = jnp.zeros((1,), dtype), jnp.arange(1, harmonics + 1).astype(dtype)
+        # Logarithms: the last weights underflow, and their roots would have no finite derivative.
+        log_ratios = jnp.log(_bessel_ratio(j, jnp.broadcast_to(1 / lengthscale**2, j.shape)))
+        log_weights = jnp.concatenate([zero, math.log(2) + jnp.cumsum(log_ratios)])
+        # Normalised over the harmonics kept, so that the variance of the process is exact.
+        log_weights = log_weights - jax.nn.logsumexp(log_weights)
+        amplitudes = jnp.sqrt(self.variance.astype(dtype)) * jnp.exp(0.5 * log_weights)
+        return FourierFeatures(
+            frequencies=(jnp.concatenate([zero, j, j]) / period.astype(dtype))[:, None],
+            phases=jnp.concatenate([zero, jnp.zeros_like(j), jnp.zeros_like(j) - 0.25]),
+            amplitudes=jnp.concatenate([amplitudes, amplitudes[1:]]),
+        )
+
+    def spectrum(self, n: int, dim: int, *, key: Key) -> Spectrum:
+        # e^{−a} I_j(a) over all whole j is the law of a difference of two Poisson(a/2) variables (Skellam 1946).
+        dtype = self.lengthscale.dtype
+        lengthscale = jnp.broadcast_to(self.lengthscale, (n, dim))
+        a = 1 / lengthscale**2
+        up, down = jax.random.split(key)
+        harmonics = (jax.random.poisson(up, a / 2) - jax.random.poisson(down, a / 2)).astype(dtype)
+        frequencies = harmonics / jnp.broadcast_to(self.period.astype(dtype), (n, dim))
+        # A harmonic does not move with ℓ, its probability does. The weight is 1, and its derivative that of the log
+        # probability, d/da log(e^{−a} I_j(a)) = I_{j+1}(a)/I_j(a) + j/a − 1: so the derivative of the kernel is unbiased.
+        order, fixed = jnp.abs(harmonics), jax.lax.stop_gradient(a)
+        score = jax.lax.stop_gradient(_bessel_ratio(order + 1, fixed) + order / fixed - 1)
+        weights = jnp.exp(jnp.sum(score * (a - fixed), axis=1))
+        return Spectrum(frequencies, self.variance.astype(dtype) * weights)
+
+    def check_dim(self, dim: int) -> None:
+        _fields.check_length(self, dim, "lengthscale", "period")
+
+    def __check_init__(self):
+        _fields.check_scalar(self, "variance")
+        _fields.check_per_dimension(self, "lengthscale", "period")

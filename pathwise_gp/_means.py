@@ -1,0 +1,53 @@
+"""Mean functions. Any callable that maps inputs `n d` to values `n` is one."""
+
+from collections.abc import Callable
+from typing import Any, TypeAlias
+
+import equinox as eqx
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from . import _fields
+
+Mean: TypeAlias = Callable[[Any], Any]
+
+
+class ZeroMean(eqx.Module):
+    """m(x) = 0."""
+
+    def __call__(self, X: Float[Array, "*n d"]) -> Float[Array, "*n"]:
+        return jnp.zeros(X.shape[:-1], X.dtype)
+
+
+class ConstantMean(eqx.Module):
+    """m(x) = value. **Fields:** `value`: a scalar, in units of the values."""
+
+    value: Float[Array, ""] = _fields.real()
+
+    def __call__(self, X: Float[Array, "*n d"]) -> Float[Array, "*n"]:
+        return jnp.broadcast_to(self.value.astype(X.dtype), X.shape[:-1])
+
+    def __check_init__(self):
+        _fields.check(self)
+        _fields.check_scalar(self, "value")
+
+
+def as_mean(mean: Any) -> Mean:
+    """`mean` if it is callable, a constant mean if it is a number."""
+    if callable(mean):
+        return mean
+    try:
+        return ConstantMean(mean)
+    except ValueError as e:
+        raise ValueError(f"`mean` must be a number, or a callable that maps `n d` to `n`; got {mean!r}.") from e
+
+
+def evaluate(mean: Mean, X: Float[Array, "n d"]) -> Float[Array, "n"]:
+    """m(X) in the dtype of X, or an error where it is not one value per point."""
+    values = jnp.asarray(mean(X))
+    if values.shape != (X.shape[0],):
+        raise ValueError(
+            f"`mean` must map inputs of shape {X.shape} to one value per point, shape ({X.shape[0]},); "
+            f"it returned shape {values.shape}."
+        )
+    return values.astype(X.dtype)

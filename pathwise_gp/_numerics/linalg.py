@@ -1,0 +1,106 @@
+"""Products, the jitter, Cholesky factors and the Gaussian log density."""
+
+import math
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.scipy.linalg as jsl
+from jaxtyping import Array, Bool, Float
+
+
+def inner(A: Float[Array, "n k"], B: Float[Array, "m k"]) -> Float[Array, "n m"]:
+    """A Bᵀ in the full precision of the dtype (accelerators would round float32 factors to 10 bits)."""
+    return jnp.matmul(A, B.T, precision=jax.lax.Precision.HIGHEST)
+
+
+def default_jitter(diagonal: Float[Array, "n"]) -> Float[Array, ""]:
+    """√eps times the mean of the diagonal: a decade or more above what factors an RBF matrix of a thousand points."""
+    return jnp.asarray(jnp.sqrt(jnp.finfo(diagonal.dtype).eps), diagonal.dtype) * jnp.mean(diagonal)
+
+
+def add_diagonal(K: Float[Array, "n n"], diagonal: Float[Array, "n"]) -> Float[Array, "n n"]:
+    return K + diagonal[:, None] * jnp.eye(K.shape[0], dtype=K.dtype)
+
+
+def cholesky(K: Float[Array, "n n"]) -> Float[Array, "n n"]:
+    """Lower Cholesky factor of a symmetric matrix; NaN where it is not positive definite."""
+    return jax.lax.linalg.cholesky(K, symmetrize_input=False)
+
+
+class CholeskyFactor(eqx.Module):
+    """A = L Lᵀ by its lower factor L, shape `n n`. Right-hand sides carry the n axis last."""
+
+    lower: Float[Array, "n n"]
+
+    def whiten(self, B: Float[Array, "*s n"]) -> Float[Array, "*s n"]:
+        """L⁻¹ b for each vector b of B."""
+        return self._triangular(B, transpose=False)
+
+    def solve(self, B: Float[Array, "*s n"]) -> Float[Array, "*s n"]:
+        """A⁻¹ b for each vector b of B."""
+        return self._triangular(self._triangular(B, transpose=False), transpose=True)
+
+    def colour(self, B: Float[Array, "*s n"]) -> Float[Array, "*s n"]:
+        """L b for each vector b of B."""
+        return inner(B.reshape(-1, B.shape[-1]), self.lower).reshape(B.shape)
+
+    def log_det(self) -> Float[Array, ""]:
+        """log |A|."""
+        return 2 * jnp.sum(jnp.log(jnp.diagonal(self.lower)))
+
+    def is_finite(self) -> Bool[Array, ""]:
+        """Whether the factorisation succeeded."""
+        return jnp.all(jnp.isfinite(jnp.diagonal(self.lower)))
+
+    def _triangular(self, B: Float[Array, "*s n"], *, transpose: bool) -> Float[Array, "*s n"]:
+        flat = B.reshape(-1, B.shape[-1]).T
+        return jsl.solve_triangular(self.lower, flat, lower=True, trans=int(transpose)).T.reshape(B.shape)
+
+
+def inverse_factor(A: Float[Array, "n n"]) -> Float[Array, "n n"]:
+    """Lower-triangular T with A⁻¹ = T Tᵀ, for a symmetric positive definite A.
+
+    With both axes reversed a lower factor becomes an upper one: A = U Uᵀ, and T = U⁻ᵀ.
+    """
+    upper = cholesky(A[::-1, ::-1])[::-1, ::-1]
+    return jsl.solve_triangular(upper.T, jnp.eye(A.shape[0], dtype=A.dtype), lower=True)
+
+
+@jax.custom_jvp
+def _precision(K: Float[Array, "n n"]) -> Float[Array, "n n"]:
+    """K⁻¹, or zero where K is not positive definite, with a derivative that is zero there too."""
+    factor = CholeskyFactor(cholesky(K))
+    inverse = factor.solve(jnp.eye(K.shape[0], dtype=K.dtype))
+    return jnp.where(factor.is_finite(), inverse, jnp.zeros_like(inverse))
+
+
+@_precision.defjvp
+def _precision_jvp(primals, tangents):
+    (K,), (dK,) = primals, tangents
+    P = _precision(K)
+    return P, -inner(inner(P, dK), P)  # P and dK are symmetric
+
+
+@jax.custom_jvp
+def gaussian_log_density(K: Float[Array, "n n"], residual: Float[Array, "n"]) -> Float[Array, ""]:
+    """log N(residual | 0, K).
+
+    Where K is not positive definite the value is −inf and every derivative is zero, so that a sampler rejects the
+    step instead of carrying a NaN along. Its derivative, ½ tr((ααᵀ − K⁻¹) dK) with α = K⁻¹ residual (Rasmussen &
+    Williams 2006, equation 5.9), holds to any order.
+    """
+    factor = CholeskyFactor(cholesky(K))
+    white = factor.whiten(residual)
+    n = residual.shape[0]
+    value = -0.5 * jnp.sum(white * white) - 0.5 * factor.log_det() - 0.5 * n * math.log(2 * math.pi)
+    return jnp.where(factor.is_finite(), value, -jnp.inf)
+
+
+@gaussian_log_density.defjvp
+def _gaussian_log_density_jvp(primals, tangents):
+    (K, residual), (dK, dresidual) = primals, tangents
+    P = _precision(K)
+    alpha = inner(P, residual[None, :])[:, 0]
+    gradient = 0.5 * (alpha[:, None] * alpha[None, :] - P)
+    return gaussian_log_density(K, residual), jnp.sum(gradient * dK) - jnp.sum(alpha * dresidual)

@@ -1,0 +1,263 @@
+"""A path: a draw of a Gaussian process as a function."""
+
+import dataclasses
+import math
+import operator
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from .. import _checks, _means
+from .._features import AbstractFeatures, NoFeatures
+from .._kernels import AbstractKernel
+from .._numerics.blocks import map_rows
+from .._numerics.linalg import inner
+from .._types import AnyArray
+from .prior_draw import evaluate_prior
+
+# Entries of the largest temporary when paths are evaluated each at inputs of its own.
+_PAIRED_ENTRIES = 2**22
+
+
+class PathwiseFunction(eqx.Module):
+    """Draws of a Gaussian process as functions, f(·) = m(·) + φ(·)ᵀw + k(·, L)α.
+
+    A pytree. The leading axes `*s` run over paths and stand on the random leaves only (`weights`, `coefficients`, and
+    the leaves of `features` where each path has its own); one path has none. `len(paths)`, `paths[i]`, slices and
+    iteration go along the first of them.
+
+    **Fields:**
+
+    - `mean`: m, a callable that maps `n d` to `n`.
+    - `features`: φ, the basis of the prior draw.
+    - `weights`: w, `*s f`.
+    - `kernel`: k.
+    - `inputs`: L, the points the path is conditioned on, `n d`; none (n = 0) for draws of a prior.
+    - `coefficients`: α, `*s n`.
+    - `mean_coefficients`: those of the posterior mean, `n`.
+    - `share_features`: whether one basis serves all paths; part of the structure, not a leaf.
+
+    Source: Matheron's rule, Wilson et al. (2021), equation 12.
+    """
+
+    mean: Callable[..., Any]
+    features: AbstractFeatures
+    weights: Float[Array, "*s f"]
+    kernel: AbstractKernel
+    inputs: Float[Array, "n d"]
+    coefficients: Float[Array, "*s n"]
+    mean_coefficients: Float[Array, "n"]
+    share_features: bool = eqx.field(static=True, default=True)
+
+    def __call__(self, X: Float[AnyArray, "*n d"]) -> Float[Array, "..."]:
+        """Values of all paths at all inputs.
+
+        **Arguments:** `X`: inputs, `*n d`; they are taken in the dtype of the path.
+
+        **Returns:** the values, `*s *n`: a scalar for one path at one point. Memory beyond them is bounded in n.
+
+        **Raises:** ValueError where the last axis of `X` is not the input dimension.
+        """
+        X = _checks.inputs(X, self.inputs.shape[1]).astype(self.inputs.dtype)
+        return _evaluate(self, X)
+
+    def paired(self, X: Float[AnyArray, "..."]) -> Float[Array, "..."]:
+        """Values of each path at inputs of its own: path i at `X[i]`.
+
+        **Arguments:** `X`: inputs, `*s *n d`.
+
+        **Returns:** the values, `*s *n`.
+
+        **Raises:** ValueError where the leading axes of `X` are not those of the paths, or its last not the dimension.
+        """
+        X = _checks.inputs(X, self.inputs.shape[1]).astype(self.inputs.dtype)
+        if X.shape[: len(self.shape)] != self.shape or X.ndim <= len(self.shape):
+            raise ValueError(
+                f"The leading axes of `X` must be those of the paths, {self.shape}, followed by any number of axes "
+                f"and the input dimension; got shape {X.shape}."
+            )
+        return _evaluate_paired(self, X)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The axes `*s` of the paths; `()` for one path."""
+        return self.weights.shape[:-1]
+
+    @property
+    def mean_path(self) -> "PathwiseFunction":
+        """The posterior mean as one path, m(·) + k(·, L)(L k Lᵀ + Σ)⁻¹(y − L m): exact, whatever the features."""
+        return PathwiseFunction(
+            mean=self.mean,
+            features=NoFeatures(),
+            weights=jnp.zeros((0,), self.weights.dtype),
+            kernel=self.kernel,
+            inputs=self.inputs,
+            coefficients=self.mean_coefficients,
+            mean_coefficients=self.mean_coefficients,
+        )
+
+    def __len__(self) -> int:
+        if not self.shape:
+            raise TypeError("One path has no len(); only a batch of paths has.")
+        return self.shape[0]
+
+    def __getitem__(self, index: Any) -> "PathwiseFunction":
+        length = len(self)
+        if isinstance(index, tuple) or index is None or index is Ellipsis:
+            raise TypeError(f"Paths are indexed along their first axis by a number, a slice or an array; got {index!r}.")
+        if not isinstance(index, slice) and np.ndim(index) == 0 and _checks.is_concrete(index):
+            index = operator.index(index)
+            if not -length <= index < length:  # an array would clamp it to the last path
+                raise IndexError(f"Path {index} was asked for, but there are {length}.")
+        random, fixed = _partition(self)
+        return eqx.combine(jax.tree.map(lambda leaf: leaf[index], random), fixed)
+
+    def __iter__(self) -> Iterator["PathwiseFunction"]:
+        return (self[i] for i in range(len(self)))
+
+
+    @property
+    def _own_features(self) -> bool:
+        # One path has the basis it has, without a leading axis.
+        return not self.share_features and self.shape != ()
+
+
+def stack(paths: Sequence[PathwiseFunction]) -> PathwiseFunction:
+    """Paths along a new first axis.
+
+    **Arguments:** `paths`: paths of one posterior, all of the same axes `*s`. Where their bases differ (they come from
+    different draws) each path gets its own.
+
+    **Returns:** paths with axes `(len(paths), *s)`.
+
+    **Raises:** ValueError where there are none, the axes differ, or the paths are of different posteriors.
+    """
+    paths = _check_joinable(paths, "stack")
+    if len({path.shape for path in paths}) > 1:
+        raise ValueError(f"`stack` needs paths of the same axes; got {[path.shape for path in paths]}.")
+    return _join(paths, jnp.stack)
+
+
+def concatenate(paths: Sequence[PathwiseFunction]) -> PathwiseFunction:
+    """Paths along their first axis.
+
+    **Arguments:** `paths`: batches of paths of one posterior. Where their bases differ (they come from different draws)
+    each path gets its own.
+
+    **Returns:** paths with axes `(Σ len, *rest)`.
+
+    **Raises:** ValueError where there are none, one is a single path, the other axes differ, or the paths are of
+    different posteriors.
+    """
+    paths = _check_joinable(paths, "concatenate")
+    if any(path.shape == () for path in paths):
+        raise ValueError("`concatenate` needs batches of paths; put single paths together with `stack`.")
+    if len({path.shape[1:] for path in paths}) > 1:
+        raise ValueError(f"`concatenate` needs the same axes after the first; got {[path.shape for path in paths]}.")
+    return _join(paths, jnp.concatenate)
+
+
+def _check_joinable(paths: Sequence[PathwiseFunction], name: str) -> list[PathwiseFunction]:
+    paths = list(paths)
+    if not paths or not all(isinstance(path, PathwiseFunction) for path in paths):
+        raise ValueError(f"`{name}` needs a sequence of at least one PathwiseFunction; got {paths!r}.")
+    first = paths[0]
+    for path in paths[1:]:
+        for name in ("mean", "kernel", "inputs", "mean_coefficients"):
+            if not _same(getattr(first, name), getattr(path, name)):
+                raise ValueError(
+                    f"Only paths of one posterior can be joined, but `{name}` differs between them (or cannot be seen "
+                    "to be the same under jit). Keep paths of different posteriors in a list."
+                )
+    return paths
+
+
+def _join(paths: list[PathwiseFunction], join: Callable[..., Array]) -> PathwiseFunction:
+    shared = all(p.share_features and _same(p.features, paths[0].features) for p in paths)
+    if not shared:
+        paths = [_with_own_features(path) for path in paths]
+    parts = [_partition(path, own_features=not shared) for path in paths]
+    if len({jax.tree.structure(random) for random, _ in parts}) > 1:
+        raise ValueError("Only paths whose bases are of one structure can be joined.")
+    random = jax.tree.map(lambda *leaves: join(leaves), *(random for random, _ in parts))
+    return eqx.combine(random, parts[0][1])
+
+
+def _with_own_features(path: PathwiseFunction) -> PathwiseFunction:
+    def repeat(leaf: Any) -> Any:
+        return jnp.broadcast_to(leaf, (*path.shape, *leaf.shape)) if eqx.is_array(leaf) else leaf
+
+    features = path.features if path._own_features else jax.tree.map(repeat, path.features)
+    return dataclasses.replace(path, features=features, share_features=False)
+
+
+def _same(left: Any, right: Any) -> bool:
+    left_leaves, left_structure = jax.tree.flatten(left)
+    right_leaves, right_structure = jax.tree.flatten(right)
+    return left_structure == right_structure and all(map(_same_leaf, left_leaves, right_leaves))
+
+
+def _same_leaf(left: Any, right: Any) -> bool:
+    if left is right:
+        return True
+    if not (_checks.is_concrete(left) and _checks.is_concrete(right)):
+        return False
+    return bool(np.array_equal(left, right)) if eqx.is_array(left) else left == right
+
+
+def _partition(
+    paths: PathwiseFunction, *, own_features: bool | None = None
+) -> tuple[PathwiseFunction, PathwiseFunction]:
+    """The leaves that have the axes `*s`, and the rest."""
+    own = paths._own_features if own_features is None else own_features
+    none = jax.tree.map(lambda _: False, paths)
+    features = jax.tree.map(lambda leaf: own and eqx.is_array(leaf), paths.features)
+    spec = eqx.tree_at(lambda p: (p.features, p.weights, p.coefficients), none, (features, True, True))
+    return eqx.partition(paths, spec)
+
+
+def _flatten(paths: PathwiseFunction) -> tuple[PathwiseFunction, PathwiseFunction]:
+    """The same, with the axes `*s` made one."""
+    random, fixed = _partition(paths)
+    n_axes, s = len(paths.shape), math.prod(paths.shape)
+    return jax.tree.map(lambda leaf: leaf.reshape(s, *leaf.shape[n_axes:]), random), fixed
+
+
+@eqx.filter_jit
+def _evaluate(paths: PathwiseFunction, X: Float[Array, "*n d"]) -> Float[Array, "..."]:
+    return _values(paths, X.reshape(-1, X.shape[-1])).reshape(*paths.shape, *X.shape[:-1])
+
+
+def _values(paths: PathwiseFunction, X: Float[Array, "n d"]) -> Float[Array, "s n"]:
+    flat = eqx.combine(*_flatten(paths))
+
+    def update(rows: Float[Array, "b d"]) -> Float[Array, "s b"]:
+        return inner(flat.coefficients, flat.kernel.matrix(rows, flat.inputs))
+
+    def prior_and_update(rows: Float[Array, "b d"]) -> Float[Array, "s b"]:
+        return inner(flat.weights, flat.features(rows)) + update(rows)
+
+    mean = _means.evaluate(paths.mean, X)[None, :]
+    n, f = flat.inputs.shape[0], flat.weights.shape[1]
+    if not paths._own_features:
+        return mean + map_rows(prior_and_update, X, n + f)
+    prior = evaluate_prior(flat.features, flat.weights, X, share_features=False)
+    return mean + prior + map_rows(update, X, n)
+
+
+@eqx.filter_jit
+def _evaluate_paired(paths: PathwiseFunction, X: Float[Array, "..."]) -> Float[Array, "..."]:
+    random, fixed = _flatten(paths)
+    rows = X.reshape(math.prod(paths.shape), -1, X.shape[-1])
+    per_path = rows.shape[1] * (paths.inputs.shape[0] + paths.weights.shape[-1])
+    values = jax.lax.map(
+        lambda pair: _values(eqx.combine(pair[0], fixed), pair[1])[0],
+        (random, rows),
+        batch_size=max(1, min(rows.shape[0], _PAIRED_ENTRIES // max(per_path, 1))),
+    )
+    return values.reshape(X.shape[:-1])

@@ -1,0 +1,191 @@
+"""A Gaussian process at its training inputs, and conditioned on what was observed there."""
+
+import math
+from typing import Any
+
+import equinox as eqx
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from .. import _checks, _means
+from .._kernels import AbstractKernel
+from .._numerics.blocks import map_rows
+from .._numerics.linalg import CholeskyFactor, gaussian_log_density, inner
+from .._paths import draw_prior, PathwiseFunction
+from .._types import AnyArray, Key, Number
+from .base import AbstractPrior, as_jitter, check_prior
+
+
+class GPPrior(AbstractPrior):
+    """f ~ GP(m, k), to be observed at the training inputs X as y = f(X) + ε, ε ~ N(0, noise).
+
+    **Fields:**
+
+    - `kernel`: k.
+    - `X`: the training inputs, `n d`.
+    - `mean`: m, a callable that maps `n d` to `n`, or a number; zero unless given.
+    - `jitter`: variance added to the diagonal of k(X, X), a scalar; √eps times the mean of the diagonal unless given. It
+      counts as noise throughout.
+
+    **Raises:** ValueError where `X` is not a finite `n d` array, the kernel does not fit d, or `jitter` is negative.
+    """
+
+    kernel: AbstractKernel
+    X: Float[Array, "n d"] = eqx.field(converter=lambda X: _checks.points(X, "X"))
+    mean: _means.Mean = eqx.field(converter=_means.as_mean, default_factory=_means.ZeroMean)
+    jitter: Float[Array, ""] | None = eqx.field(converter=as_jitter, default=None)
+
+    def log_prob(self, y: Float[AnyArray, "n"], noise_var: Number | Float[AnyArray, "n"]) -> Float[Array, ""]:
+        """Log marginal likelihood, log N(y | m(X), k(X, X) + noise + jitter).
+
+        **Arguments:** `y`: observations, `n`; `noise_var`: variance of the noise, a scalar or one per point.
+
+        **Returns:** a scalar: −inf, with zero derivatives, where the covariance is not positive definite in the dtype of
+        X, so that a sampler of hyperparameters rejects the step.
+
+        **Raises:** ValueError where a shape does not fit, `y` is not finite or `noise_var` is not positive.
+        """
+        y, noise_var = self._check(y, noise_var)
+        return gaussian_log_density(self.covariance_at(self.X, noise_var), y - self.mean_at(self.X))
+
+    def condition(self, y: Float[AnyArray, "n"], noise_var: Number | Float[AnyArray, "n"]) -> "ConditionedGP":
+        """The posterior given y. The one factorisation is made here and serves every draw.
+
+        **Arguments:** `y`: observations, `n`; `noise_var`: variance of the noise, a scalar or one per point.
+
+        **Returns:** the posterior.
+
+        **Raises:** ValueError where a shape does not fit, `y` is not finite, `noise_var` is not positive, or the
+        covariance is not positive definite with the jitter added (at run time under jit).
+        """
+        y, noise_var = self._check(y, noise_var)
+        return condition(self, y, noise_var)
+
+    def sample_paths(
+        self, key: Key, n_paths: int = 1, n_features: int = 1024, *, share_features: bool = True
+    ) -> PathwiseFunction:
+        """Draws of the prior as functions.
+
+        **Arguments:** see `PathwiseSampler`.
+
+        **Returns:** paths with one axis of length `n_paths`, conditioned on nothing.
+
+        **Raises:** ValueError where `n_paths` or `n_features` is less than 1; NotImplementedError where the kernel has no
+        features.
+        """
+        n_paths, n_features = _checks.count(n_paths, "n_paths"), _checks.count(n_features, "n_features")
+        return _sample_prior(self, key, n_paths, n_features, share_features)
+
+    def _check(self, y: Any, noise_var: Any) -> tuple[Array, Array]:
+        n, dtype = self.X.shape[0], self.X.dtype
+        y = _checks.vector(y, n, "y", "X")
+        return y.astype(dtype), _checks.noise_variance(noise_var, n).astype(dtype)
+
+    def __check_init__(self):
+        check_prior(self, self.X, "X")
+
+
+class ConditionedGP(eqx.Module):
+    """The posterior of a Gaussian process given y, made by `GPPrior.condition`.
+
+    **Fields:**
+
+    - `prior`: the prior, with its training inputs X, `n d`.
+    - `y`: the observations, `n`.
+    - `noise_var`: variance of the noise, `()` or `n`.
+    - `factor`: Cholesky factor of A = k(X, X) + noise + jitter, `n n`.
+    - `coefficients`: A⁻¹(y − m(X)), `n`.
+    """
+
+    prior: GPPrior
+    y: Float[Array, "n"]
+    noise_var: Float[Array, "..."]
+    factor: CholeskyFactor
+    coefficients: Float[Array, "n"]
+
+    def mean(self, X: Float[AnyArray, "*n d"]) -> Float[Array, "*n"]:
+        """Posterior mean, m(x) + k(x, X)A⁻¹(y − m(X)) (Rasmussen & Williams 2006, equation 2.38).
+
+        **Arguments:** `X`: inputs, `*n d`. **Returns:** `*n`. **Raises:** ValueError where the last axis is not d.
+        """
+        X = self._inputs(X, "X")
+        rows = X.reshape(-1, X.shape[-1])
+
+        def block(rows: Float[Array, "b d"]) -> Float[Array, "b"]:
+            return inner(self.coefficients[None, :], self.prior.kernel.matrix(rows, self.prior.X))[0]
+
+        update = map_rows(block, rows, self.prior.X.shape[0])
+        return (self.prior.mean_at(rows) + update).reshape(X.shape[:-1])
+
+    def variance(self, X: Float[AnyArray, "*n d"]) -> Float[Array, "*n"]:
+        """Posterior variance of f(x), without noise: k(x, x) − k(x, X)A⁻¹k(X, x), at least 0 under rounding.
+
+        **Arguments:** `X`: inputs, `*n d`. **Returns:** `*n`. **Raises:** ValueError where the last axis is not d.
+        """
+        X = self._inputs(X, "X")
+        rows = X.reshape(-1, X.shape[-1])
+
+        def block(rows: Float[Array, "b d"]) -> Float[Array, "b"]:
+            white = self.factor.whiten(self.prior.kernel.matrix(rows, self.prior.X))
+            return self.prior.kernel.diagonal(rows) - jnp.sum(white * white, axis=1)
+
+        return jnp.maximum(map_rows(block, rows, self.prior.X.shape[0]), 0).reshape(X.shape[:-1])
+
+    def covariance(
+        self, X: Float[AnyArray, "*n d"], Z: Float[AnyArray, "*m d"] | None = None
+    ) -> Float[Array, "..."]:
+        """Posterior covariance of f(x) and f(z): k(x, z) − k(x, X)A⁻¹k(X, z).
+
+        **Arguments:** `X`: inputs, `*n d`; `Z`: inputs, `*m d`, the same as `X` unless given.
+
+        **Returns:** `*n *m`. **Raises:** ValueError where a last axis is not d.
+        """
+        X = self._inputs(X, "X")
+        Z = X if Z is None else self._inputs(Z, "Z")
+        left, right = X.reshape(-1, X.shape[-1]), Z.reshape(-1, X.shape[-1])
+        kernel = self.prior.kernel
+        white_left = self.factor.whiten(kernel.matrix(left, self.prior.X))
+        white_right = self.factor.whiten(kernel.matrix(right, self.prior.X))
+        covariance = kernel.matrix(left, right) - inner(white_left, white_right)
+        return covariance.reshape(*X.shape[:-1], *Z.shape[:-1])
+
+    def log_marginal_likelihood(self) -> Float[Array, ""]:
+        """log N(y | m(X), A), a scalar, from the factor at hand (Rasmussen & Williams 2006, equation 2.30)."""
+        white = self.factor.whiten(self.y - self.prior.mean_at(self.prior.X))
+        n = self.y.shape[0]
+        return -0.5 * jnp.sum(white * white) - 0.5 * self.factor.log_det() - 0.5 * n * math.log(2 * math.pi)
+
+    def _inputs(self, X: Any, name: str) -> Array:
+        return _checks.inputs(X, self.prior.X.shape[1], name).astype(self.prior.X.dtype)
+
+
+def condition(prior: GPPrior, y: Float[Array, "n"], noise_var: Float[Array, "..."]) -> ConditionedGP:
+    """`GPPrior.condition` for values that have been checked, or that are exact (a noise of zero)."""
+    factor, coefficients = _solve(prior, y, noise_var)
+    factor = prior.check_factor(factor, prior.X, "X")
+    return ConditionedGP(prior, y, noise_var, factor, coefficients)
+
+
+@eqx.filter_jit
+def _solve(
+    prior: GPPrior, y: Float[Array, "n"], noise_var: Float[Array, "..."]
+) -> tuple[CholeskyFactor, Float[Array, "n"]]:
+    factor = prior.factor_at(prior.X, noise_var)
+    return factor, factor.solve(y - prior.mean_at(prior.X))
+
+
+@eqx.filter_jit
+def _sample_prior(prior: GPPrior, key: Key, n_paths: int, n_features: int, share_features: bool) -> PathwiseFunction:
+    features, weights = draw_prior(
+        prior.kernel, prior.X, key, n_paths=n_paths, n_features=n_features, share_features=share_features
+    )
+    return PathwiseFunction(
+        mean=prior.mean,
+        features=features,
+        weights=weights,
+        kernel=prior.kernel,
+        inputs=prior.X[:0],
+        coefficients=jnp.zeros((n_paths, 0), prior.X.dtype),
+        mean_coefficients=jnp.zeros((0,), prior.X.dtype),
+        share_features=share_features,
+    )

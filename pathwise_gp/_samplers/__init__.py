@@ -1,0 +1,2 @@
+from .decoupled import DecoupledPathwiseSampler as DecoupledPathwiseSampler
+from .exact import PathwiseSampler as PathwiseSampler

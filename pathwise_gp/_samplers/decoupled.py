@@ -1,0 +1,111 @@
+"""Paths of a sparse posterior."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from .. import _checks
+from .._features import AbstractFeatures
+from .._guides import AbstractGuide
+from .._numerics.linalg import CholeskyFactor
+from .._paths import draw_prior, evaluate_prior, PathwiseFunction
+from .._priors import SparseGPPrior
+from .._types import Key
+
+
+class DecoupledPathwiseSampler(eqx.Module):
+    """Draws of a sparse posterior as functions: Matheron's rule on the inducing values.
+
+    f(·) = m(·) + φ(·)ᵀw + k(·, Z)A⁻¹(u − m(Z) − φ(Z)ᵀw − ε), with u ~ q(u), w ~ N(0, I), ε ~ N(0, jitter) and
+    A = k(Z, Z) + jitter. The cost of a value is O(F + m), whatever the number of training points.
+
+    **Fields:**
+
+    - `prior`: with inducing points Z, `m d`.
+    - `guide`: q(u), over m values.
+    - `n_features`: F, a whole number of at least 1, part of the structure.
+    - `share_features`: as in `PathwiseSampler`, with the same bias and cost; part of the structure.
+
+    **Raises:** ValueError where `n_features` is less than 1 or the guide does not fit the prior. Source: Wilson et al.
+    (2020), equation 13.
+    """
+
+    prior: SparseGPPrior
+    guide: AbstractGuide
+    n_features: int = eqx.field(static=True, default=512)
+    share_features: bool = eqx.field(static=True, default=True, kw_only=True)
+
+    def sample_paths(self, key: Key, n_paths: int = 1) -> PathwiseFunction:
+        """Independent draws of the sparse posterior.
+
+        **Arguments:** `key`: a key, used up; `n_paths`: S, a whole number of at least 1.
+
+        **Returns:** paths with one axis, of length `n_paths`.
+
+        **Raises:** ValueError where `n_paths` is less than 1 or k(Z, Z) with the jitter is not positive definite;
+        NotImplementedError where the kernel has no features.
+        """
+        n_paths = _checks.count(n_paths, "n_paths")
+        factor = self.prior.check_factor(_factor(self.prior), self.prior.Z, "Z")
+        return _sample(self, factor, key, n_paths)
+
+    def update(
+        self,
+        factor: CholeskyFactor,
+        features: AbstractFeatures,
+        weights: Float[Array, "s f"],
+        values: Float[Array, "s m"],
+        noise: Float[Array, "s m"],
+    ) -> PathwiseFunction:
+        """The paths that given Gaussian inputs lead to: affine in all three; `weights` and `noise` are standard normal.
+
+        **Arguments:** `factor`: of k(Z, Z) + jitter; `features`: the basis (with a leading axis unless shared); `weights`:
+        w, `s f`; `values`: u, `s m`, from `guide.transform`; `noise`: ε in units of its standard deviation, `s m`.
+
+        **Returns:** paths with one axis, of length s.
+        """
+        prior, Z = self.prior, self.prior.Z
+        epsilon = jnp.sqrt(prior.diagonal_at(Z))[None, :] * noise
+        draw = evaluate_prior(features, weights, Z, share_features=self.share_features)
+        mean = prior.mean_at(Z)
+        return PathwiseFunction(
+            mean=prior.mean,
+            features=features,
+            weights=weights,
+            kernel=prior.kernel,
+            inputs=Z,
+            coefficients=factor.solve(values - mean[None, :] - draw - epsilon),
+            mean_coefficients=factor.solve(self.guide.moments(prior)[0] - mean),
+            share_features=self.share_features,
+        )
+
+    def __check_init__(self):
+        if not isinstance(self.prior, SparseGPPrior):
+            raise ValueError(f"`prior` must be a SparseGPPrior; got {type(self.prior).__name__}.")
+        if not isinstance(self.guide, AbstractGuide):
+            raise ValueError(f"`guide` must be a guide over inducing values; got {type(self.guide).__name__}.")
+        self.guide.check(self.prior)
+        _checks.count(self.n_features, "n_features")
+
+
+@eqx.filter_jit
+def _factor(prior: SparseGPPrior) -> CholeskyFactor:
+    return prior.factor()
+
+
+@eqx.filter_jit
+def _sample(sampler: DecoupledPathwiseSampler, factor: CholeskyFactor, key: Key, n_paths: int) -> PathwiseFunction:
+    key_prior, key_guide, key_noise = jax.random.split(key, 3)
+    prior, dtype = sampler.prior, sampler.prior.Z.dtype
+    features, weights = draw_prior(
+        prior.kernel,
+        prior.Z,
+        key_prior,
+        n_paths=n_paths,
+        n_features=sampler.n_features,
+        share_features=sampler.share_features,
+    )
+    values = sampler.guide.sample(key_guide, prior, (n_paths,))
+    noise = jax.random.normal(key_noise, (n_paths, prior.Z.shape[0]), dtype)
+    return sampler.update(factor, features, weights, values, noise)

@@ -1,0 +1,39 @@
+"""Every test runs with shapes and types checked on each call, in float64 unless it says otherwise, and with implicit
+promotion of dtypes and ranks an error."""
+
+import os
+import pathlib
+
+CACHE = pathlib.Path(__file__).parents[1] / ".cache"
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(CACHE / "jax"))
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.2")
+os.environ.setdefault("MPLBACKEND", "agg")
+
+import jax  # noqa: E402
+
+jax.config.update("jax_enable_x64", True)
+jax.config.update("jax_numpy_dtype_promotion", "strict")
+jax.config.update("jax_numpy_rank_promotion", "raise")
+
+from jaxtyping import install_import_hook  # noqa: E402
+
+install_import_hook("pathwise_gp", "beartype.beartype")
+
+import jaxtyping  # noqa: E402
+import pytest  # noqa: E402
+
+
+@pytest.fixture
+def no_hook():
+    """Without the checks of the import hook, as users run the package: its own errors must do."""
+    before = jaxtyping.config.jaxtyping_disable
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", before)
+
+
+@pytest.fixture
+def standard_promotion():
+    """JAX's default promotion rules, for NumPyro's samplers, which mix dtypes and ranks inside."""
+    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+        yield
