@@ -110,7 +110,9 @@ def _leaves(node: Any, address: str = "", get: Callable[[Any], Any] = lambda m: 
 
 
 def _listed(leaves: Mapping[str, _Leaf]) -> str:
-    return "Its fields are: " + ", ".join(f"{a} ({leaf.domain}, shape {leaf.value.shape})" for a, leaf in leaves.items())
+    return "Its fields are: " + ", ".join(
+        f"{a} ({leaf.domain}, shape {leaf.value.shape})" for a, leaf in leaves.items()
+    )
 
 
 def _check_prior(prior: Any, site: str, leaf: _Leaf, leaves: Mapping[str, _Leaf]) -> dist.Distribution:
@@ -156,7 +158,7 @@ class GPMarginal(dist.Distribution):
     shape: `n`. Where the covariance is not positive definite the log density is −inf with zero derivatives.
     """
 
-    support = constraints.real_vector
+    support = constraints.real_vector  # pyright: ignore[reportIncompatibleMethodOverride, reportAssignmentType]
     pytree_data_fields = ("prior", "noise_var")
 
     def __init__(self, prior: GPPrior, noise_var: Any, *, validate_args: bool | None = None):
@@ -179,7 +181,7 @@ class GPMarginal(dist.Distribution):
         return _add_mean(self.mean, self.prior.factor_at(self.prior.X, self.noise_var).colour(z))
 
     @validate_sample
-    def log_prob(self, value: Any) -> Float[Array, "*s"]:
+    def log_prob(self, value: Any) -> Float[Array, "*s"]:  # pyright: ignore[reportIncompatibleMethodOverride]
         value = jnp.asarray(value, self.prior.X.dtype)
         covariance = self.prior.covariance_at(self.prior.X, self.noise_var)
         residual = _add_mean(-self.mean, value).reshape(-1, *self.event_shape)
@@ -270,8 +272,11 @@ def posterior_paths(
         shapes = {site: value.shape for site, value in samples.items()}
         raise ValueError(f"`samples` must hold values with one leading axis of draws in common; got shapes {shapes}.")
 
+    # A Python float would be part of the compiled function, which would be compiled again for each of its values.
+    as_array = lambda a: jnp.asarray(a) if isinstance(a, float) else a
+    args, kwargs = jax.tree.map(as_array, (args, dict(model_kwargs or {})))
     settings = (counts["n_paths"], counts["n_features"], share_features, chunk_size)
-    return _posterior_paths(model, samples, key, args, dict(model_kwargs or {}), settings)
+    return _posterior_paths(model, samples, key, args, kwargs, settings)
 
 
 @eqx.filter_jit

@@ -22,7 +22,7 @@ class FourierFeatures(AbstractFeatures):
     amplitudes: Float[Array, "f"]
 
     def __call__(self, X: Float[Array, "n d"]) -> Float[Array, "n f"]:
-        cast = lambda leaf: leaf.astype(X.dtype)  # noqa: E731
+        cast = lambda leaf: leaf.astype(X.dtype)
         turns = inner(X, cast(self.frequencies)) + cast(self.phases)[None, :]
         return cast(self.amplitudes)[None, :] * cos_turns(turns)
 

@@ -2,6 +2,7 @@
 
 import abc
 import math
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp

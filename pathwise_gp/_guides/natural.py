@@ -39,4 +39,6 @@ class NaturalGuide(AbstractGuide):
         check_moments(self, "natural_vector", "natural_matrix")
         finite = jnp.all(jnp.isfinite(inverse_factor(self._precision())))
         if _checks.is_concrete(finite) and not bool(finite):
-            raise ValueError("`NaturalGuide.natural_matrix` must be negative definite; its Cholesky factorisation failed.")
+            raise ValueError(
+                "`NaturalGuide.natural_matrix` must be negative definite; its Cholesky factorisation failed."
+            )

@@ -3,12 +3,13 @@
 import math
 from typing import Any
 
+import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from .. import _checks
 from .._numerics.blocks import map_rows
-from .._numerics.linalg import add_diagonal, inner, inverse_factor
+from .._numerics.linalg import add_diagonal, CholeskyFactor, inner, inverse_factor
 from .._priors import SparseGPPrior
 from .._types import AnyArray, Number
 from .base import AbstractGuide, solve_lower
@@ -32,7 +33,17 @@ def optimal_guide(
     jitter is not positive definite. Source: Titsias (2009), equation 10.
     """
     X, y, noise_var = _check_data(prior, X, y, noise_var)
-    factor = prior.check_factor(prior.factor(), prior.Z, "Z")
+    return _optimal(prior, prior.checked_factor(), X, y, noise_var)
+
+
+@eqx.filter_jit
+def _optimal(
+    prior: SparseGPPrior,
+    factor: CholeskyFactor,
+    X: Float[Array, "n d"],
+    y: Float[Array, "n"],
+    noise_var: Float[Array, "n"],
+) -> WhitenedGuide:
     scale = jnp.sqrt(noise_var)
     A = factor.whiten(prior.kernel.matrix(X, prior.Z) / scale[:, None])  # n m: the transpose of the paper's
     B = add_diagonal(inner(A.T, A.T), jnp.ones_like(A[0]))
@@ -59,7 +70,18 @@ def elbo(
     """
     X, y, noise_var = _check_data(prior, X, y, noise_var)
     guide.check(prior)
-    lower = prior.check_factor(prior.factor(), prior.Z, "Z").lower
+    return _elbo(prior, guide, prior.checked_factor().lower, X, y, noise_var)
+
+
+@eqx.filter_jit
+def _elbo(
+    prior: SparseGPPrior,
+    guide: AbstractGuide,
+    lower: Float[Array, "m m"],
+    X: Float[Array, "n d"],
+    y: Float[Array, "n"],
+    noise_var: Float[Array, "n"],
+) -> Float[Array, ""]:
     mean, scale = guide.moments(prior)
     white_mean = solve_lower(lower, (mean - prior.mean_at(prior.Z))[None, :])
     white_scale = solve_lower(lower, scale.T)  # (L⁻¹T)ᵀ

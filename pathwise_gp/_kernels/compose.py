@@ -16,7 +16,7 @@ from .base import AbstractKernel, Spectrum
 from .dot_product import Constant
 
 
-class _Composite(AbstractKernel):
+class AbstractComposite(AbstractKernel):
     """What sums and products share."""
 
     kernels: tuple[AbstractKernel, ...]
@@ -33,7 +33,7 @@ class _Composite(AbstractKernel):
             )
 
 
-class Sum(_Composite):
+class Sum(AbstractComposite):
     """k(x, z) = Σ_i k_i(x, z), written `k1 + k2`. Its basis is the terms' bases side by side.
 
     **Fields:** `kernels`: a tuple of kernels.
@@ -58,7 +58,7 @@ class Sum(_Composite):
         return _sum_features(self.terms(), n_features, dim, key)
 
 
-class Product(_Composite):
+class Product(AbstractComposite):
     """k(x, z) = Π_i k_i(x, z), written `k1 * k2` or `2.0 * k`.
 
     Its basis follows from the distributive law (a product of sums is a sum of products) and then, term by term: exact
@@ -142,7 +142,7 @@ def _sum_features(terms: tuple[AbstractKernel, ...], n_features: int, dim: int, 
     )
 
 
-def _as_kernel(value: AbstractKernel | Number) -> AbstractKernel:
+def _as_kernel(value: Any) -> AbstractKernel:
     return value if isinstance(value, AbstractKernel) else Constant(value)
 
 

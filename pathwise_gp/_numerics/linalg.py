@@ -8,6 +8,9 @@ import jax.numpy as jnp
 import jax.scipy.linalg as jsl
 from jaxtyping import Array, Bool, Float
 
+# Triangular matrices up to this size are inverted by substitution.
+_SUBSTITUTION = 128
+
 
 def inner(A: Float[Array, "n k"], B: Float[Array, "m k"]) -> Float[Array, "n m"]:
     """A Bᵀ in the full precision of the dtype (accelerators would round float32 factors to 10 bits)."""
@@ -64,22 +67,29 @@ def inverse_factor(A: Float[Array, "n n"]) -> Float[Array, "n n"]:
     With both axes reversed a lower factor becomes an upper one: A = U Uᵀ, and T = U⁻ᵀ.
     """
     upper = cholesky(A[::-1, ::-1])[::-1, ::-1]
-    return jsl.solve_triangular(upper.T, jnp.eye(A.shape[0], dtype=A.dtype), lower=True)
+    return _triangular_inverse(upper.T)
 
 
-@jax.custom_jvp
-def _precision(K: Float[Array, "n n"]) -> Float[Array, "n n"]:
-    """K⁻¹, or zero where K is not positive definite, with a derivative that is zero there too."""
-    factor = CholeskyFactor(cholesky(K))
-    inverse = factor.solve(jnp.eye(K.shape[0], dtype=K.dtype))
-    return jnp.where(factor.is_finite(), inverse, jnp.zeros_like(inverse))
+def _triangular_inverse(L: Float[Array, "n n"]) -> Float[Array, "n n"]:
+    """L⁻¹ by halves, so that the work is done by matrix products, which run several times faster than substitution."""
+    n = L.shape[0]
+    if n <= _SUBSTITUTION:
+        return jsl.solve_triangular(L, jnp.eye(n, dtype=L.dtype), lower=True)
+    half = n // 2
+    top, bottom = _triangular_inverse(L[:half, :half]), _triangular_inverse(L[half:, half:])
+    corner = -inner(bottom, inner(top.T, L[half:, :half]))  # inner(A, B) is A Bᵀ
+    return jnp.block([[top, jnp.zeros_like(L[:half, half:])], [corner, bottom]])
 
 
-@_precision.defjvp
-def _precision_jvp(primals, tangents):
-    (K,), (dK,) = primals, tangents
-    P = _precision(K)
-    return P, -inner(inner(P, dK), P)  # P and dK are symmetric
+def _gram(L: Float[Array, "n n"]) -> Float[Array, "n n"]:
+    """LᵀL for a lower-triangular L, by halves: a third of the work of a general product."""
+    n = L.shape[0]
+    if n <= _SUBSTITUTION:
+        return inner(L.T, L.T)
+    half = n // 2
+    corner, bottom = L[half:, :half], L[half:, half:]
+    off = inner(bottom.T, corner.T)
+    return jnp.block([[_gram(L[:half, :half]) + inner(corner.T, corner.T), off.T], [off, _gram(bottom)]])
 
 
 @jax.custom_jvp
@@ -90,7 +100,20 @@ def gaussian_log_density(K: Float[Array, "n n"], residual: Float[Array, "n"]) ->
     step instead of carrying a NaN along. Its derivative, ½ tr((ααᵀ − K⁻¹) dK) with α = K⁻¹ residual (Rasmussen &
     Williams 2006, equation 5.9), holds to any order.
     """
+    return _density_of(CholeskyFactor(cholesky(K)), residual)
+
+
+@jax.custom_jvp
+def _density_and_precision(
+    K: Float[Array, "n n"], residual: Float[Array, "n"]
+) -> tuple[Float[Array, ""], Float[Array, "n n"]]:
+    """The log density and K⁻¹ from one factorisation; K⁻¹ is zero where K is not positive definite."""
     factor = CholeskyFactor(cholesky(K))
+    precision = _gram(_triangular_inverse(factor.lower))
+    return _density_of(factor, residual), jnp.where(factor.is_finite(), precision, jnp.zeros_like(precision))
+
+
+def _density_of(factor: CholeskyFactor, residual: Float[Array, "n"]) -> Float[Array, ""]:
     white = factor.whiten(residual)
     n = residual.shape[0]
     value = -0.5 * jnp.sum(white * white) - 0.5 * factor.log_det() - 0.5 * n * math.log(2 * math.pi)
@@ -99,8 +122,14 @@ def gaussian_log_density(K: Float[Array, "n n"], residual: Float[Array, "n"]) ->
 
 @gaussian_log_density.defjvp
 def _gaussian_log_density_jvp(primals, tangents):
+    (value, _), (tangent, _) = jax.jvp(_density_and_precision, primals, tangents)
+    return value, tangent
+
+
+@_density_and_precision.defjvp
+def _density_and_precision_jvp(primals, tangents):
     (K, residual), (dK, dresidual) = primals, tangents
-    P = _precision(K)
+    value, P = _density_and_precision(K, residual)
     alpha = inner(P, residual[None, :])[:, 0]
-    gradient = 0.5 * (alpha[:, None] * alpha[None, :] - P)
-    return gaussian_log_density(K, residual), jnp.sum(gradient * dK) - jnp.sum(alpha * dresidual)
+    tangent = 0.5 * jnp.sum((alpha[:, None] * alpha[None, :] - P) * dK) - jnp.sum(alpha * dresidual)
+    return (value, P), (tangent, -inner(inner(P, dK), P))  # P and dK are symmetric

@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from .. import _checks
+from .._features import NoFeatures
 from .._types import AnyArray
 from .function import PathwiseFunction
 
@@ -50,6 +51,26 @@ class PathEnsemble(eqx.Module):
     def shape(self) -> tuple[int, ...]:
         """The axes `draws *s` of the paths."""
         return (len(self), *jax.eval_shape(lambda: self._member(0).weights).shape[:-1])
+
+    @property
+    def mean_path(self) -> "PathEnsemble":
+        """The posterior mean under each draw, as an ensemble of axes `(draws,)`."""
+        length = len(self)
+
+        def mean_of(part: PathwiseFunction, weights: Any) -> PathwiseFunction:
+            return PathwiseFunction(
+                mean=part.mean,
+                features=NoFeatures(),
+                weights=weights,
+                kernel=part.kernel,
+                inputs=part.inputs,
+                coefficients=part.mean_coefficients,
+                mean_coefficients=part.mean_coefficients,
+            )
+
+        dtype = jax.eval_shape(lambda: self._member(0).weights).dtype
+        weights = jax.numpy.zeros((length, 0), dtype)
+        return PathEnsemble(mean_of(self.varying, weights), mean_of(self.common, None))
 
     def __getitem__(self, index: Any) -> "PathwiseFunction | PathEnsemble":
         if isinstance(index, tuple) or index is None or index is Ellipsis:

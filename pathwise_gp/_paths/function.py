@@ -109,7 +109,9 @@ class PathwiseFunction(eqx.Module):
     def __getitem__(self, index: Any) -> "PathwiseFunction":
         length = len(self)
         if isinstance(index, tuple) or index is None or index is Ellipsis:
-            raise TypeError(f"Paths are indexed along their first axis by a number, a slice or an array; got {index!r}.")
+            raise TypeError(
+                f"Paths are indexed along their first axis by a number, a slice or an array; got {index!r}."
+            )
         if not isinstance(index, slice) and np.ndim(index) == 0 and _checks.is_concrete(index):
             index = operator.index(index)
             if not -length <= index < length:  # an array would clamp it to the last path
@@ -119,7 +121,6 @@ class PathwiseFunction(eqx.Module):
 
     def __iter__(self) -> Iterator["PathwiseFunction"]:
         return (self[i] for i in range(len(self)))
-
 
     @property
     def _own_features(self) -> bool:

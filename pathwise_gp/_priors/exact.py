@@ -46,7 +46,7 @@ class GPPrior(AbstractPrior):
         **Raises:** ValueError where a shape does not fit, `y` is not finite or `noise_var` is not positive.
         """
         y, noise_var = self._check(y, noise_var)
-        return gaussian_log_density(self.covariance_at(self.X, noise_var), y - self.mean_at(self.X))
+        return _log_prob(self, y, noise_var)
 
     def condition(self, y: Float[AnyArray, "n"], noise_var: Number | Float[AnyArray, "n"]) -> "ConditionedGP":
         """The posterior given y. The one factorisation is made here and serves every draw.
@@ -109,13 +109,7 @@ class ConditionedGP(eqx.Module):
         **Arguments:** `X`: inputs, `*n d`. **Returns:** `*n`. **Raises:** ValueError where the last axis is not d.
         """
         X = self._inputs(X, "X")
-        rows = X.reshape(-1, X.shape[-1])
-
-        def block(rows: Float[Array, "b d"]) -> Float[Array, "b"]:
-            return inner(self.coefficients[None, :], self.prior.kernel.matrix(rows, self.prior.X))[0]
-
-        update = map_rows(block, rows, self.prior.X.shape[0])
-        return (self.prior.mean_at(rows) + update).reshape(X.shape[:-1])
+        return _mean(self, X.reshape(-1, X.shape[-1])).reshape(X.shape[:-1])
 
     def variance(self, X: Float[AnyArray, "*n d"]) -> Float[Array, "*n"]:
         """Posterior variance of f(x), without noise: k(x, x) − k(x, X)A⁻¹k(X, x), at least 0 under rounding.
@@ -123,17 +117,9 @@ class ConditionedGP(eqx.Module):
         **Arguments:** `X`: inputs, `*n d`. **Returns:** `*n`. **Raises:** ValueError where the last axis is not d.
         """
         X = self._inputs(X, "X")
-        rows = X.reshape(-1, X.shape[-1])
+        return _variance(self, X.reshape(-1, X.shape[-1])).reshape(X.shape[:-1])
 
-        def block(rows: Float[Array, "b d"]) -> Float[Array, "b"]:
-            white = self.factor.whiten(self.prior.kernel.matrix(rows, self.prior.X))
-            return self.prior.kernel.diagonal(rows) - jnp.sum(white * white, axis=1)
-
-        return jnp.maximum(map_rows(block, rows, self.prior.X.shape[0]), 0).reshape(X.shape[:-1])
-
-    def covariance(
-        self, X: Float[AnyArray, "*n d"], Z: Float[AnyArray, "*m d"] | None = None
-    ) -> Float[Array, "..."]:
+    def covariance(self, X: Float[AnyArray, "*n d"], Z: Float[AnyArray, "*m d"] | None = None) -> Float[Array, "..."]:
         """Posterior covariance of f(x) and f(z): k(x, z) − k(x, X)A⁻¹k(X, z).
 
         **Arguments:** `X`: inputs, `*n d`; `Z`: inputs, `*m d`, the same as `X` unless given.
@@ -142,12 +128,8 @@ class ConditionedGP(eqx.Module):
         """
         X = self._inputs(X, "X")
         Z = X if Z is None else self._inputs(Z, "Z")
-        left, right = X.reshape(-1, X.shape[-1]), Z.reshape(-1, X.shape[-1])
-        kernel = self.prior.kernel
-        white_left = self.factor.whiten(kernel.matrix(left, self.prior.X))
-        white_right = self.factor.whiten(kernel.matrix(right, self.prior.X))
-        covariance = kernel.matrix(left, right) - inner(white_left, white_right)
-        return covariance.reshape(*X.shape[:-1], *Z.shape[:-1])
+        flat = _covariance(self, X.reshape(-1, X.shape[-1]), Z.reshape(-1, X.shape[-1]))
+        return flat.reshape(*X.shape[:-1], *Z.shape[:-1])
 
     def log_marginal_likelihood(self) -> Float[Array, ""]:
         """log N(y | m(X), A), a scalar, from the factor at hand (Rasmussen & Williams 2006, equation 2.30)."""
@@ -172,6 +154,39 @@ def _solve(
 ) -> tuple[CholeskyFactor, Float[Array, "n"]]:
     factor = prior.factor_at(prior.X, noise_var)
     return factor, factor.solve(y - prior.mean_at(prior.X))
+
+
+@eqx.filter_jit
+def _log_prob(prior: GPPrior, y: Float[Array, "n"], noise_var: Float[Array, "..."]) -> Float[Array, ""]:
+    return gaussian_log_density(prior.covariance_at(prior.X, noise_var), y - prior.mean_at(prior.X))
+
+
+@eqx.filter_jit
+def _mean(posterior: ConditionedGP, X: Float[Array, "n d"]) -> Float[Array, "n"]:
+    prior = posterior.prior
+
+    def block(rows: Float[Array, "b d"]) -> Float[Array, "b"]:
+        return inner(posterior.coefficients[None, :], prior.kernel.matrix(rows, prior.X))[0]
+
+    return prior.mean_at(X) + map_rows(block, X, prior.X.shape[0])
+
+
+@eqx.filter_jit
+def _variance(posterior: ConditionedGP, X: Float[Array, "n d"]) -> Float[Array, "n"]:
+    prior = posterior.prior
+
+    def block(rows: Float[Array, "b d"]) -> Float[Array, "b"]:
+        white = posterior.factor.whiten(prior.kernel.matrix(rows, prior.X))
+        return prior.kernel.diagonal(rows) - jnp.sum(white * white, axis=1)
+
+    return jnp.maximum(map_rows(block, X, prior.X.shape[0]), 0)
+
+
+@eqx.filter_jit
+def _covariance(posterior: ConditionedGP, X: Float[Array, "n d"], Z: Float[Array, "m d"]) -> Float[Array, "n m"]:
+    kernel, points = posterior.prior.kernel, posterior.prior.X
+    left, right = (posterior.factor.whiten(kernel.matrix(inputs, points)) for inputs in (X, Z))
+    return kernel.matrix(X, Z) - inner(left, right)
 
 
 @eqx.filter_jit

@@ -32,5 +32,14 @@ class SparseGPPrior(AbstractPrior):
         """Cholesky factor of k(Z, Z) + jitter, `m m`; NaN where that is not positive definite."""
         return self.factor_at(self.Z)
 
+    def checked_factor(self) -> CholeskyFactor:
+        """The same, or an error where k(Z, Z) is not positive definite."""
+        return self.check_factor(_factor(self), self.Z, "Z")
+
     def __check_init__(self):
         check_prior(self, self.Z, "Z")
+
+
+@eqx.filter_jit
+def _factor(prior: SparseGPPrior) -> CholeskyFactor:
+    return prior.factor()

@@ -47,8 +47,7 @@ class DecoupledPathwiseSampler(eqx.Module):
         NotImplementedError where the kernel has no features.
         """
         n_paths = _checks.count(n_paths, "n_paths")
-        factor = self.prior.check_factor(_factor(self.prior), self.prior.Z, "Z")
-        return _sample(self, factor, key, n_paths)
+        return _sample(self, self.prior.checked_factor(), key, n_paths)
 
     def update(
         self,
@@ -87,11 +86,6 @@ class DecoupledPathwiseSampler(eqx.Module):
             raise ValueError(f"`guide` must be a guide over inducing values; got {type(self.guide).__name__}.")
         self.guide.check(self.prior)
         _checks.count(self.n_features, "n_features")
-
-
-@eqx.filter_jit
-def _factor(prior: SparseGPPrior) -> CholeskyFactor:
-    return prior.factor()
 
 
 @eqx.filter_jit

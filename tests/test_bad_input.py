@@ -1,0 +1,636 @@
+"""Wrong input is an error that names the argument and says what is wanted, without the checks of the import hook."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import pathwise_gp as pgp
+
+pytestmark = pytest.mark.usefixtures("no_hook")
+
+KEY = jax.random.key(0)
+NAN, INF = float("nan"), float("inf")
+X = np.linspace(0, 1, 12).reshape(4, 3)
+Y = np.array([0.1, -0.4, 0.7, 0.2])
+K = pgp.RBF(variance=1.0, lengthscale=0.7)
+PRIOR = pgp.GPPrior(kernel=K, X=X)
+POSTERIOR = PRIOR.condition(Y, 0.1)
+PATHS = pgp.PathwiseSampler(POSTERIOR, n_features=4).sample_paths(KEY, n_paths=3)
+OTHER = pgp.PathwiseSampler(PRIOR.condition(Y + 1, 0.1), n_features=4).sample_paths(KEY, n_paths=3)
+NESTED = pgp.stack([PATHS, PATHS])
+SPARSE = pgp.SparseGPPrior(kernel=K, Z=X[:2])
+GUIDE = pgp.MeanFieldGuide(mean=np.zeros(2), scale=np.ones(2))
+WIDE = pgp.MeanFieldGuide(mean=np.zeros(5), scale=np.ones(5))
+ENSEMBLE = pgp.PathEnsemble(
+    *eqx.partition(
+        eqx.tree_at(lambda p: p.weights, PATHS, jnp.stack([PATHS.weights] * 2)),
+        eqx.tree_at(lambda p: p.weights, jax.tree.map(lambda _: False, PATHS), True),
+    )
+)
+
+# Fifty inputs within a tenth of a lengthscale: in float32 most eigenvalues are below the rounding.
+CLOSE = jnp.linspace(0, 1, 50, dtype=jnp.float32)[:, None]
+LONG = pgp.RBF(variance=1.0, lengthscale=10.0)
+
+
+def holed(array, value, index):
+    array = np.array(array, dtype=float)
+    array[index] = value
+    return array
+
+
+def sampler(n_features=4):
+    return pgp.PathwiseSampler(POSTERIOR, n_features=n_features)
+
+
+def decoupled(n_features=4):
+    return pgp.DecoupledPathwiseSampler(SPARSE, GUIDE, n_features=n_features)
+
+
+# What is passed; which exception; which words of its message.
+BAD = {
+    # ------------------------------------------------------------------ kernels
+    "RBF variance zero": (lambda: pgp.RBF(0.0, 1.0), ValueError, r"`RBF.variance` must be positive; got 0"),
+    "RBF variance negative": (lambda: pgp.RBF(-1.0, 1.0), ValueError, r"`RBF.variance` must be positive; got -1"),
+    "RBF variance NaN": (lambda: pgp.RBF(NAN, 1.0), ValueError, r"`RBF.variance` must be finite"),
+    "RBF variance inf": (lambda: pgp.RBF(INF, 1.0), ValueError, r"`RBF.variance` must be finite"),
+    "RBF variance vector": (lambda: pgp.RBF([1.0, 2.0], 1.0), ValueError, r"`RBF.variance` must be a scalar.*\(2,\)"),
+    "RBF variance string": (lambda: pgp.RBF("one", 1.0), ValueError, r"`RBF.variance` must be .*number.*str"),
+    "RBF variance None": (lambda: pgp.RBF(None, 1.0), ValueError, r"`RBF.variance` must be .*number"),
+    "RBF variance complex": (lambda: pgp.RBF(1j, 1.0), ValueError, r"`RBF.variance` must be real.*complex"),
+    "RBF lengthscale zero": (lambda: pgp.RBF(1.0, 0.0), ValueError, r"`RBF.lengthscale` must be positive; got 0"),
+    "RBF lengthscale negative": (lambda: pgp.RBF(1.0, [1.0, -1.0]), ValueError, r"`RBF.lengthscale` must be positive"),
+    "RBF lengthscale NaN": (lambda: pgp.RBF(1.0, [1.0, NAN]), ValueError, r"`RBF.lengthscale` must be finite.*\(1,\)"),
+    "RBF lengthscale matrix": (
+        lambda: pgp.RBF(1.0, np.ones((3, 1))),
+        ValueError,
+        r"`RBF.lengthscale` must be a scalar or a vector.*\(3, 1\)",
+    ),
+    "RBF lengthscale empty": (lambda: pgp.RBF(1.0, []), ValueError, r"`RBF.lengthscale` must be .*\(0,\)"),
+    "RBF lengthscale string": (lambda: pgp.RBF(1.0, "long"), ValueError, r"`RBF.lengthscale` must be .*number.*str"),
+    "RBF lengthscale too short": (
+        lambda: pgp.RBF(1.0, [1.0, 2.0])(X, X),
+        ValueError,
+        r"`RBF.lengthscale` must be a scalar or have shape \(3,\).*\(2,\)",
+    ),
+    "RBF lengthscale of one entry": (
+        lambda: pgp.RBF(1.0, [1.0])(X, X),
+        ValueError,
+        r"`RBF.lengthscale` must be a scalar or have shape \(3,\).*\(1,\)",
+    ),
+    "RBF lengthscale per point": (  # as many entries as points, which would broadcast along the other axis
+        lambda: pgp.RBF(1.0, [1.0, 2.0, 3.0, 4.0])(X, X),
+        ValueError,
+        r"`RBF.lengthscale` must be a scalar or have shape \(3,\).*\(4,\)",
+    ),
+    "RBF lengthscale column, as many points as dimensions": (
+        lambda: pgp.RBF(1.0, np.ones((3, 1)))(X[:3], X[:3]),
+        ValueError,
+        r"`RBF.lengthscale` must be .*\(3, 1\)",
+    ),
+    "RBF lengthscale in diag": (lambda: pgp.RBF(1.0, [1.0])(X, X), ValueError, r"`RBF.lengthscale` must be"),
+    "Matern nu whole": (lambda: pgp.Matern(1, 1.0, 1.0), ValueError, r"`Matern.nu` must be one of 0.5, 1.5.*got 1"),
+    "Matern nu quarter": (lambda: pgp.Matern(2.25, 1.0, 1.0), ValueError, r"`Matern.nu` must be one of.*2.25"),
+    "Matern nu zero": (lambda: pgp.Matern(0.0, 1.0, 1.0), ValueError, r"`Matern.nu` must be one of"),
+    "Matern nu negative": (lambda: pgp.Matern(-0.5, 1.0, 1.0), ValueError, r"`Matern.nu` must be one of.*-0.5"),
+    "Matern nu NaN": (lambda: pgp.Matern(NAN, 1.0, 1.0), ValueError, r"`Matern.nu` must be one of.*nan"),
+    "Matern nu inf": (lambda: pgp.Matern(INF, 1.0, 1.0), ValueError, r"`Matern.nu` must be one of.*inf"),
+    "Matern nu string": (lambda: pgp.Matern("1.5", 1.0, 1.0), ValueError, r"`Matern.nu` must be .*Python number"),
+    "Matern nu of numpy": (lambda: pgp.Matern(np.float32(1.5), 1.0, 1.0), ValueError, r"`Matern.nu` .*Python number"),
+    "Matern variance": (lambda: pgp.Matern(1.5, 0.0, 1.0), ValueError, r"`Matern.variance` must be positive"),
+    "Matern lengthscale": (lambda: pgp.Matern(1.5, 1.0, -1.0), ValueError, r"`Matern.lengthscale` must be positive"),
+    "RationalQuadratic alpha zero": (
+        lambda: pgp.RationalQuadratic(1.0, 1.0, 0.0),
+        ValueError,
+        r"`RationalQuadratic.alpha` must be positive; got 0",
+    ),
+    "RationalQuadratic alpha NaN": (
+        lambda: pgp.RationalQuadratic(1.0, 1.0, NAN),
+        ValueError,
+        r"`RationalQuadratic.alpha` must be finite",
+    ),
+    "RationalQuadratic alpha vector": (
+        lambda: pgp.RationalQuadratic(1.0, 1.0, [1.0, 2.0]),
+        ValueError,
+        r"`RationalQuadratic.alpha` must be a scalar.*\(2,\)",
+    ),
+    "RationalQuadratic alpha string": (
+        lambda: pgp.RationalQuadratic(1.0, 1.0, "one"),
+        ValueError,
+        r"`RationalQuadratic.alpha` must be .*number.*str",
+    ),
+    "Periodic period zero": (lambda: pgp.Periodic(1.0, 1.0, 0.0), ValueError, r"`Periodic.period` must be positive"),
+    "Periodic period NaN": (lambda: pgp.Periodic(1.0, 1.0, NAN), ValueError, r"`Periodic.period` must be finite"),
+    "Periodic period string": (
+        lambda: pgp.Periodic(1.0, 1.0, "day"),
+        ValueError,
+        r"`Periodic.period` must be .*number",
+    ),
+    "Periodic period too short": (
+        lambda: pgp.Periodic(1.0, 1.0, [1.0, 2.0]).diag(X),
+        ValueError,
+        r"`Periodic.period` must be a scalar or have shape \(3,\).*\(2,\)",
+    ),
+    "Periodic lengthscale of one entry": (
+        lambda: pgp.Periodic(1.0, [1.0], 1.0)(X, X),
+        ValueError,
+        r"`Periodic.lengthscale` must be a scalar or have shape \(3,\).*\(1,\)",
+    ),
+    "Linear variance negative": (lambda: pgp.Linear(-1.0), ValueError, r"`Linear.variance` must be positive; got -1"),
+    "Linear variance vector": (lambda: pgp.Linear([1.0, 2.0]), ValueError, r"`Linear.variance` must be a scalar"),
+    "Linear variance string": (lambda: pgp.Linear("one"), ValueError, r"`Linear.variance` must be .*number"),
+    "Constant variance zero": (lambda: pgp.Constant(0), ValueError, r"`Constant.variance` must be positive; got 0"),
+    "Constant variance NaN": (lambda: pgp.Constant(NAN), ValueError, r"`Constant.variance` must be finite"),
+    "kernel times a negative number": (lambda: -1.0 * K, ValueError, r"`Constant.variance` must be positive; got -1"),
+    "kernel plus zero": (lambda: K + 0.0, ValueError, r"`Constant.variance` must be positive; got 0"),
+    "kernel plus a string": (lambda: K + "one", ValueError, r"`Constant.variance` must be .*number"),
+    "kernel times None": (lambda: K * None, ValueError, r"`Constant.variance` must be .*number"),
+    "kernel times a vector": (lambda: np.ones(2) * K, ValueError, r"`Constant.variance` must be a scalar.*\(2,\)"),
+    "Sum of nothing": (lambda: pgp.Sum(()), ValueError, r"`Sum.kernels` must be a tuple of at least one kernel"),
+    "Sum with a number": (lambda: pgp.Sum((K, 2.0)), ValueError, r"`Sum.kernels` must be a tuple.*2.0"),
+    "Sum of a kernel": (lambda: pgp.Sum(K), ValueError, r"`Sum.kernels` must be a tuple"),
+    "Product of nothing": (lambda: pgp.Product(()), ValueError, r"`Product.kernels` must be a tuple of at least one"),
+    "Product of a list": (lambda: pgp.Product([K, K]), ValueError, r"`Product.kernels` must be a tuple"),
+    "ActiveDims of none": (lambda: pgp.ActiveDims(K, ()), ValueError, r"`ActiveDims.dims` must be different indices"),
+    "ActiveDims repeated": (lambda: pgp.ActiveDims(K, (0, 0)), ValueError, r"`ActiveDims.dims` must be different"),
+    "ActiveDims negative": (lambda: pgp.ActiveDims(K, (-1,)), ValueError, r"`ActiveDims.dims` must be .*0 or above"),
+    "ActiveDims fraction": (lambda: pgp.ActiveDims(K, (0.5,)), ValueError, r"`ActiveDims.dims` must be .*whole"),
+    "ActiveDims number": (lambda: pgp.ActiveDims(K, 0), ValueError, r"`ActiveDims.dims` must be a sequence.*got 0"),
+    "ActiveDims string": (lambda: pgp.ActiveDims(K, "01"), ValueError, r"`ActiveDims.dims` must be .*whole numbers"),
+    "ActiveDims beyond the inputs": (
+        lambda: pgp.ActiveDims(K, (0, 3))(X, X),
+        ValueError,
+        r"`ActiveDims.dims` is \(0, 3\), but the inputs have 3 dimension",
+    ),
+    "ActiveDims lengthscale": (
+        lambda: pgp.ActiveDims(pgp.RBF(1.0, np.ones(3)), (0, 1))(X, X),
+        ValueError,
+        r"`RBF.lengthscale` must be a scalar or have shape \(2,\)",
+    ),
+    "ActiveDims of no kernel": (lambda: pgp.ActiveDims(2.0, (0,)), ValueError, r"`ActiveDims.kernel` must be a kernel"),
+    "kernel of two dimensions": (
+        lambda: K(X, X[:, :2]),
+        ValueError,
+        r"last axis of `Z` must be .*3; got shape \(4, 2\)",
+    ),
+    "kernel of a number": (lambda: K(1.0, X), ValueError, r"last axis of `X` must be the input dimension"),
+    "kernel at strings": (lambda: K("here", X), ValueError, r"`X` must be an array of numbers; got str"),
+    "diag of a number": (lambda: K.diag(1.0), ValueError, r"last axis of `X` must be the input dimension"),
+    "features none": (lambda: K.features(0, 3, key=KEY), ValueError, r"`n_features` must be at least 1; got 0"),
+    "features fraction": (lambda: K.features(2.5, 3, key=KEY), ValueError, r"`n_features` must be a whole.*2.5"),
+    "features of a sum, none": (
+        lambda: (K + K).features(0, 3, key=KEY),
+        ValueError,
+        r"`n_features` must be at least 1",
+    ),
+    "features of a scaled kernel, none": (
+        lambda: (2.0 * K).features(-3, 3, key=KEY),
+        ValueError,
+        r"`n_features` must be at least 1; got -3",
+    ),
+    "features of the wrong dimension": (
+        lambda: pgp.RBF(1.0, np.ones(2)).features(4, 3, key=KEY),
+        ValueError,
+        r"`RBF.lengthscale` must be a scalar or have shape \(3,\)",
+    ),
+    "mean value NaN": (lambda: pgp.ConstantMean(NAN), ValueError, r"`ConstantMean.value` must be finite"),
+    "mean value vector": (lambda: pgp.ConstantMean([1.0, 2.0]), ValueError, r"`ConstantMean.value` must be a scalar"),
+    "mean value string": (lambda: pgp.ConstantMean("one"), ValueError, r"`ConstantMean.value` must be .*number"),
+    # ------------------------------------------------------------------ priors
+    "X of one axis": (lambda: pgp.GPPrior(K, X[:, 0]), ValueError, r"`X` must have shape \(n, d\).*`X\[:, None\]`"),
+    "X a number": (lambda: pgp.GPPrior(K, 1.0), ValueError, r"`X` must have shape \(n, d\); got \(\)"),
+    "X of three axes": (lambda: pgp.GPPrior(K, X[None]), ValueError, r"`X` must have shape \(n, d\)"),
+    "X without points": (lambda: pgp.GPPrior(K, X[:0]), ValueError, r"`X` must hold at least one point.*\(0, 3\)"),
+    "X without dimensions": (lambda: pgp.GPPrior(K, X[:, :0]), ValueError, r"`X` must hold at least one.*\(4, 0\)"),
+    "X with NaN": (
+        lambda: pgp.GPPrior(K, holed(X, NAN, (2, 1))),
+        ValueError,
+        r"`X` must be finite; got 1 NaN or inf entries, the first at index \(2, 1\)",
+    ),
+    "X with inf": (lambda: pgp.GPPrior(K, holed(X, INF, (0, 0))), ValueError, r"`X` must be finite.*\(0, 0\)"),
+    "X of strings": (lambda: pgp.GPPrior(K, [["one", "two"]]), ValueError, r"`X` must be an array of numbers"),
+    "X complex": (lambda: pgp.GPPrior(K, X + 1j), ValueError, r"`X` must be real numbers"),
+    "X ragged": (lambda: pgp.GPPrior(K, [[1.0], [1.0, 2.0]]), ValueError, r"`X` must be an array of numbers"),
+    "no kernel": (lambda: pgp.GPPrior(2.0, X), ValueError, r"`GPPrior.kernel` must be a kernel; got 2.0"),
+    "kernel class": (lambda: pgp.GPPrior(pgp.RBF, X), ValueError, r"`GPPrior.kernel` must be a kernel"),
+    "kernel does not fit X": (
+        lambda: pgp.GPPrior(pgp.RBF(1.0, np.ones(2)), X),
+        ValueError,
+        r"`RBF.lengthscale` must be a scalar or have shape \(3,\).*\(2,\)",
+    ),
+    "kernel of one entry": (lambda: pgp.GPPrior(pgp.RBF(1.0, [1.0]), X), ValueError, r"`RBF.lengthscale` must be"),
+    "jitter negative": (lambda: pgp.GPPrior(K, X, jitter=-1e-6), ValueError, r"`jitter` must not be negative"),
+    "jitter NaN": (lambda: pgp.GPPrior(K, X, jitter=NAN), ValueError, r"`jitter` must be finite"),
+    "jitter vector": (lambda: pgp.GPPrior(K, X, jitter=np.ones(4)), ValueError, r"`jitter` must be a scalar.*\(4,\)"),
+    "jitter string": (lambda: pgp.GPPrior(K, X, jitter="small"), ValueError, r"`jitter` must be .*numbers; got str"),
+    "mean string": (lambda: pgp.GPPrior(K, X, mean="zero"), ValueError, r"`mean` must be a number, or a callable"),
+    "mean NaN": (lambda: pgp.GPPrior(K, X, mean=NAN), ValueError, r"`mean` must be a number|`.*mean.*` must be finite"),
+    "mean of the wrong shape": (
+        lambda: pgp.GPPrior(K, X, mean=lambda X: X).condition(Y, 0.1),
+        ValueError,
+        r"`mean` must map inputs of shape \(4, 3\) to one value per point, shape \(4,\); it returned shape \(4, 3\)",
+    ),
+    "mean of no shape": (
+        lambda: pgp.GPPrior(K, X, mean=lambda X: 1.0).log_prob(Y, 0.1),
+        ValueError,
+        r"`mean` must map inputs.*it returned shape \(\)",
+    ),
+    # ------------------------------------------------------------------ data
+    "y with NaN": (lambda: PRIOR.condition(holed(Y, NAN, 2), 0.1), ValueError, r"`y` must be finite.*index \(2,\)"),
+    "y with inf": (lambda: PRIOR.condition(holed(Y, -INF, 0), 0.1), ValueError, r"`y` must be finite.*index \(0,\)"),
+    "y of one entry": (lambda: PRIOR.condition(Y[:1], 0.1), ValueError, r"`y` must have shape \(4,\).*`X`; got \(1,\)"),
+    "y a number": (lambda: PRIOR.condition(1.0, 0.1), ValueError, r"`y` must have shape \(4,\).*got \(\)"),
+    "y a column": (lambda: PRIOR.condition(Y[:, None], 0.1), ValueError, r"`y` must have shape.*Pass `y\[:, 0\]`"),
+    "y too long": (lambda: PRIOR.condition(np.ones(5), 0.1), ValueError, r"`y` must have shape \(4,\).*got \(5,\)"),
+    "y of strings": (lambda: PRIOR.condition(["one"] * 4, 0.1), ValueError, r"`y` must be an array of numbers"),
+    "y of bools": (lambda: PRIOR.condition(Y > 0, 0.1), ValueError, r"`y` must be real numbers; got dtype bool"),
+    "noise zero": (lambda: PRIOR.condition(Y, 0.0), ValueError, r"`noise_var` must be positive; got 0"),
+    "noise integer zero": (lambda: PRIOR.condition(Y, 0), ValueError, r"`noise_var` must be positive; got 0"),
+    "noise negative": (lambda: PRIOR.condition(Y, -0.1), ValueError, r"`noise_var` must be positive; got -0.1"),
+    "noise partly zero": (lambda: PRIOR.condition(Y, holed(Y, 0, 1) ** 2), ValueError, r"`noise_var` must be positive"),
+    "noise NaN": (lambda: PRIOR.condition(Y, NAN), ValueError, r"`noise_var` must be finite"),
+    "noise inf": (lambda: PRIOR.condition(Y, INF), ValueError, r"`noise_var` must be finite"),
+    "noise too short": (lambda: PRIOR.condition(Y, np.ones(3)), ValueError, r"`noise_var` .*shape \(4,\).*\(3,\)"),
+    "noise of one entry": (lambda: PRIOR.condition(Y, np.ones(1)), ValueError, r"`noise_var` .*shape \(4,\).*\(1,\)"),
+    "noise a column": (lambda: PRIOR.condition(Y, np.ones((4, 1))), ValueError, r"`noise_var` .*\(4, 1\)"),
+    "noise string": (
+        lambda: PRIOR.condition(Y, "low"),
+        ValueError,
+        r"`noise_var` must be an array of numbers; got str",
+    ),
+    "noise None": (lambda: PRIOR.condition(Y, None), ValueError, r"`noise_var` must be .*numbers"),
+    "log_prob y with NaN": (lambda: PRIOR.log_prob(holed(Y, NAN, 2), 0.1), ValueError, r"`y` must be finite"),
+    "log_prob y of one entry": (lambda: PRIOR.log_prob(Y[:1], 0.1), ValueError, r"`y` must have shape \(4,\)"),
+    "log_prob y a column": (lambda: PRIOR.log_prob(Y[:, None], 0.1), ValueError, r"Pass `y\[:, 0\]`"),
+    "log_prob noise zero": (lambda: PRIOR.log_prob(Y, 0.0), ValueError, r"`noise_var` must be positive"),
+    "log_prob noise too long": (lambda: PRIOR.log_prob(Y, np.ones(5)), ValueError, r"`noise_var` .*\(4,\).*\(5,\)"),
+    "posterior mean in two dimensions": (
+        lambda: POSTERIOR.mean(X[:, :2]),
+        ValueError,
+        r"`X` must be .*3; got .*\(4, 2\)",
+    ),
+    "posterior variance of a number": (
+        lambda: POSTERIOR.variance(0.5),
+        ValueError,
+        r"`X` must be the input dimension, 3",
+    ),
+    "posterior covariance in two": (
+        lambda: POSTERIOR.covariance(X, X[:, :2]),
+        ValueError,
+        r"`Z` must be .*dimension, 3",
+    ),
+    # ------------------------------------------------------------------ samplers and paths
+    "prior n_paths zero": (lambda: PRIOR.sample_paths(KEY, 0), ValueError, r"`n_paths` must be at least 1; got 0"),
+    "prior n_features zero": (lambda: PRIOR.sample_paths(KEY, 1, 0), ValueError, r"`n_features` must be at least 1"),
+    "n_paths zero": (lambda: sampler().sample_paths(KEY, 0), ValueError, r"`n_paths` must be at least 1; got 0"),
+    "n_paths negative": (lambda: sampler().sample_paths(KEY, -2), ValueError, r"`n_paths` must be at least 1; got -2"),
+    "n_paths float": (lambda: sampler().sample_paths(KEY, 2.0), ValueError, r"`n_paths` must be a whole.*got 2.0"),
+    "n_paths string": (lambda: sampler().sample_paths(KEY, "2"), ValueError, r"`n_paths` must be a whole.*got '2'"),
+    "n_features zero": (lambda: sampler(0), ValueError, r"`n_features` must be at least 1; got 0"),
+    "n_features negative": (lambda: sampler(-1), ValueError, r"`n_features` must be at least 1; got -1"),
+    "n_features float": (lambda: sampler(8.0), ValueError, r"`n_features` must be a whole number.*got 8.0"),
+    "n_features None": (lambda: sampler(None), ValueError, r"`n_features` must be a whole number.*None"),
+    "sampler of a prior": (
+        lambda: pgp.PathwiseSampler(PRIOR),
+        ValueError,
+        r"`posterior` must be .*`GPPrior.condition`",
+    ),
+    "path in two dimensions": (
+        lambda: PATHS(X[:, :2]),
+        ValueError,
+        r"last axis of `X` must be .*3; got shape \(4, 2\)",
+    ),
+    "path at a number": (lambda: PATHS(0.5), ValueError, r"last axis of `X` must be the input dimension, 3"),
+    "path at strings": (lambda: PATHS("here"), ValueError, r"`X` must be an array of numbers; got str"),
+    "path at a grid without its last axis": (
+        lambda: pgp.GPPrior(K, X[:, :1]).sample_paths(KEY, 2, 4)(X[:, 0]),
+        ValueError,
+        r"`X` must be the input dimension, 1.*Pass `X\[:, None\]`",
+    ),
+    "paired too few": (lambda: PATHS.paired(X[:2]), ValueError, r"leading axes of `X` must be .*\(3,\).*\(2, 3\)"),
+    "paired at one point": (lambda: PATHS.paired(X[0]), ValueError, r"leading axes of `X` must be .*\(3,\)"),
+    "paired at a number": (lambda: PATHS.paired(1.0), ValueError, r"`X` must be the input dimension, 3"),
+    "paired in two dimensions": (lambda: PATHS.paired(X[:3, :2]), ValueError, r"`X` must be the input dimension, 3"),
+    "index beyond": (lambda: PATHS[3], IndexError, r"Path 3 was asked for, but there are 3"),
+    "index before": (lambda: PATHS[-4], IndexError, r"Path -4 was asked for, but there are 3"),
+    "index array beyond": (lambda: PATHS[np.array([0, 7])], IndexError, r"7.*there are 3"),
+    "index float": (lambda: PATHS[1.0], TypeError, r"number|integer"),
+    "index tuple": (lambda: PATHS[0, 1], TypeError, r"along their first axis.*\(0, 1\)"),
+    "index None": (lambda: PATHS[None], TypeError, r"along their first axis"),
+    "index string": (lambda: PATHS["a"], TypeError, r"number|integer"),
+    "index of one path": (lambda: PATHS[0][0], TypeError, r"One path has no"),
+    "length of one path": (lambda: len(PATHS[0]), TypeError, r"One path has no len"),
+    "stack of nothing": (lambda: pgp.stack([]), ValueError, r"`stack` needs a sequence of at least one"),
+    "stack of numbers": (lambda: pgp.stack([1.0, 2.0]), ValueError, r"`stack` needs a sequence.*PathwiseFunction"),
+    "stack of a number": (lambda: pgp.stack(1.0), (TypeError, ValueError), r"`stack` needs a sequence"),
+    "stack of different axes": (lambda: pgp.stack([PATHS, PATHS[0]]), ValueError, r"same axes; got \[\(3,\), \(\)\]"),
+    "stack of different posteriors": (
+        lambda: pgp.stack([PATHS, OTHER]),
+        ValueError,
+        r"paths of one posterior.*`mean_coefficients` differs",
+    ),
+    "stack of different kernels": (
+        lambda: pgp.stack([PATHS, eqx.tree_at(lambda p: p.kernel.variance, PATHS, jnp.asarray(2.0))]),
+        ValueError,
+        r"paths of one posterior.*`kernel` differs",
+    ),
+    "concatenate of nothing": (lambda: pgp.concatenate([]), ValueError, r"`concatenate` needs a sequence of at least"),
+    "concatenate of single paths": (
+        lambda: pgp.concatenate([PATHS[0], PATHS[1]]),
+        ValueError,
+        r"`concatenate` needs batches of paths.*`stack`",
+    ),
+    "concatenate of different axes": (
+        lambda: pgp.concatenate([PATHS, NESTED]),
+        ValueError,
+        r"`concatenate` needs the same axes after the first",
+    ),
+    "concatenate of different posteriors": (
+        lambda: pgp.concatenate([PATHS, OTHER]),
+        ValueError,
+        r"paths of one posterior.*differs",
+    ),
+    "ensemble index beyond": (lambda: ENSEMBLE[2], IndexError, r"Draw 2 was asked for, but there are 2"),
+    "ensemble index tuple": (lambda: ENSEMBLE[0, 1], TypeError, r"indexed by a number.*\(0, 1\)"),
+    "ensemble in two dimensions": (lambda: ENSEMBLE(X[:, :2]), ValueError, r"`X` must be the input dimension, 3"),
+    # ------------------------------------------------------------------ sparse priors and guides
+    "Z of one axis": (lambda: pgp.SparseGPPrior(K, X[:, 0]), ValueError, r"`Z` must have shape .*`Z\[:, None\]`"),
+    "Z with NaN": (lambda: pgp.SparseGPPrior(K, holed(X, NAN, (1, 0))), ValueError, r"`Z` must be finite.*\(1, 0\)"),
+    "Z with inf": (lambda: pgp.SparseGPPrior(K, holed(X, INF, (1, 0))), ValueError, r"`Z` must be finite"),
+    "Z without points": (lambda: pgp.SparseGPPrior(K, X[:0]), ValueError, r"`Z` must hold at least one point"),
+    "sparse prior of no kernel": (lambda: pgp.SparseGPPrior(None, X), ValueError, r"`SparseGPPrior.kernel` must be"),
+    "sparse kernel does not fit Z": (
+        lambda: pgp.SparseGPPrior(pgp.RBF(1.0, [1.0]), X),
+        ValueError,
+        r"`RBF.lengthscale` must be a scalar or have shape \(3,\)",
+    ),
+    "sparse jitter negative": (lambda: pgp.SparseGPPrior(K, X, jitter=-1.0), ValueError, r"`jitter` must not be neg"),
+    "sparse mean string": (lambda: pgp.SparseGPPrior(K, X, mean="one"), ValueError, r"`mean` must be a number, or"),
+    "FullRankGuide mean matrix": (
+        lambda: pgp.FullRankGuide(np.zeros((2, 2)), np.eye(2)),
+        ValueError,
+        r"`FullRankGuide.mean` must have shape \(m,\); got \(2, 2\)",
+    ),
+    "FullRankGuide scale vector": (
+        lambda: pgp.FullRankGuide(np.zeros(2), np.ones(2)),
+        ValueError,
+        r"`FullRankGuide.scale_tril` must have shape \(2, 2\).*\(2,\)",
+    ),
+    "FullRankGuide scale NaN": (
+        lambda: pgp.FullRankGuide(np.zeros(2), NAN * np.eye(2)),
+        ValueError,
+        r"`FullRankGuide.scale_tril` must be finite",
+    ),
+    "FullRankGuide mean inf": (
+        lambda: pgp.FullRankGuide([INF, 0.0], np.eye(2)),
+        ValueError,
+        r"`FullRankGuide.mean` must be finite",
+    ),
+    "FullRankGuide mean string": (
+        lambda: pgp.FullRankGuide("zero", np.eye(2)),
+        ValueError,
+        r"`FullRankGuide.mean` must be .*number.*str",
+    ),
+    "WhitenedGuide of two sizes": (
+        lambda: pgp.WhitenedGuide(np.zeros(2), np.eye(3)),
+        ValueError,
+        r"`WhitenedGuide.scale_tril` must have shape \(2, 2\).*\(3, 3\)",
+    ),
+    "WhitenedGuide empty": (
+        lambda: pgp.WhitenedGuide(np.zeros(0), np.zeros((0, 0))),
+        ValueError,
+        r"`WhitenedGuide.mean` must have shape \(m,\)",
+    ),
+    "MeanFieldGuide scale zero": (
+        lambda: pgp.MeanFieldGuide(np.zeros(2), [1.0, 0.0]),
+        ValueError,
+        r"`MeanFieldGuide.scale` must be positive",
+    ),
+    "MeanFieldGuide scale negative": (
+        lambda: pgp.MeanFieldGuide(np.zeros(2), [1.0, -1.0]),
+        ValueError,
+        r"`MeanFieldGuide.scale` must be positive",
+    ),
+    "MeanFieldGuide scale number": (
+        lambda: pgp.MeanFieldGuide(np.zeros(2), 1.0),
+        ValueError,
+        r"`MeanFieldGuide.scale` must have shape \(2,\).*\(\)",
+    ),
+    "NaturalGuide not negative definite": (
+        lambda: pgp.NaturalGuide(np.zeros(2), np.eye(2)),
+        ValueError,
+        r"`NaturalGuide.natural_matrix` must be negative definite",
+    ),
+    "NaturalGuide vector": (
+        lambda: pgp.NaturalGuide(np.zeros(2), -np.ones(2)),
+        ValueError,
+        r"`NaturalGuide.natural_matrix` must have shape \(2, 2\)",
+    ),
+    "NaturalGuide NaN": (
+        lambda: pgp.NaturalGuide([NAN, 0.0], -np.eye(2)),
+        ValueError,
+        r"`NaturalGuide.natural_vector` must be finite",
+    ),
+    "NaturalGuide matrix NaN": (
+        lambda: pgp.NaturalGuide(np.zeros(2), NAN * np.eye(2)),
+        ValueError,
+        r"`NaturalGuide.natural_matrix` must be finite",
+    ),
+    "DeltaGuide NaN": (lambda: pgp.DeltaGuide([0.0, NAN]), ValueError, r"`DeltaGuide.location` must be finite.*\(1,\)"),
+    "DeltaGuide number": (lambda: pgp.DeltaGuide(0.0), ValueError, r"`DeltaGuide.location` must have shape \(m,\)"),
+    "DeltaGuide string": (lambda: pgp.DeltaGuide("one"), ValueError, r"`DeltaGuide.location` must be .*number"),
+    "guide of the wrong size, kl_divergence": (
+        lambda: WIDE.kl_divergence(SPARSE),
+        ValueError,
+        r"`MeanFieldGuide` has 5 inducing values, but the prior has 2 inducing points `Z`",
+    ),
+    "guide of the wrong size, sample": (
+        lambda: WIDE.sample(KEY, SPARSE, (2,)),
+        ValueError,
+        r"has 5 inducing values, but the prior has 2",
+    ),
+    "guide of the wrong size, log_prob": (
+        lambda: WIDE.log_prob(np.zeros(5), SPARSE),
+        ValueError,
+        r"has 5 inducing values, but the prior has 2",
+    ),
+    "delta guide of the wrong size": (
+        lambda: pgp.DeltaGuide(np.zeros(1)).kl_divergence(SPARSE),
+        ValueError,
+        r"`DeltaGuide` has 1 inducing values, but the prior has 2",
+    ),
+    "whitened guide of the wrong size": (
+        lambda: pgp.WhitenedGuide(np.zeros(3), np.eye(3)).kl_divergence(SPARSE),
+        ValueError,
+        r"`WhitenedGuide` has 3 inducing values, but the prior has 2",
+    ),
+    "log_prob of too many values": (lambda: GUIDE.log_prob(np.zeros(3), SPARSE), ValueError, r"`u` must be the 2 ind"),
+    "log_prob of a number": (lambda: GUIDE.log_prob(0.0, SPARSE), ValueError, r"`u` must be the 2 inducing values"),
+    "optimal_guide of another prior": (
+        lambda: pgp.optimal_guide(PRIOR, X, Y, 0.1),
+        ValueError,
+        r"`prior` must be a SparseGPPrior; got GPPrior",
+    ),
+    "optimal_guide X of one axis": (
+        lambda: pgp.optimal_guide(SPARSE, X[:, 0], Y, 0.1),
+        ValueError,
+        r"`X` must have shape \(n, d\)",
+    ),
+    "optimal_guide X in two dimensions": (
+        lambda: pgp.optimal_guide(SPARSE, X[:, :2], Y, 0.1),
+        ValueError,
+        r"`X` must be the input dimension, 3",
+    ),
+    "optimal_guide X with NaN": (
+        lambda: pgp.optimal_guide(SPARSE, holed(X, NAN, (3, 2)), Y, 0.1),
+        ValueError,
+        r"`X` must be finite.*\(3, 2\)",
+    ),
+    "optimal_guide y a column": (
+        lambda: pgp.optimal_guide(SPARSE, X, Y[:, None], 0.1),
+        ValueError,
+        r"`y` must have shape \(4,\).*`y\[:, 0\]`",
+    ),
+    "optimal_guide y of one entry": (
+        lambda: pgp.optimal_guide(SPARSE, X, Y[:1], 0.1),
+        ValueError,
+        r"`y` must have shape \(4,\).*\(1,\)",
+    ),
+    "optimal_guide noise zero": (
+        lambda: pgp.optimal_guide(SPARSE, X, Y, 0.0),
+        ValueError,
+        r"`noise_var` must be positive",
+    ),
+    "elbo of another prior": (
+        lambda: pgp.elbo(PRIOR, GUIDE, X, Y, 0.1),
+        ValueError,
+        r"`prior` must be a SparseGPPrior; got GPPrior",
+    ),
+    "elbo of no guide": (lambda: pgp.elbo(SPARSE, None, X, Y, 0.1), ValueError, r"`guide` must be a guide.*NoneType"),
+    "elbo of a guide of the wrong size": (
+        lambda: pgp.elbo(SPARSE, WIDE, X, Y, 0.1),
+        ValueError,
+        r"has 5 inducing values, but the prior has 2",
+    ),
+    "elbo y with NaN": (lambda: pgp.elbo(SPARSE, GUIDE, X, holed(Y, NAN, 0), 0.1), ValueError, r"`y` must be finite"),
+    "elbo noise of one entry": (
+        lambda: pgp.elbo(SPARSE, GUIDE, X, Y, np.ones(1)),
+        ValueError,
+        r"`noise_var` must be a scalar or have shape \(4,\).*\(1,\)",
+    ),
+    "decoupled sampler of another prior": (
+        lambda: pgp.DecoupledPathwiseSampler(PRIOR, GUIDE),
+        ValueError,
+        r"`prior` must be a SparseGPPrior; got GPPrior",
+    ),
+    "decoupled sampler of no guide": (
+        lambda: pgp.DecoupledPathwiseSampler(SPARSE, np.zeros(2)),
+        ValueError,
+        r"`guide` must be a guide over inducing values; got ndarray",
+    ),
+    "decoupled sampler, guide of the wrong size": (
+        lambda: pgp.DecoupledPathwiseSampler(SPARSE, WIDE),
+        ValueError,
+        r"has 5 inducing values, but the prior has 2",
+    ),
+    "decoupled n_features zero": (lambda: decoupled(0), ValueError, r"`n_features` must be at least 1; got 0"),
+    "decoupled n_features float": (lambda: decoupled(4.0), ValueError, r"`n_features` must be a whole number"),
+    "decoupled n_paths zero": (lambda: decoupled().sample_paths(KEY, 0), ValueError, r"`n_paths` must be at least 1"),
+    "decoupled n_paths float": (lambda: decoupled().sample_paths(KEY, 1.5), ValueError, r"`n_paths` must be a whole"),
+    # ------------------------------------------------------------------ indefinite covariances
+    "indefinite without jitter": (
+        lambda: pgp.GPPrior(LONG, CLOSE, jitter=0.0).condition(jnp.zeros(50), 1e-12),
+        ValueError,
+        r"50 points `X` is not positive definite in float32 with the jitter of 0 .*Raise `jitter`.*float64",
+    ),
+    "indefinite with a small jitter": (
+        lambda: pgp.GPPrior(LONG, CLOSE, jitter=2.5e-12).condition(jnp.zeros(50), 1e-12),
+        ValueError,
+        r"not positive definite in float32 with the jitter of 2.5e-12 .*Raise `jitter`",
+    ),
+    "indefinite at inducing points": (
+        lambda: pgp.DecoupledPathwiseSampler(
+            pgp.SparseGPPrior(LONG, CLOSE, jitter=0.0), pgp.DeltaGuide(np.zeros(50)), n_features=4
+        ).sample_paths(KEY),
+        ValueError,
+        r"50 points `Z` is not positive definite in float32 with the jitter of 0 ",
+    ),
+    "indefinite in optimal_guide": (
+        lambda: pgp.optimal_guide(pgp.SparseGPPrior(LONG, CLOSE, jitter=0.0), CLOSE, np.zeros(50), 0.1),
+        ValueError,
+        r"50 points `Z` is not positive definite in float32 with the jitter of 0 ",
+    ),
+    "indefinite in elbo": (
+        lambda: pgp.elbo(
+            pgp.SparseGPPrior(LONG, CLOSE, jitter=0.0), pgp.DeltaGuide(np.zeros(50)), CLOSE, np.zeros(50), 0.1
+        ),
+        ValueError,
+        r"50 points `Z` is not positive definite in float32 with the jitter of 0 ",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_bad_input(name):
+    wrong, exception, words = BAD[name]
+    with pytest.raises(exception, match=f"(?s){words}"):
+        wrong()
+
+
+def test_the_hook_is_off():
+    # With the hook on this would be stopped before the package's own check sees it.
+    with pytest.raises(ValueError, match=r"`X` must have shape \(n, d\)"):
+        pgp.GPPrior(K, X[:, 0])
+    assert isinstance(K, pgp.AbstractKernel)
+
+
+def test_indefinite_covariance_under_jit():
+    @eqx.filter_jit
+    def mean(prior, y):
+        return prior.condition(y, 1e-12).mean(CLOSE)
+
+    with pytest.raises(eqx.EquinoxRuntimeError, match="50 points `X` is not positive definite in float32"):
+        mean(pgp.GPPrior(LONG, CLOSE, jitter=0.0), jnp.zeros(50))
+
+
+def test_log_prob_of_an_indefinite_covariance_is_minus_infinity():
+    assert pgp.GPPrior(LONG, CLOSE, jitter=0.0).log_prob(jnp.zeros(50), 1e-12) == -INF
+
+
+def test_default_jitter_makes_it_definite():
+    # The same inputs: √eps of float32 is above what fifty points need.
+    mean = pgp.GPPrior(LONG, CLOSE).condition(np.ones(50), 1e-12).mean(CLOSE)
+    np.testing.assert_allclose(mean, 1, atol=0.01)
+
+
+def test_one_point():
+    posterior = pgp.GPPrior(K, X[:1]).condition(Y[:1], 0.1)
+    np.testing.assert_allclose(posterior.mean(X[0]), Y[0] / 1.1, rtol=1e-6)
+    assert pgp.PathwiseSampler(posterior, n_features=1).sample_paths(KEY, 1)(X).shape == (1, 4)
+
+
+def test_repeated_inputs():
+    # Two values at one point are one of half the noise. The default jitter of 1.5e-8 counts as noise.
+    twice = pgp.GPPrior(K, X[[0, 0]]).condition([0.2, 0.6], 0.1)
+    np.testing.assert_allclose(twice.mean(X[0]), 0.4 / 1.05, rtol=1e-6)
+    np.testing.assert_allclose(twice.variance(X[0]), 1 - 1 / 1.05, rtol=1e-6)
+    assert np.all(np.isfinite(pgp.PathwiseSampler(twice, n_features=4).sample_paths(KEY, 2)(X)))
+
+
+def test_integers_are_converted():
+    whole = pgp.GPPrior(pgp.RBF(1, 2), np.arange(6).reshape(2, 3), jitter=0).condition([1, 2], 1)
+    real = pgp.GPPrior(pgp.RBF(1.0, 2.0), np.arange(6.0).reshape(2, 3), jitter=0.0).condition([1.0, 2.0], 1.0)
+    assert whole.y.dtype == jnp.float64
+    np.testing.assert_array_equal(whole.mean(np.ones(3, int)), real.mean(np.ones(3)))
+
+
+def test_mean_may_be_a_number():
+    prior = pgp.GPPrior(K, X, mean=2)
+    np.testing.assert_array_equal(prior.mean_at(prior.X), np.full(4, 2.0))
+
+
+def test_noise_may_differ_between_points():
+    one, many = PRIOR.condition(Y, 0.1), PRIOR.condition(Y, np.full(4, 0.1))
+    np.testing.assert_allclose(one.mean(X), many.mean(X), rtol=1e-12)

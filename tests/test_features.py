@@ -1,0 +1,442 @@
+"""Finite bases: E[φ(x)ᵀφ(z)] = k(x, z), the laws of the frequencies, sizes, dtypes and derivatives."""
+
+import math
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.flatten_util import ravel_pytree
+from scipy import special
+from tables import KERNELS, LINEAR, matern, PERIODIC, points, RBF
+
+import pathwise_gp as pgp
+from pathwise_gp._features import ConcatenatedFeatures, FourierFeatures, ProductFeatures
+from pathwise_gp._kernels.periodic import _bessel_ratio
+
+DIMS = (1, 3, 8)
+RANDOM = [(name, dim) for name, row in KERNELS.items() for dim in row.random]
+EXACT = [(name, dim) for name, row in KERNELS.items() for dim in DIMS if not row.random]
+RQ = pgp.RationalQuadratic(variance=1.1, lengthscale=0.8, alpha=1.6)
+
+
+@eqx.filter_jit
+def draw(kernel, n_features, dim, seed=0):
+    """A basis; compiled whole, which takes less time than to compile its steps one by one."""
+    return kernel.features(n_features, dim, key=jax.random.key(seed))
+
+
+def sizes_of(kernel, n_features, dim):
+    """The number of features of the basis, and of each of its parts."""
+
+    def evaluate(X):
+        features = kernel.features(n_features, dim, key=jax.random.key(0))
+        return features(X), [part(X) for part in getattr(features, "parts", ())]
+
+    values, parts = eqx.filter_eval_shape(evaluate, jax.ShapeDtypeStruct((2, dim), float))
+    assert values.shape[0] == 2
+    return values.shape[1], [part.shape[1] for part in parts]
+
+
+def gram(kernel, key, X, n_features):
+    """φ(X)φ(X)ᵀ for one draw of the basis."""
+    phi = kernel.features(n_features, X.shape[1], key=key)(X)
+    return phi @ phi.T
+
+
+@eqx.filter_jit
+def _replicas(kernel, keys, X, n_features):
+    return jax.vmap(lambda key: gram(kernel, key, X, n_features))(keys)
+
+
+def replicas(kernel, X, n_features, n_replicas, seed=0):
+    return np.asarray(_replicas(kernel, jax.random.split(jax.random.key(seed), n_replicas), jnp.asarray(X), n_features))
+
+
+def assert_mean(samples, expected, scale=1.0):
+    """The mean of independent samples is within four of its standard errors; a constant is right to rounding."""
+    error = np.abs(samples.mean(0) - expected)
+    standard_error = samples.std(0, ddof=1) / math.sqrt(len(samples))
+    assert np.all(error <= 4 * standard_error + 1e-12 * scale), (error / (standard_error + 1e-12 * scale)).max()
+
+
+@pytest.mark.parametrize(("name", "dim"), RANDOM)
+def test_features_have_the_kernel_as_their_mean(name, dim):
+    row, X = KERNELS[name], points(4, dim, seed=1)
+    kernel = row.make(dim)
+    assert_mean(replicas(kernel, X, 16, 1000), row.formula(kernel, X, X), scale=10)
+
+
+@pytest.mark.parametrize("n_features", [1, 2, 3, 7, 8])
+def test_features_of_any_number_are_unbiased(n_features):
+    X = points(4, 2, seed=2)
+    kernel = pgp.RBF(variance=1.3, lengthscale=[0.8, 1.1])
+    samples = replicas(kernel, X, n_features, 2000)
+    assert sizes_of(kernel, n_features, 2)[0] == n_features
+    assert_mean(samples, np.asarray(kernel(X, X)))
+    if n_features % 2 == 0:  # a sine for each cosine: the variance is exact in every draw
+        np.testing.assert_allclose(np.diagonal(samples, axis1=1, axis2=2), 1.3, rtol=1e-13)
+
+
+@pytest.mark.parametrize(
+    ("kernel", "dim"),
+    [(RBF, 1), (RBF, 8), (matern(1.5), 3), (RQ, 3), (PERIODIC, 2), (RBF * matern(2.5), 3), (2.0 * RBF, 3)],
+    ids=["RBF 1", "RBF 8", "Matern 3", "RationalQuadratic 3", "Periodic 2", "Product 3", "Scaled 3"],
+)
+def test_error_falls_as_the_root_of_the_number_of_features(kernel, dim):
+    X = points(4, dim, seed=3)
+    pairs = np.triu_indices(4, 1)
+
+    def mean_square(n_features, seed):
+        errors = replicas(kernel, X, n_features, 400, seed) - np.asarray(kernel(X, X))
+        squares = np.mean(errors[:, *pairs] ** 2, axis=1)
+        return squares.mean(), squares.std(ddof=1) / math.sqrt(len(squares)) / squares.mean()
+
+    (few, few_error), (many, many_error) = mean_square(16, 0), mean_square(256, 1)
+    # The mean square is the variance of one frequency over the number of frequencies: 128 / 8 = 16 times less. The
+    # tolerance is four standard errors of the ratio.
+    assert abs(few / many / 16 - 1) < 4 * math.hypot(few_error, many_error)
+    assert math.hypot(few_error, many_error) < 0.15
+
+
+@pytest.mark.parametrize(("name", "dim"), EXACT)
+def test_exact_bases_give_the_kernel(name, dim):
+    row, X, Z = KERNELS[name], points(5, dim, seed=4), points(3, dim, seed=5)
+    kernel = row.make(dim)
+    features = draw(kernel, 1, dim)
+    phi, psi = features(jnp.asarray(X)), features(jnp.asarray(Z))
+    assert phi.shape == (5, kernel.basis_size(dim))
+    np.testing.assert_allclose(phi @ psi.T, row.formula(kernel, X, Z), rtol=1e-13, atol=1e-13)
+
+
+@pytest.mark.parametrize("lengthscale", [0.2, 0.7, 1.0, 5.0])
+def test_periodic_basis_is_exact_with_enough_harmonics(lengthscale):
+    # The weight of harmonic j is about exp(−(jℓ)²/2) / ℓ for short lengthscales: 1e−16 at j = 60 for ℓ = 0.15.
+    X = np.linspace(-3, 4, 9)[:, None]
+    kernel = pgp.Periodic(variance=1.7, lengthscale=lengthscale, period=1.3)
+    np.testing.assert_allclose(replicas(kernel, X, 121, 1)[0], kernel(X, X), atol=1e-12)
+
+
+def test_periodic_basis_times_linear_is_exact():
+    X = points(5, 1, seed=4)
+    kernel = PERIODIC * LINEAR
+    np.testing.assert_allclose(replicas(kernel, X, 61, 1)[0], kernel(X, X), atol=1e-12)
+
+
+def test_periodic_basis_keeps_the_variance_with_few_harmonics():
+    X = points(5, 1, seed=4)
+    for n_features in (1, 2, 3, 4):
+        np.testing.assert_allclose(np.diag(replicas(PERIODIC, X, n_features, 1)[0]), 1.2, rtol=1e-13)
+
+
+def test_bessel_ratio():
+    orders, arguments = np.meshgrid(np.array([1.0, 2, 3, 10, 40]), np.logspace(-4, 6, 41), indexing="ij")
+    ratio = np.asarray(_bessel_ratio(jnp.asarray(orders), jnp.asarray(arguments)))
+    below = special.ive(orders - 1, arguments)
+    seen = below > 1e-250  # scipy underflows at high orders of small arguments
+    expected = special.ive(orders, arguments)[seen] / below[seen]
+    # The continued fraction has a fixed number of steps, enough for lengthscales down to 0.01 (a = 1e4).
+    long = arguments[seen] <= 1e4
+    np.testing.assert_allclose(ratio[seen][long], expected[long], rtol=1e-12)
+    np.testing.assert_allclose(ratio[seen][~long], expected[~long], rtol=1e-8)
+    np.testing.assert_allclose(ratio[~seen], (arguments / (2 * orders))[~seen], rtol=1e-6)  # the limit of small a
+    assert seen.sum() > 180
+
+
+def derivative_replicas(kernel, where, X, n_features, n_replicas, keys_seed=0):
+    """The derivatives of φ(X)φ(X)ᵀ in one scalar field, and that of the kernel itself."""
+
+    def with_value(value):
+        return eqx.tree_at(where, kernel, value)
+
+    @jax.jit
+    def derivatives(keys, value):
+        def one(key):
+            return jax.jacfwd(lambda v: gram(with_value(v), key, X, n_features))(value)
+
+        return jax.vmap(one)(keys), jax.jacfwd(lambda v: with_value(v).matrix(X, X))(value)
+
+    samples, exact = derivatives(jax.random.split(jax.random.key(keys_seed), n_replicas), where(kernel))
+    return np.asarray(samples), np.asarray(exact)
+
+
+@pytest.mark.parametrize(
+    ("kernel", "where"),
+    [
+        (pgp.Periodic(variance=1.2, lengthscale=0.9, period=1.4), lambda k: k.lengthscale),
+        (pgp.Periodic(variance=1.2, lengthscale=0.9, period=1.4), lambda k: k.period),
+        (PERIODIC * RBF, lambda k: k.kernels[0].lengthscale),
+        (matern(2.5), lambda k: k.lengthscale),
+        (RQ, lambda k: k.lengthscale),
+        (RQ, lambda k: k.alpha),
+    ],
+    ids=[
+        "Periodic lengthscale",
+        "Periodic period",
+        "Product lengthscale",
+        "Matern lengthscale",
+        "RationalQuadratic lengthscale",
+        "RationalQuadratic alpha",
+    ],
+)
+def test_derivatives_in_hyperparameters_are_unbiased(kernel, where):
+    X = jnp.asarray(points(4, 2, seed=6))
+    samples, exact = derivative_replicas(kernel, where, X, 16, 4000)
+    assert np.abs(exact).max() > 0.01
+    assert_mean(samples, exact)
+
+
+def test_matern_frequencies_are_multivariate_t():
+    # Over pairs at distance 1 in five dimensions, off the axes: 0.483. One t a coordinate would give 0.366.
+    kernel = pgp.Matern(nu=1.5, variance=1.0, lengthscale=1.0)
+    direction = np.array([1.0, -2, 3, -1, 1])
+    X = np.stack([np.zeros(5), direction / np.linalg.norm(direction), np.eye(5)[0]])
+    samples = replicas(kernel, X, 16, 4000)
+    expected = (1 + math.sqrt(3)) * math.exp(-math.sqrt(3))
+    assert round(expected, 3) == 0.483
+    assert_mean(samples[:, 0, 1:], expected)
+    assert samples[:, 0, 1].std() / math.sqrt(4000) < (0.483 - 0.366) / 20
+
+
+@eqx.filter_jit
+def spectrum(kernel, n, dim):
+    return kernel.spectrum(n, dim, key=jax.random.key(0))
+
+
+@pytest.mark.parametrize("nu", [0.5, 1.5, 2.5])
+def test_law_of_matern_radii(nu):
+    kernel = pgp.Matern(nu=nu, variance=1.0, lengthscale=0.5)
+    frequencies, weights = spectrum(kernel, 20_000, 3)
+    assert np.all(np.asarray(weights) == 1)
+    # ‖2πℓω‖²/d is F-distributed with (d, 2ν) degrees of freedom: its share in each tenth is binomial.
+    squares = np.sum((np.pi * np.asarray(frequencies)) ** 2, axis=1) / 3
+    assert_uniform(special.fdtr(3, 2 * nu, squares))
+
+
+@pytest.mark.parametrize("alpha", [0.3, 1.0, 20.0])
+def test_law_of_rational_quadratic_radii(alpha):
+    kernel = pgp.RationalQuadratic(variance=1.0, lengthscale=0.5, alpha=alpha)
+    frequencies, weights = spectrum(kernel, 20_000, 3)
+    assert np.all(np.asarray(weights) == 1)
+    radii = np.asarray(kernel.radius(20_000, key=jax.random.key(1)))
+    assert_uniform(special.gammainc(alpha, alpha * radii**2))  # R² ~ Gamma(α, rate α)
+    # E τ = 1 and Var τ = 1/α, of which ‖2πℓω‖² = τ ‖z‖² inherits its mean.
+    assert_mean(np.sum((np.pi * np.asarray(frequencies)) ** 2, axis=1), 3.0)
+
+
+def assert_uniform(u):
+    """The share of draws in each tenth is within four standard errors of a tenth."""
+    shares = np.histogram(u, bins=10, range=(0, 1))[0] / len(u)
+    assert np.all(np.abs(shares - 0.1) < 4 * math.sqrt(0.1 * 0.9 / len(u)))
+
+
+def test_product_of_stationary_kernels_adds_frequencies():
+    kernel = RBF * matern(2.5)
+    features = draw(kernel, 9, 3)
+    assert isinstance(features, FourierFeatures)
+    assert features.frequencies.shape == (9, 3)
+    # The spectral law is a convolution: variances of the frequencies add.
+    frequencies, weights = spectrum(kernel, 4000, 2)
+    np.testing.assert_allclose(weights, 1.3 * 1.4, rtol=1e-13)
+    variance = 1 / 0.9**2 + (2.5 / 1.5) / 0.8**2
+    assert_mean((2 * np.pi * np.asarray(frequencies)) ** 2, variance)
+    assert (RBF * LINEAR).spectrum(3, 2, key=jax.random.key(0)) is None
+
+
+def test_product_with_linear_multiplies_bases():
+    X = jnp.asarray(points(4, 3, seed=7))
+    features = draw(LINEAR * RBF, 12, 3)
+    assert isinstance(features, ProductFeatures)
+    linear, fourier = features.parts
+    expected = np.einsum("ni,nj->nij", linear(X), fourier(X)).reshape(4, -1)
+    np.testing.assert_array_equal(features(X), expected)
+    assert fourier(X).shape == (4, 4)  # 12 features over the 3 of the linear factor
+
+
+def test_product_of_sums_distributes():
+    kernel = (RBF + LINEAR) * (matern(2.5) + 0.5)
+    terms = kernel.terms()
+    assert [tuple(type(k).__name__ for k in term.kernels) for term in terms] == [
+        ("RBF", "Matern"),
+        ("RBF", "Constant"),
+        ("Linear", "Matern"),
+        ("Linear", "Constant"),
+    ]
+    X = points(4, 3, seed=8)
+    np.testing.assert_allclose(sum(term(X, X) for term in terms), kernel(X, X), rtol=1e-13)
+    assert isinstance(draw(kernel, 32, 3), ConcatenatedFeatures)
+    # Linear * Constant takes its 3, and 29 are left to the three random terms: 10, 10, 9 (of which 3 · 3).
+    assert sizes_of(kernel, 32, 3) == (32, [10, 10, 9, 3])
+
+
+@pytest.mark.parametrize(
+    ("kernel", "n_features", "sizes"),
+    [
+        (RBF + matern(2.5), 10, [5, 5]),
+        (RBF + matern(2.5) + RQ, 10, [4, 3, 3]),
+        (RBF + LINEAR + 1.0, 10, [6, 3, 1]),
+        (RBF + LINEAR, 1, [1, 3]),  # an exact part takes what it needs, a random one at least one
+        (RBF + LINEAR * LINEAR, 10, [1, 9]),
+        (RBF + matern(0.5) + LINEAR, 12, [5, 4, 3]),
+        (pgp.ActiveDims(RBF, (0, 2)) + pgp.ActiveDims(LINEAR, (1,)), 8, [7, 1]),
+    ],
+    ids=lambda value: str(value) if isinstance(value, (int, list)) else "",
+)
+def test_features_are_divided_among_terms(kernel, n_features, sizes):
+    assert sizes_of(kernel, n_features, 3) == (sum(sizes), sizes)
+
+
+@pytest.mark.parametrize(
+    ("kernel", "n_features", "size"),
+    [
+        (RBF, 7, 7),
+        (2.0 * RBF, 7, 7),
+        (LINEAR * RBF, 10, 9),  # the whole part of 10 / 3 for the random factor
+        (LINEAR * RBF, 2, 3),
+        (RBF * matern(2.5), 7, 7),
+        (LINEAR, 100, 3),
+        (pgp.Constant(1.0), 100, 1),
+        (pgp.ActiveDims(RBF, (1,)), 5, 5),
+        (pgp.ActiveDims(PERIODIC, (1,)), 8, 7),  # a constant, and three harmonics
+        (PERIODIC, 8, 8),
+    ],
+    ids=lambda value: str(value) if isinstance(value, int) else "",
+)
+def test_number_of_features(kernel, n_features, size):
+    assert sizes_of(kernel, n_features, 3)[0] == size
+
+
+def test_terms_of_a_sum_are_independent():
+    # The same frequencies in both terms would show as a correlation between the parts of one basis.
+    X = jnp.asarray(points(2, 2, seed=9))
+
+    @eqx.filter_jit
+    def parts(keys):
+        def one(key):
+            first, second = (RBF + RBF).features(4, 2, key=key).parts
+            return jnp.stack([(part(X) @ part(X).T)[0, 1] for part in (first, second)])
+
+        return jax.vmap(one)(keys)
+
+    first, second = np.asarray(parts(jax.random.split(jax.random.key(0), 1000))).T
+    assert_mean((first - first.mean()) * (second - second.mean()), 0.0)
+
+
+class Bare(pgp.AbstractKernel):
+    """A kernel that gives nothing but its matrix."""
+
+    def matrix(self, X, Z):
+        return jnp.ones((X.shape[0], Z.shape[0]), X.dtype)
+
+
+@pytest.mark.parametrize(
+    "kernel", [Bare(), Bare() + RBF, 2.0 * Bare(), LINEAR * Bare(), pgp.ActiveDims(Bare(), (0,))], ids=str
+)
+def test_kernel_without_features_is_named(kernel):
+    with pytest.raises(NotImplementedError, match=r"`Bare` has no finite basis.*`features`, or `spectrum`"):
+        kernel.features(8, 2, key=jax.random.key(0))
+
+
+@pytest.mark.parametrize("kernel", [Bare() * Bare(), Bare() * RBF], ids=["two", "one"])
+def test_product_of_kernels_without_features_is_named(kernel):
+    with pytest.raises(NotImplementedError, match=r"product of Bare, (Bare|RBF) has no finite basis"):
+        kernel.features(8, 2, key=jax.random.key(0))
+
+
+@pytest.mark.parametrize("name", KERNELS)
+def test_features_follow_the_dtype_of_the_inputs(name):
+    @eqx.filter_jit
+    def evaluate(kernel, X, Y):
+        features = kernel.features(8, 3, key=jax.random.key(0))
+        return features(X), features(Y)
+
+    X = points(3, 3, seed=10)
+    single, double = evaluate(KERNELS[name].make(3), jnp.asarray(X, jnp.float32), jnp.asarray(X))
+    assert (single.dtype, double.dtype) == (jnp.float32, jnp.float64)
+    # Frequencies of the heaviest tail here (Matern 1/2) reach some 20 turns, of which float32 keeps 2e-6.
+    np.testing.assert_allclose(single, double, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", KERNELS)
+def test_features_of_a_single_precision_kernel(name):
+    kernel = jax.tree.map(lambda leaf: leaf.astype(jnp.float32), KERNELS[name].make(3))
+
+    def evaluate(kernel, X):
+        features = kernel.features(8, 3, key=jax.random.key(0))
+        return features, features(X)
+
+    out = eqx.filter_eval_shape(evaluate, kernel, jax.ShapeDtypeStruct((3, 3), jnp.float32))
+    assert {leaf.dtype for leaf in jax.tree.leaves(out)} == {jnp.dtype(jnp.float32)}
+
+
+FIXED = {
+    "RBF": (pgp.RBF(variance=1.3, lengthscale=[0.8, 1.1]), 2),
+    "Matern": (pgp.Matern(nu=1.5, variance=1.3, lengthscale=[0.8, 1.1]), 2),
+    "Linear": (LINEAR, 2),
+    "Constant": (pgp.Constant(variance=0.7), 2),
+    "Periodic": (PERIODIC, 1),
+    "Periodic short": (pgp.Periodic(variance=1.2, lengthscale=0.3, period=1.7), 1),
+    "RBF * Matern + Linear * RBF": (RBF * matern(2.5) + LINEAR * RBF, 2),
+}
+
+
+@pytest.mark.parametrize("name", FIXED)
+def test_derivatives_through_a_fixed_draw(name):
+    kernel, dim = FIXED[name]
+    X = jnp.asarray(points(3, dim, seed=11))
+    weights = jnp.asarray(points(3, 3, seed=12))
+    flat, unravel = ravel_pytree(kernel)
+
+    @jax.jit
+    def objective(flat):
+        return jnp.sum(weights * gram(unravel(flat), jax.random.key(3), X, 9))
+
+    gradient = jax.grad(objective)(flat)
+    # Central differences: h²/6 times a third derivative of order 1e3, and rounding of 1e-16/h.
+    h = 1e-5
+    numeric = [(objective(flat + h * e) - objective(flat - h * e)) / (2 * h) for e in np.eye(flat.size)]
+    np.testing.assert_allclose(gradient, numeric, rtol=1e-6, atol=1e-8)
+
+
+def test_derivatives_of_rational_quadratic_through_a_fixed_draw():
+    key, n = jax.random.key(3), 6
+
+    @jax.jit
+    def with_derivatives(kernel):
+        by_alpha = jax.jacfwd(lambda a: frequencies(eqx.tree_at(lambda k: k.alpha, kernel, a)))(kernel.alpha)
+        by_scale = jax.jacfwd(lambda s: frequencies(eqx.tree_at(lambda k: k.lengthscale, kernel, s)))(
+            kernel.lengthscale
+        )
+        radii = kernel.radius(n, key=jax.random.split(key)[1])
+        return frequencies(kernel), radii, by_alpha, by_scale
+
+    def frequencies(kernel):
+        return kernel.spectrum(n, 2, key=key).frequencies
+
+    # A Gamma draw is differentiated at a fixed quantile u: d/dα of the inverse of the distribution function.
+    alpha, h = float(RQ.alpha), 1e-5
+    omega, radii, by_alpha, by_lengthscale = with_derivatives(RQ)
+    tau = alpha * np.asarray(radii) ** 2
+    u = special.gammainc(alpha, tau)
+    up, down = (np.sqrt(special.gammaincinv(a, u) / a) for a in (alpha + h, alpha - h))
+    expected = (np.log(up) - np.log(down)) / (2 * h)
+    np.testing.assert_allclose(by_alpha / omega, np.stack([expected] * 2, axis=1), rtol=1e-6)
+    np.testing.assert_allclose(by_lengthscale, -omega / RQ.lengthscale, rtol=1e-12)
+
+
+def test_features_are_a_pytree():
+    kernel = (RBF + LINEAR) * (RQ + 0.5)
+    X, keys = jnp.asarray(points(4, 3)), jax.random.split(jax.random.key(0), 3)
+    many = eqx.filter_jit(eqx.filter_vmap(lambda key: kernel.features(12, 3, key=key)))(keys)
+    values = eqx.filter_jit(eqx.filter_vmap(lambda features, X: features(X), in_axes=(eqx.if_array(0), None)))(many, X)
+    draw_and_evaluate = eqx.filter_jit(lambda key: kernel.features(12, 3, key=key)(X))
+    for key, value in zip(keys, values, strict=True):
+        np.testing.assert_allclose(draw_and_evaluate(key), value, rtol=1e-12, atol=1e-13)
+
+
+def test_same_key_same_features_other_key_other_features():
+    X = jnp.asarray(points(4, 3))
+    values = [draw(RBF, 8, 3, jnp.asarray(seed))(X) for seed in (0, 0, 1)]
+    np.testing.assert_array_equal(values[0], values[1])
+    assert np.abs(values[0] - values[2]).max() > 0.1

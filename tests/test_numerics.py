@@ -1,0 +1,344 @@
+"""Trigonometry of turns, distances, blocks of rows, and linear algebra, against plain numpy and scipy."""
+
+import math
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import scipy.linalg
+import scipy.stats
+
+from pathwise_gp._numerics import blocks, distances
+from pathwise_gp._numerics.blocks import map_rows
+from pathwise_gp._numerics.distances import squared_distances
+from pathwise_gp._numerics.linalg import (
+    add_diagonal,
+    cholesky,
+    CholeskyFactor,
+    default_jitter,
+    gaussian_log_density,
+    inner,
+    inverse_factor,
+)
+from pathwise_gp._numerics.trigonometry import cos_turns, sin_turns
+
+TURNS = {"cos": cos_turns, "sin": sin_turns}
+# A few units in the last place of 1: 6e-8 in float32, 1.1e-16 in float64.
+ACCURACY = {jnp.float32: 5e-7, jnp.float64: 2e-15}
+
+
+def exact_turns(name, u):
+    """cos(2πu) and sin(2πu) in float64, the angle reduced to an eighth of a turn without rounding."""
+    u = np.asarray(u, np.float64)
+    eighths = np.round(4 * u)  # u − eighths / 4 is exact: both are multiples of the last place of u
+    angle = 2 * np.pi * (u - eighths / 4)
+    cos, sin = np.cos(angle), np.sin(angle)
+    quadrant = (eighths % 4).astype(int)
+    values = {"cos": [cos, -sin, -cos, sin], "sin": [sin, cos, -sin, -cos]}[name]
+    return np.choose(quadrant, values)
+
+
+@pytest.mark.parametrize("dtype", ACCURACY, ids=["float32", "float64"])
+@pytest.mark.parametrize("size", [0.5, 3.0, 1e3, 1e6])
+@pytest.mark.parametrize("name", TURNS)
+def test_turns_are_accurate(name, size, dtype):
+    u = np.random.default_rng(0).uniform(-size, size, 20_000).astype(dtype)
+    u = np.concatenate([u, np.arange(-8, 9).astype(dtype) / 8])
+    values = TURNS[name](jnp.asarray(u))
+    assert values.dtype == dtype
+    np.testing.assert_allclose(np.asarray(values, np.float64), exact_turns(name, u), rtol=0, atol=ACCURACY[dtype])
+    assert np.abs(values).max() <= 1 + ACCURACY[dtype]
+
+
+@pytest.mark.parametrize("dtype", ACCURACY, ids=["float32", "float64"])
+def test_turns_of_huge_angles(dtype):
+    # Past the reciprocal of the unit in the last place all angles are whole turns.
+    u = jnp.asarray([1e20, -1e30, 2.0 / jnp.finfo(dtype).eps], dtype)
+    np.testing.assert_array_equal(cos_turns(u), np.ones(3))
+    np.testing.assert_array_equal(sin_turns(u), np.zeros(3))
+
+
+def test_sine_of_small_angles_keeps_its_digits():
+    u = jnp.asarray([1e-30, -1e-12, 1e-7, 1e-3])
+    np.testing.assert_allclose(sin_turns(u), np.sin(2 * np.pi * np.asarray(u)), rtol=1e-15)
+
+
+def test_turns_of_nan_and_inf_are_nan():
+    u = jnp.asarray([jnp.nan, jnp.inf, -jnp.inf])
+    assert np.all(np.isnan(cos_turns(u))) and np.all(np.isnan(sin_turns(u)))
+
+
+@pytest.mark.parametrize("dtype", ACCURACY, ids=["float32", "float64"])
+@pytest.mark.parametrize("name", TURNS)
+def test_derivatives_of_turns(name, dtype):
+    # Including the points at which the rounding jumps (halves) and the polynomial is folded (quarters).
+    u = jnp.concatenate([jnp.linspace(-2, 2, 33), jnp.asarray([0.123, 17.77])]).astype(dtype)
+    cycle = {
+        "cos": [("cos", 1), ("sin", -1), ("cos", -1), ("sin", 1)],
+        "sin": [("sin", 1), ("cos", 1), ("sin", -1), ("cos", -1)],
+    }[name]
+    derivative = TURNS[name]
+    for order in range(4):
+        base, sign = cycle[order]
+        values = jax.vmap(derivative)(u)
+        assert values.dtype == dtype
+        expected = sign * (2 * np.pi) ** order * exact_turns(base, u)
+        np.testing.assert_allclose(values, expected, rtol=0, atol=2 * ACCURACY[dtype] * (2 * np.pi) ** order)
+        derivative = jax.grad(derivative)
+
+
+@pytest.mark.parametrize("dim", [1, 3, distances._UNROLLED, distances._UNROLLED + 6])
+@pytest.mark.parametrize("dtype", ACCURACY, ids=["float32", "float64"])
+def test_squared_distances_far_from_the_origin(dim, dtype):
+    # At 1e4 the expansion ‖x‖² + ‖z‖² − 2x·z would be off by 1e8 · 6e-8 · dim = 6 · dim in float32.
+    rng = np.random.default_rng(1)
+    X = (1e4 + rng.uniform(0, 2, (7, dim))).astype(dtype)
+    Z = (1e4 + rng.uniform(0, 2, (5, dim))).astype(dtype)
+    Z[0] = X[0]
+    expected = np.sum((X.astype(float)[:, None, :] - Z.astype(float)[None, :, :]) ** 2, axis=2)
+    values = squared_distances(jnp.asarray(X), jnp.asarray(Z))
+    assert (values.shape, values.dtype) == ((7, 5), dtype)
+    # Differences of inputs so close are exact; what rounds is a square and a sum of dim terms, all positive.
+    np.testing.assert_allclose(values, expected, rtol=(dim + 2) * float(jnp.finfo(dtype).eps))
+    assert values[0, 0] == 0
+
+
+@pytest.mark.parametrize("dim", [2, distances._UNROLLED + 1])
+def test_squared_distances_are_smooth_at_coincident_points(dim):
+    x = jnp.linspace(0, 1, dim)
+    square = lambda x, z: squared_distances(x[None, :], z[None, :])[0, 0]
+    derivatives = jax.jit(lambda *xz: [d(square)(*xz) for d in (jax.grad, jax.hessian)])
+    gradient, hessian = derivatives(x, x)
+    mixed = jax.jit(jax.jacfwd(jax.grad(square), argnums=1))(x, x)
+    np.testing.assert_array_equal(gradient, np.zeros(dim))
+    np.testing.assert_array_equal(hessian, 2 * np.eye(dim))
+    np.testing.assert_array_equal(mixed, -2 * np.eye(dim))
+
+
+def test_squared_distances_both_ways_agree(monkeypatch):
+    X, Z = jnp.asarray(np.random.default_rng(2).normal(size=(2, 6, 9)))
+    unrolled = squared_distances(X, Z)
+    monkeypatch.setattr(distances, "_UNROLLED", 4)
+    np.testing.assert_allclose(squared_distances(X, Z), unrolled, rtol=1e-14)
+
+
+@pytest.fixture
+def small_blocks(monkeypatch):
+    """Blocks of 64 rows at most, which is their least size."""
+    monkeypatch.setattr(blocks, "_BLOCK_BYTES", 1)
+
+
+@pytest.mark.parametrize("n", [1, 63, 64, 65, 128, 150, 257])
+def test_map_rows_is_the_function(n, small_blocks):
+    X = jnp.asarray(np.random.default_rng(3).normal(size=(n, 3)))
+    sizes = []
+
+    def function(rows):
+        sizes.append(rows.shape[0])
+        return jnp.stack([jnp.sum(jnp.sin(rows), axis=1), jnp.prod(rows, axis=1)])
+
+    values = map_rows(function, X, 10)
+    assert max(sizes) <= 64
+    np.testing.assert_allclose(values, function(X), rtol=1e-14)
+
+
+@pytest.mark.parametrize("axes", [(), (2,), (2, 3)])
+def test_map_rows_keeps_leading_axes(axes, small_blocks):
+    X = jnp.asarray(np.random.default_rng(4).normal(size=(130, 2)))
+    scale = jnp.asarray(np.random.default_rng(5).normal(size=axes))
+    function = lambda rows: scale[..., None] * jnp.expand_dims(rows[:, 0] * rows[:, 1], range(len(axes)))
+    values = map_rows(function, X, 10)
+    assert values.shape == (*axes, 130)
+    np.testing.assert_array_equal(values, function(X))
+
+
+def test_map_rows_has_the_derivatives_of_the_function(small_blocks):
+    X = jnp.asarray(np.random.default_rng(6).normal(size=(150, 2)))
+    weights = jnp.asarray(np.random.default_rng(7).normal(size=150))
+
+    def total(apply, X, scale):
+        return jnp.sum(weights * apply(lambda rows: jnp.sin(scale * rows[:, 0]) * rows[:, 1] ** 3, X))
+
+    in_blocks = lambda X, scale: total(lambda f, X: map_rows(f, X, 10), X, scale)
+    whole = lambda X, scale: total(lambda f, X: f(X), X, scale)
+
+    def derivatives(function):
+        second = jax.grad(jax.grad(function, 1), 1)
+        return jax.jit(lambda *args: (*jax.grad(function, (0, 1))(*args), second(*args)))(X, jnp.asarray(1.3))
+
+    for got, expected in zip(derivatives(in_blocks), derivatives(whole), strict=True):
+        np.testing.assert_allclose(got, expected, rtol=1e-12, atol=1e-14)
+
+
+def test_map_rows_bounds_the_temporaries():
+    X, rows = jnp.zeros((200_000, 1)), []
+
+    def function(block):
+        rows.append(block.shape[0])
+        return block[:, 0]
+
+    jax.eval_shape(lambda X: map_rows(function, X, 1000), X)
+    assert max(rows) * 1000 * 8 <= blocks._BLOCK_BYTES
+
+
+def spd(n, seed=0):
+    A = np.random.default_rng(seed).normal(size=(n, n))
+    return A @ A.T + n * np.eye(n)
+
+
+K, RESIDUAL = spd(4), np.array([0.3, -1.2, 0.7, 2.0])
+INDEFINITE = np.diag([1.0, 2.0, -1.0, 3.0])
+
+
+def test_gaussian_log_density_is_scipys():
+    expected = scipy.stats.multivariate_normal(np.zeros(4), K).logpdf(RESIDUAL)
+    np.testing.assert_allclose(gaussian_log_density(jnp.asarray(K), jnp.asarray(RESIDUAL)), expected, rtol=1e-13)
+
+
+def _of_parameters(theta):
+    """A density of two parameters of the covariance and one of the residual."""
+    base, other = jnp.asarray(K), jnp.asarray(spd(4, seed=1))
+    covariance = jnp.exp(theta[0]) * base + theta[1] ** 2 * other
+    return gaussian_log_density(covariance, jnp.asarray(RESIDUAL) + jnp.sin(theta[2]) * jnp.arange(4.0))
+
+
+THETA = jnp.asarray([0.2, 0.7, -0.4])
+
+
+def test_gradient_of_gaussian_log_density():
+    value = jax.jit(_of_parameters)
+    # Central differences: h² times a third derivative of order 10, and rounding of 1e-15 / h.
+    h = 1e-5
+    numeric = [(value(THETA + h * e) - value(THETA - h * e)) / (2 * h) for e in np.eye(3)]
+    for differentiate in (jax.grad, jax.jacfwd):
+        np.testing.assert_allclose(jax.jit(differentiate(_of_parameters))(THETA), numeric, rtol=1e-8, atol=1e-8)
+
+
+def test_hessian_of_gaussian_log_density():
+    gradient = jax.jit(jax.grad(_of_parameters))
+    h = 1e-5
+    numeric = [(gradient(THETA + h * e) - gradient(THETA - h * e)) / (2 * h) for e in np.eye(3)]
+    for hessian in (jax.hessian(_of_parameters), jax.jacrev(jax.grad(_of_parameters))):
+        np.testing.assert_allclose(jax.jit(hessian)(THETA), numeric, rtol=1e-8, atol=1e-8)
+
+
+def test_third_derivative_of_gaussian_log_density():
+    second = jax.jit(jax.grad(jax.grad(lambda t: _of_parameters(jnp.stack([t, THETA[1], THETA[2]])))))
+    third = jax.jit(jax.grad(second))
+    h = 1e-5
+    numeric = (second(THETA[0] + h) - second(THETA[0] - h)) / (2 * h)
+    np.testing.assert_allclose(third(THETA[0]), numeric, rtol=1e-7)
+
+
+def test_gradient_of_gaussian_log_density_by_entries():
+    # ½(ααᵀ − K⁻¹), Rasmussen & Williams (2006), equation 5.9.
+    by_covariance, by_residual = jax.grad(gaussian_log_density, (0, 1))(jnp.asarray(K), jnp.asarray(RESIDUAL))
+    alpha = np.linalg.solve(K, RESIDUAL)
+    np.testing.assert_allclose(by_covariance, 0.5 * (np.outer(alpha, alpha) - np.linalg.inv(K)), rtol=1e-11)
+    np.testing.assert_allclose(by_residual, -alpha, rtol=1e-12)
+
+
+def test_gaussian_log_density_of_an_indefinite_matrix():
+    matrix, residual = jnp.asarray(INDEFINITE), jnp.asarray(RESIDUAL)
+    assert gaussian_log_density(matrix, residual) == -np.inf
+
+    @jax.jit
+    def derivatives(*args):
+        return [d(gaussian_log_density, (0, 1))(*args) for d in (jax.grad, jax.jacfwd, jax.hessian)]
+
+    for derivative in jax.tree.leaves(derivatives(matrix, residual)):
+        np.testing.assert_array_equal(derivative, np.zeros(derivative.shape))
+
+
+def test_gaussian_log_density_spares_a_good_neighbour():
+    both = jnp.stack([jnp.asarray(K), jnp.asarray(INDEFINITE), jnp.full((4, 4), jnp.nan)])
+    residual = jnp.asarray(RESIDUAL)
+    for function in (gaussian_log_density, jax.grad(gaussian_log_density), jax.hessian(gaussian_log_density)):
+        many = jax.jit(jax.vmap(function, (0, None)))(both, residual)
+        np.testing.assert_allclose(many[0], jax.jit(function)(both[0], residual), rtol=1e-12, atol=1e-15)
+        if many.ndim > 1:
+            np.testing.assert_array_equal(many[1:], np.zeros_like(many[1:]))
+        else:
+            np.testing.assert_array_equal(many[1:], [-np.inf, -np.inf])
+
+
+def test_gaussian_log_density_in_single_precision():
+    matrix, residual = jnp.asarray(K, jnp.float32), jnp.asarray(RESIDUAL, jnp.float32)
+    value, gradient = jax.jit(jax.value_and_grad(gaussian_log_density))(matrix, residual)
+    assert value.dtype == gradient.dtype == jnp.float32
+    np.testing.assert_allclose(value, gaussian_log_density(jnp.asarray(K), jnp.asarray(RESIDUAL)), rtol=1e-6)
+
+
+FACTOR = CholeskyFactor(cholesky(jnp.asarray(K)))
+
+
+def test_cholesky():
+    np.testing.assert_allclose(FACTOR.lower, np.linalg.cholesky(K), rtol=1e-13, atol=1e-14)
+    assert bool(FACTOR.is_finite())
+    assert not bool(CholeskyFactor(cholesky(jnp.asarray(INDEFINITE))).is_finite())
+
+
+@pytest.mark.parametrize("axes", [(), (5,), (2, 3), (0,)])
+def test_factor_acts_along_the_last_axis(axes):
+    B = np.random.default_rng(8).normal(size=(*axes, 4))
+    lower = np.linalg.cholesky(K)
+    apply = lambda matrix: np.einsum("ij,...j->...i", matrix, B)
+    for got, expected in (
+        (FACTOR.solve(jnp.asarray(B)), apply(np.linalg.inv(K))),
+        (FACTOR.whiten(jnp.asarray(B)), apply(np.linalg.inv(lower))),
+        (FACTOR.colour(jnp.asarray(B)), apply(lower)),
+    ):
+        assert got.shape == B.shape
+        np.testing.assert_allclose(got, expected, rtol=1e-12, atol=1e-14)
+
+
+def test_whiten_and_colour_are_inverse():
+    B = jnp.asarray(np.random.default_rng(9).normal(size=(3, 4)))
+    np.testing.assert_allclose(FACTOR.colour(FACTOR.whiten(B)), B, rtol=1e-13, atol=1e-14)
+
+
+def test_log_det():
+    np.testing.assert_allclose(FACTOR.log_det(), np.linalg.slogdet(K)[1], rtol=1e-14)
+
+
+def test_factor_is_a_pytree():
+    many = eqx.filter_vmap(lambda scale: CholeskyFactor(cholesky(scale * jnp.asarray(K))))(jnp.asarray([1.0, 4.0]))
+    log_dets = eqx.filter_vmap(lambda factor: factor.log_det())(many)
+    np.testing.assert_allclose(log_dets[1] - log_dets[0], 4 * math.log(4), rtol=1e-13)
+
+
+@pytest.mark.parametrize("n", [1, 4, 9])
+def test_inverse_factor(n):
+    A = spd(n, seed=2)
+    T = np.asarray(inverse_factor(jnp.asarray(A)))
+    np.testing.assert_array_equal(T, np.tril(T))
+    assert np.all(np.diag(T) > 0)
+    np.testing.assert_allclose(T @ T.T, np.linalg.inv(A), rtol=1e-12, atol=1e-14)
+
+
+def test_inverse_factor_of_an_indefinite_matrix_is_nan():
+    assert np.all(np.isnan(np.diag(inverse_factor(jnp.asarray(INDEFINITE)))))
+
+
+def test_inverse_factor_of_an_ill_conditioned_matrix():
+    # The numbers 1 beside 1e14 are kept to 1e14 · 1.1e-16 = 1e-2; without the 1e14 the trace of the inverse is 5.
+    A = np.eye(6) + 1e14 * np.ones((6, 6))
+    T = np.asarray(inverse_factor(jnp.asarray(A)))
+    assert np.all(np.isfinite(T))
+    np.testing.assert_allclose(np.sum((T @ T.T) * (np.eye(6) - 1 / 6)), 5, rtol=0.1)
+
+
+@pytest.mark.parametrize("dtype", ACCURACY, ids=["float32", "float64"])
+def test_inner_add_diagonal_and_default_jitter(dtype):
+    A = jnp.asarray(np.random.default_rng(10).normal(size=(3, 5)), dtype)
+    B = jnp.asarray(np.random.default_rng(11).normal(size=(2, 5)), dtype)
+    exact = np.asarray(A, float) @ np.asarray(B, float).T
+    np.testing.assert_allclose(inner(A, B), exact, rtol=0, atol=20 * float(jnp.finfo(dtype).eps))
+    diagonal = jnp.asarray([1.0, 2.0, 6.0], dtype)
+    added = add_diagonal(jnp.ones((3, 3), dtype), diagonal)
+    np.testing.assert_array_equal(added, 1 + np.diag([1.0, 2.0, 6.0]))
+    jitter = default_jitter(diagonal)
+    assert added.dtype == jitter.dtype == inner(A, B).dtype == dtype
+    np.testing.assert_allclose(jitter, 3 * math.sqrt(jnp.finfo(dtype).eps), rtol=1e-6)
