@@ -118,7 +118,7 @@ def plot_first_passage(passed):
     return figure
 
 
-def main(fast: bool = False) -> None:
+def main(fast: bool, folder: pathlib.Path) -> None:
     started = time.perf_counter()
     times, y = monthly_means()
     if fast:
@@ -179,7 +179,7 @@ def main(fast: bool = False) -> None:
     )
     print("  The later record passes it in spring 2004.")
 
-    FIGURES.mkdir(exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
     figures = {
         "co2_paths.png": plot_forecast(times, y, np.asarray(grid), values),
         "co2_growth.png": plot_growth(np.asarray(years), growth, times[-1]),
@@ -187,12 +187,14 @@ def main(fast: bool = False) -> None:
     }
     print()
     for name, figure in figures.items():
-        figure.savefig(FIGURES / name, dpi=130)
-        print(f"Figure: {FIGURES / name}")
+        figure.savefig(folder / name, dpi=130)
+        print(f"Figure: {folder / name}")
     print(f"Done in {time.perf_counter() - started:.0f} s")
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--fast", action="store_true", help="a part of the record and few draws")
-    main(parser.parse_args().fast)
+    parser.add_argument("--figures", type=pathlib.Path, default=FIGURES, help="folder for the figures")
+    arguments = parser.parse_args()
+    main(arguments.fast, arguments.figures)

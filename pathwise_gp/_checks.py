@@ -17,6 +17,8 @@ def is_concrete(x: Any) -> bool:
 
 def floating(x: Any, name: str) -> Array:
     """`x` as a floating-point array; integers are converted, anything else is an error."""
+    if isinstance(x, str):  # which NumPy would take for the name of a dtype
+        raise ValueError(f"`{name}` must be an array of numbers; got the string {x!r}.")
     try:
         array = jnp.asarray(x)
     except (TypeError, ValueError) as e:
@@ -102,6 +104,21 @@ def count(k: Any, name: str) -> int:
     if k < 1:
         raise ValueError(f"`{name}` must be at least 1; got {k}.")
     return k
+
+
+def index(i: Any, length: int, name: str) -> Any:
+    """An index along one axis, or an error where it lies outside: an array would clamp it to the last entry."""
+    if isinstance(i, tuple) or i is None or i is Ellipsis:
+        raise TypeError(f"{name}s are indexed along their first axis by a number, a slice or an array; got {i!r}.")
+    if isinstance(i, slice) or not is_concrete(i):
+        return i
+    if np.ndim(i) == 0:
+        i = operator.index(i)
+    entries = np.asarray(i)
+    beyond = entries[:0] if entries.dtype == bool else entries[(entries < -length) | (entries >= length)]
+    if beyond.size:
+        raise IndexError(f"{name} {beyond.flat[0]} was asked for, but there are {length}.")
+    return i
 
 
 def require(ok: Bool[Array, ""], value: Float[Array, "..."], message: str) -> Float[Array, "..."]:

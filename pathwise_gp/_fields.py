@@ -57,6 +57,7 @@ def check(module: eqx.Module) -> None:
 
 def check_scalar(module: eqx.Module, *names: str) -> None:
     """Raises where one of the named fields is not a scalar."""
+    check(module)  # what is not a number has no shape
     for name in names:
         value = getattr(module, name)
         if value.ndim != 0:
@@ -65,6 +66,7 @@ def check_scalar(module: eqx.Module, *names: str) -> None:
 
 def check_per_dimension(module: eqx.Module, *names: str) -> None:
     """Raises where one of the named fields is neither a scalar nor a vector."""
+    check(module)
     for name in names:
         value = getattr(module, name)
         if value.ndim > 1 or value.size == 0:

@@ -71,7 +71,7 @@ class AbstractGuide(eqx.Module):
         """
         self.check(prior)
         mean, scale = self.moments(prior)
-        lower = prior.factor().lower
+        lower = prior.checked_factor().lower
         difference = mean - prior.mean_at(prior.Z)
         return kl_to_standard(solve_lower(lower, difference[None, :])[0], solve_lower(lower, scale.T).T)
 
@@ -103,7 +103,8 @@ def kl_to_standard(mean: Float[Array, "m"], scale: Float[Array, "m m"]) -> Float
 
 
 def check_moments(guide: eqx.Module, mean: str, scale: str, *, square: bool = True) -> None:
-    """Raises where the fields of a guide do not fit each other."""
+    """Raises where the fields of a guide are not finite or do not fit each other."""
+    _fields.check(guide)
     name, m = type(guide).__name__, getattr(guide, mean).shape
     if len(m) != 1 or m[0] == 0:
         raise ValueError(f"`{name}.{mean}` must have shape (m,); got {m}.")

@@ -36,11 +36,12 @@ class DeltaGuide(AbstractGuide):
 
     def kl_divergence(self, prior: SparseGPPrior) -> Float[Array, ""]:
         self.check(prior)
-        lower = prior.factor().lower
+        lower = prior.checked_factor().lower
         difference = self.location.astype(prior.Z.dtype) - prior.mean_at(prior.Z)
         white = solve_lower(lower, difference[None, :])
         return 0.5 * jnp.sum(white * white) + half_log_det(lower) + 0.5 * difference.size * math.log(2 * math.pi)
 
     def __check_init__(self):
+        _fields.check(self)
         if self.location.ndim != 1 or self.location.size == 0:
             raise ValueError(f"`DeltaGuide.location` must have shape (m,); got {self.location.shape}.")

@@ -69,6 +69,8 @@ def elbo(
     et al. (2013), equation 4.
     """
     X, y, noise_var = _check_data(prior, X, y, noise_var)
+    if not isinstance(guide, AbstractGuide):
+        raise ValueError(f"`guide` must be a guide over inducing values; got {type(guide).__name__}.")
     guide.check(prior)
     return _elbo(prior, guide, prior.checked_factor().lower, X, y, noise_var)
 
@@ -101,6 +103,8 @@ def _elbo(
 def _check_data(
     prior: SparseGPPrior, X: Any, y: Any, noise_var: Any
 ) -> tuple[Float[Array, "n d"], Float[Array, "n"], Float[Array, "n"]]:
+    if not isinstance(prior, SparseGPPrior):
+        raise ValueError(f"`prior` must be a SparseGPPrior; got {type(prior).__name__}.")
     dtype, dim = prior.Z.dtype, prior.Z.shape[1]
     X = _checks.inputs(_checks.points(X, "X"), dim).astype(dtype)
     n = X.shape[0]

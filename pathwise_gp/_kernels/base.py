@@ -30,6 +30,9 @@ class AbstractKernel(eqx.Module):
     Kernels add and multiply: `k1 + k2`, `k1 * k2`, `2.0 * k`.
     """
 
+    # NumPy would otherwise make `np.ones(2) * kernel` an array of two kernels.
+    __array_ufunc__ = None
+
     @abc.abstractmethod
     def matrix(self, X: Float[Array, "n d"], Z: Float[Array, "m d"]) -> Float[Array, "n m"]:
         """k(xᵢ, zⱼ) for two sets of points of one dtype."""

@@ -1,11 +1,11 @@
 """Paths of many posteriors, one for each draw of the hyperparameters."""
 
-import operator
 from collections.abc import Iterator
 from typing import Any
 
 import equinox as eqx
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
@@ -55,32 +55,20 @@ class PathEnsemble(eqx.Module):
     @property
     def mean_path(self) -> "PathEnsemble":
         """The posterior mean under each draw, as an ensemble of axes `(draws,)`."""
-        length = len(self)
+        dtype = jax.eval_shape(lambda: self._member(0).weights).dtype
+        weights = jnp.zeros((len(self), 0), dtype)
 
         def mean_of(part: PathwiseFunction, weights: Any) -> PathwiseFunction:
-            return PathwiseFunction(
-                mean=part.mean,
-                features=NoFeatures(),
-                weights=weights,
-                kernel=part.kernel,
-                inputs=part.inputs,
-                coefficients=part.mean_coefficients,
-                mean_coefficients=part.mean_coefficients,
-            )
+            where = lambda p: (p.features, p.weights, p.coefficients)
+            values = (NoFeatures(), weights, part.mean_coefficients)
+            return eqx.tree_at(where, part, values, is_leaf=lambda leaf: leaf is None)
 
-        dtype = jax.eval_shape(lambda: self._member(0).weights).dtype
-        weights = jax.numpy.zeros((length, 0), dtype)
         return PathEnsemble(mean_of(self.varying, weights), mean_of(self.common, None))
 
     def __getitem__(self, index: Any) -> "PathwiseFunction | PathEnsemble":
-        if isinstance(index, tuple) or index is None or index is Ellipsis:
-            raise TypeError(f"An ensemble is indexed by a number, a slice or an array of draws; got {index!r}.")
+        index = _checks.index(index, len(self), "Draw")
         if isinstance(index, slice) or np.ndim(index) > 0:
             return PathEnsemble(jax.tree.map(lambda leaf: leaf[index], self.varying), self.common)
-        if _checks.is_concrete(index):
-            index = operator.index(index)
-            if not -len(self) <= index < len(self):  # an array would clamp it to the last draw
-                raise IndexError(f"Draw {index} was asked for, but there are {len(self)}.")
         return self._member(index)
 
     def __iter__(self) -> Iterator[PathwiseFunction]:

@@ -2,8 +2,7 @@
 
 import dataclasses
 import math
-import operator
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import equinox as eqx
@@ -107,15 +106,7 @@ class PathwiseFunction(eqx.Module):
         return self.shape[0]
 
     def __getitem__(self, index: Any) -> "PathwiseFunction":
-        length = len(self)
-        if isinstance(index, tuple) or index is None or index is Ellipsis:
-            raise TypeError(
-                f"Paths are indexed along their first axis by a number, a slice or an array; got {index!r}."
-            )
-        if not isinstance(index, slice) and np.ndim(index) == 0 and _checks.is_concrete(index):
-            index = operator.index(index)
-            if not -length <= index < length:  # an array would clamp it to the last path
-                raise IndexError(f"Path {index} was asked for, but there are {length}.")
+        index = _checks.index(index, len(self), "Path")
         random, fixed = _partition(self)
         return eqx.combine(jax.tree.map(lambda leaf: leaf[index], random), fixed)
 
@@ -164,7 +155,7 @@ def concatenate(paths: Sequence[PathwiseFunction]) -> PathwiseFunction:
 
 
 def _check_joinable(paths: Sequence[PathwiseFunction], name: str) -> list[PathwiseFunction]:
-    paths = list(paths)
+    paths = list(paths) if isinstance(paths, Iterable) else []
     if not paths or not all(isinstance(path, PathwiseFunction) for path in paths):
         raise ValueError(f"`{name}` needs a sequence of at least one PathwiseFunction; got {paths!r}.")
     first = paths[0]

@@ -143,17 +143,18 @@ class ConditionedGP(eqx.Module):
 
 def condition(prior: GPPrior, y: Float[Array, "n"], noise_var: Float[Array, "..."]) -> ConditionedGP:
     """`GPPrior.condition` for values that have been checked, or that are exact (a noise of zero)."""
-    factor, coefficients = _solve(prior, y, noise_var)
-    factor = prior.check_factor(factor, prior.X, "X")
-    return ConditionedGP(prior, y, noise_var, factor, coefficients)
+    factor = prior.check_factor(_factor(prior, noise_var), prior.X, "X")
+    return ConditionedGP(prior, y, noise_var, factor, _coefficients(prior, factor, y))
 
 
 @eqx.filter_jit
-def _solve(
-    prior: GPPrior, y: Float[Array, "n"], noise_var: Float[Array, "..."]
-) -> tuple[CholeskyFactor, Float[Array, "n"]]:
-    factor = prior.factor_at(prior.X, noise_var)
-    return factor, factor.solve(y - prior.mean_at(prior.X))
+def _factor(prior: GPPrior, noise_var: Float[Array, "..."]) -> CholeskyFactor:
+    return prior.factor_at(prior.X, noise_var)
+
+
+@eqx.filter_jit
+def _coefficients(prior: GPPrior, factor: CholeskyFactor, y: Float[Array, "n"]) -> Float[Array, "n"]:
+    return factor.solve(y - prior.mean_at(prior.X))
 
 
 @eqx.filter_jit

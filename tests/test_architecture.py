@@ -1,0 +1,117 @@
+"""The rules of the house, read off the source."""
+
+import ast
+import inspect
+import pathlib
+import subprocess
+import sys
+
+import equinox as eqx
+import pytest
+
+import pathwise_gp as pgp
+
+PACKAGE = pathlib.Path(inspect.getfile(pgp)).parent
+SOURCES = sorted(PACKAGE.rglob("*.py"))
+# A module may import from a floor below its own, or from its own folder.
+FLOORS = {
+    "_types": 0,
+    "_checks": 0,
+    "_fields": 1,
+    "_numerics": 1,
+    "_means": 2,
+    "_features": 2,
+    "_kernels": 3,
+    "_paths": 5,
+    "_priors": 6,
+    "_guides": 7,
+    "_samplers": 8,
+    "numpyro_bridge": 9,
+}
+
+
+def room(path):
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def imports(path):
+    """The rooms of the package that a module imports from, and the other packages."""
+    inside, outside = set(), set()
+    parts = path.relative_to(PACKAGE.parent).with_suffix("").parts
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.level:
+            base = parts[: len(parts) - node.level]
+            target = (*base, *(node.module or "").split("."))
+            names = [alias.name for alias in node.names]
+            found = [target[1]] if len(target) > 1 and target[1] else names
+            inside.update(found)
+        elif isinstance(node, ast.ImportFrom):
+            outside.add(str(node.module).split(".")[0])
+        elif isinstance(node, ast.Import):
+            outside.update(alias.name.split(".")[0] for alias in node.names)
+    return inside, outside
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_imports_go_down(path):
+    if path == PACKAGE / "__init__.py":
+        return
+    inside, outside = imports(path)
+    here = room(path)
+    for other in inside - {here}:
+        assert FLOORS[other] < FLOORS[here] or (other, here) == ("_checks", "_fields"), f"{here} imports {other}"
+    assert outside <= {*sys.stdlib_module_names, "jax", "jaxtyping", "equinox", "numpy", "numpyro"}
+    assert ("numpyro" in outside) <= (here == "numpyro_bridge")
+
+
+def test_the_package_does_not_import_numpyro():
+    code = "import sys, pathwise_gp; sys.exit('numpyro' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_source_is_short_and_names_no_precision(path):
+    text = path.read_text()
+    assert len(text.splitlines()) <= 400
+    names = {node.attr for node in ast.walk(ast.parse(text)) if isinstance(node, ast.Attribute)}
+    assert not names & {"float32", "float64"}
+
+
+def modules():
+    found, waiting = set(), [eqx.Module]
+    while waiting:
+        for subclass in waiting.pop().__subclasses__():
+            if subclass.__module__.startswith("pathwise_gp.") and subclass not in found:
+                found.add(subclass)
+                waiting.append(subclass)
+    return found
+
+
+def test_classes_are_abstract_or_final():
+    for cls in modules():
+        if cls.__subclasses__():
+            assert cls.__name__.startswith("Abstract"), f"{cls.__name__} is subclassed"
+        if cls.__name__.startswith("Abstract"):
+            with pytest.raises(TypeError):
+                cls()
+
+
+def public():
+    return [(name, value) for name, value in vars(pgp).items() if not name.startswith("_") and callable(value)]
+
+
+@pytest.mark.parametrize(("name", "value"), public(), ids=[name for name, _ in public()])
+def test_public_names_are_documented(name, value):
+    text = inspect.getdoc(value)
+    assert text
+    abstract = name.startswith("Abstract") or name in {
+        "Spectrum",
+        "ZeroMean",
+        "ConstantMean",
+        "PathEnsemble",
+        "ConditionedGP",
+    }
+    if not abstract and name != "PathwiseFunction":
+        assert "**Raises:**" in text
+    if inspect.isclass(value) and not name.startswith("Abstract") and name != "ZeroMean":
+        assert "**Fields:**" in text

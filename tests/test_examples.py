@@ -1,0 +1,42 @@
+"""The examples run top to bottom."""
+
+import os
+import pathlib
+import subprocess
+import sys
+
+import nbclient
+import nbformat
+import pytest
+
+EXAMPLES = pathlib.Path(__file__).parents[1] / "examples"
+NOTEBOOKS = sorted(EXAMPLES.glob("*.ipynb"))
+
+
+def test_quickstart(tmp_path):
+    command = [sys.executable, str(EXAMPLES / "quickstart.py"), "--fast", "--figures", str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-4000:]
+    assert {path.name for path in tmp_path.iterdir()} == {"co2_paths.png", "co2_growth.png", "co2_first_passage.png"}
+    for words in ("Growth of the yearly mean", "First monthly mean above 380 ppm", "co2_growth.png"):
+        assert words in done.stdout
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_notebook(path, monkeypatch):
+    # The kernel of the environment that runs the tests, whichever kernels are installed elsewhere.
+    monkeypatch.setenv("JUPYTER_PREFER_ENV_PATH", "1")
+    monkeypatch.setenv("PATH", str(pathlib.Path(sys.executable).parent) + os.pathsep + os.environ["PATH"])
+    stored = nbformat.read(path, as_version=4)
+    fresh = nbformat.read(path, as_version=4)
+    nbclient.NotebookClient(fresh, timeout=600, kernel_name="python3").execute()
+    for cell, kept in zip(fresh.cells, stored.cells, strict=True):
+        if cell.cell_type == "code":
+            kinds = [output.output_type for output in cell.outputs]
+            assert "error" not in kinds
+            assert all(output.get("name") != "stderr" for output in cell.outputs)
+            assert kinds == [output.output_type for output in kept.outputs], "the stored outputs are of another version"
+
+
+def test_there_are_notebooks():
+    assert [path.name for path in NOTEBOOKS] == ["01_pathwise_numpyro.ipynb"]
