@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help demo test check format mutants clean
+.PHONY: help demo test check format mutants docs clean
 
 help:
 	@echo "make demo     run the main job on real measurements (examples/quickstart.py)"
@@ -10,6 +10,7 @@ help:
 	@echo "make check    lint and check types"
 	@echo "make format   format the code"
 	@echo "make mutants  plant faults one at a time; each must be caught by its test"
+	@echo "make docs     build the documentation into docs/site"
 	@echo "make clean    remove the environment and everything made"
 
 .venv/made:
@@ -41,5 +42,8 @@ format: .venv/extra-test
 mutants: .venv/extra-test
 	$(BIN)/python tests/mutants.py
 
+docs: .venv/extra-docs
+	$(BIN)/mkdocs build --strict --config-file docs/mkdocs.yml
+
 clean:
-	rm -rf .venv .cache .pytest_cache .ruff_cache examples/figures
+	rm -rf .venv .cache .pytest_cache .ruff_cache examples/figures docs/site

@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+import re
 import subprocess
 import sys
 
@@ -9,7 +10,8 @@ import nbclient
 import nbformat
 import pytest
 
-EXAMPLES = pathlib.Path(__file__).parents[1] / "examples"
+ROOT = pathlib.Path(__file__).parents[1]
+EXAMPLES = ROOT / "examples"
 NOTEBOOKS = sorted(EXAMPLES.glob("*.ipynb"))
 
 
@@ -36,6 +38,17 @@ def test_notebook(path, monkeypatch):
             assert "error" not in kinds
             assert all(output.get("name") != "stderr" for output in cell.outputs)
             assert kinds == [output.output_type for output in kept.outputs], "the stored outputs are of another version"
+
+
+@pytest.mark.parametrize("name", ["README.md", "docs/pages/extending.md"])
+def test_code_of_the_pages_runs(name, tmp_path):
+    text = (ROOT / name).read_text()
+    blocks = re.findall(r"^```python\n(.*?)^```", text, flags=re.MULTILINE | re.DOTALL)
+    assert len(blocks) >= 2
+    script = tmp_path / "page.py"
+    script.write_text("\n".join(blocks))
+    done = subprocess.run([sys.executable, "-W", "error", str(script)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-4000:]
 
 
 def test_there_are_notebooks():
