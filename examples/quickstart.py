@@ -97,7 +97,7 @@ def plot_growth(times, growth, last):
     band(axes, times, growth, BLUE, "growth rate")
     axes.plot(times, growth[:: max(1, len(growth) // 5)][:5].T, color=GREY, lw=0.5, alpha=0.8)
     axes.axvline(last, color=GREY, lw=0.8, ls=":")
-    axes.annotate(" end of the record", (last, 0.97), xycoords=("data", "axes fraction"), va="top", color=GREY)
+    axes.annotate(" end of the record", (last, 0.04), xycoords=("data", "axes fraction"), color=GREY)
     axes.set(
         xlim=(times[0], times[-1]),
         xlabel="year",

@@ -97,6 +97,14 @@ def test_a_failed_factorisation_is_an_error_now_and_under_jit():
     assert prior.log_prob(y, 1e-9) == -jnp.inf
 
 
+def test_nan_is_an_error_under_jit_and_in_a_mean():
+    prior = pgp.GPPrior(kernel=KERNEL, X=X)
+    with pytest.raises(Exception, match="`y` and the mean at `X` must be finite"):
+        eqx.filter_jit(lambda y: prior.condition(y, 0.1).coefficients)(Y.at[2].set(jnp.nan)).block_until_ready()
+    with pytest.raises(ValueError, match="`y` and the mean at `X` must be finite"):
+        pgp.GPPrior(kernel=KERNEL, X=X, mean=lambda x: jnp.log(x[..., 0])).condition(Y, 0.1)
+
+
 def test_a_mean_is_any_callable_or_a_number():
     class Network(eqx.Module):
         layer: eqx.nn.Linear

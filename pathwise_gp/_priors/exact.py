@@ -144,7 +144,11 @@ class ConditionedGP(eqx.Module):
 def condition(prior: GPPrior, y: Float[Array, "n"], noise_var: Float[Array, "..."]) -> ConditionedGP:
     """`GPPrior.condition` for values that have been checked, or that are exact (a noise of zero)."""
     factor = prior.check_factor(_factor(prior, noise_var), prior.X, "X")
-    return ConditionedGP(prior, y, noise_var, factor, _coefficients(prior, factor, y))
+    coefficients = _coefficients(prior, factor, y)
+    finite = jnp.all(jnp.isfinite(coefficients))
+    # Under jit neither could be looked at before.
+    coefficients = _checks.require(finite, coefficients, "`y` and the mean at `X` must be finite; got NaN or inf.")
+    return ConditionedGP(prior, y, noise_var, factor, coefficients)
 
 
 @eqx.filter_jit
