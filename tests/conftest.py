@@ -7,7 +7,6 @@ import pathlib
 CACHE = pathlib.Path(__file__).parents[1] / ".cache"
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(CACHE / "jax"))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.2")
-os.environ.setdefault("MPLBACKEND", "agg")
 
 # A core for each worker: two that share two cores spend most of their time waiting for each other's threads.
 worker = os.environ.get("PYTEST_XDIST_WORKER")

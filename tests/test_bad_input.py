@@ -225,7 +225,7 @@ BAD = {
     "jitter negative": (lambda: pgp.GPPrior(K, X, jitter=-1e-6), ValueError, r"`jitter` must not be negative"),
     "jitter NaN": (lambda: pgp.GPPrior(K, X, jitter=NAN), ValueError, r"`jitter` must be finite"),
     "jitter vector": (lambda: pgp.GPPrior(K, X, jitter=np.ones(4)), ValueError, r"`jitter` must be a scalar.*\(4,\)"),
-    "jitter string": (lambda: pgp.GPPrior(K, X, jitter="small"), ValueError, r"`jitter` must be .*numbers; got str"),
+    "jitter string": (lambda: pgp.GPPrior(K, X, jitter="small"), ValueError, r"`jitter` must be .*numbers; got .*str"),
     "mean string": (lambda: pgp.GPPrior(K, X, mean="zero"), ValueError, r"`mean` must be a number, or a callable"),
     "mean NaN": (lambda: pgp.GPPrior(K, X, mean=NAN), ValueError, r"`mean` must be a number|`.*mean.*` must be finite"),
     "mean of the wrong shape": (

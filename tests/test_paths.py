@@ -250,7 +250,7 @@ def test_grad_jacobian_and_filter_grad():
     [
         pgp.RBF(1.1, [0.5, 0.9]),
         pgp.Matern(1.5, 1.1, 0.7) + pgp.Linear(0.5),
-        pgp.RBF(1.1, 0.7) * pgp.Linear(0.6) + pgp.RationalQuadratic(0.4, 0.5, 1.3),
+        pgp.RBF(1.1, 0.7) * pgp.Linear(0.6) + pgp.Matern(2.5, 0.4, 0.5),
         pgp.ActiveDims(pgp.Periodic(1.0, 0.8, 1.7), [0]) + pgp.Constant(0.4),
     ],
 )
