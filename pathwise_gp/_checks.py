@@ -108,7 +108,7 @@ def count(k: Any, name: str) -> int:
 
 def index(i: Any, length: int, name: str) -> Any:
     """An index along one axis, or an error where it lies outside: an array would clamp it to the last entry."""
-    if isinstance(i, tuple) or i is None or i is Ellipsis:
+    if isinstance(i, (tuple, bool, np.bool_)) or i is None or i is Ellipsis:
         raise TypeError(f"{name}s are indexed along their first axis by a number, a slice or an array; got {i!r}.")
     if isinstance(i, slice) or not is_concrete(i):
         return i
@@ -118,7 +118,14 @@ def index(i: Any, length: int, name: str) -> Any:
     beyond = entries[:0] if entries.dtype == bool else entries[(entries < -length) | (entries >= length)]
     if beyond.size:
         raise IndexError(f"{name} {beyond.flat[0]} was asked for, but there are {length}.")
-    return i
+    return entries if np.ndim(i) else i
+
+
+def flag(value: Any, name: str) -> bool:
+    """True or False."""
+    if not isinstance(value, (bool, np.bool_)):
+        raise ValueError(f"`{name}` must be True or False; got {value!r}.")
+    return bool(value)
 
 
 def require(ok: Bool[Array, ""], value: Float[Array, "..."], message: str) -> Float[Array, "..."]:

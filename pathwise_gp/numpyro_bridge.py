@@ -10,8 +10,8 @@ from typing import Any, TypeVar
 
 import equinox as eqx
 import jax
-import jax.extend
 import jax.numpy as jnp
+import numpy as np
 import numpyro
 import numpyro.distributions as dist
 from jaxtyping import Array, Float
@@ -20,6 +20,7 @@ from numpyro.distributions import constraints
 from numpyro.distributions.util import validate_sample
 
 from . import _checks, _fields
+from ._numerics.dependence import depends
 from ._numerics.linalg import gaussian_log_density
 from ._paths import PathEnsemble, PathwiseFunction
 from ._priors import ConditionedGP, GPPrior
@@ -66,7 +67,9 @@ def lift(module: ModuleT, priors: Mapping[str, dist.Distribution], name: str | N
     prefix = type(module).__name__ if name is None else name
     chosen: dict[str, dist.Distribution] = {}
     for address, prior in priors.items():
-        canonical = re.sub(r"\s+|(?<=\[)0+(?=\d)", "", address) if isinstance(address, str) else address
+        canonical = address
+        if isinstance(address, str) and address not in leaves:
+            canonical = re.sub(r"\s+|(?<=\[)0+(?=\d)", "", address)
         if canonical not in leaves:
             raise ValueError(f"`priors` names {address!r}, which is not a field of {prefix}. {_listed(leaves)}")
         if canonical in chosen:
@@ -80,8 +83,9 @@ def lift(module: ModuleT, priors: Mapping[str, dist.Distribution], name: str | N
         value = jnp.asarray(numpyro.sample(site, prior))
         if value.shape != field.shape:
             raise ValueError(
-                f"Site `{site}` drew shape {value.shape} for a field of shape {field.shape}: a plate or a handler has "
-                "given it axes that the field does not have. Lift outside the plate."
+                f"Site `{site}` drew shape {value.shape} for a field of shape {field.shape}: a plate, a handler "
+                "or an axis of chains in the draws has given it axes that the field does not have. Lift outside the plate, "
+                "and flatten chains."
             )
         values.append(value.astype(field.dtype))
     return eqx.tree_at(lambda m: [leaves[address].get(m) for address in chosen], module, values)
@@ -144,11 +148,12 @@ def _lies_in(prior: dist.Distribution, domain: _fields.Domain) -> bool:
         to_support = dist.biject_to(prior.support)
     except NotImplementedError:
         return False  # no continuous values at all
-    shape = to_support.inverse_shape(prior.shape())
-    probes = [to_support(jnp.full(shape, t, jnp.result_type(float))) for t in (-20.0, -1.0, 0.0, 1.0, 20.0)]
     if domain != "positive":
         return True
-    return all(not _checks.is_concrete(value) or bool(jnp.all(value > 0)) for value in probes)
+    shape = to_support.inverse_shape(prior.shape())
+    with jax.ensure_compile_time_eval():  # so that a support known beforehand is looked at under jit too
+        probes = [to_support(jnp.full(shape, t, jnp.result_type(float))) for t in (-20.0, -1.0, 0.0, 1.0, 20.0)]
+    return all(not _checks.is_concrete(value) or bool(np.all(np.asarray(value) > 0)) for value in probes)
 
 
 class GPMarginal(dist.Distribution):
@@ -167,6 +172,14 @@ class GPMarginal(dist.Distribution):
         self.noise_var = _checks.noise_variance(noise_var, n).astype(prior.X.dtype)
         super().__init__(batch_shape=(), event_shape=(n,), validate_args=validate_args)
 
+    def expand(self, batch_shape: Any) -> Any:
+        if tuple(batch_shape) == ():
+            return self
+        raise ValueError(
+            "A Gaussian process cannot be observed inside a plate: its density would count once for each member. "
+            "Call `gp_factor` outside, once for each process."
+        )
+
     @property
     def mean(self) -> Float[Array, "n"]:
         return self.prior.mean_at(self.prior.X)
@@ -178,7 +191,8 @@ class GPMarginal(dist.Distribution):
 
     def sample(self, key: Any, sample_shape: tuple[int, ...] = ()) -> Float[Array, "*s n"]:
         z = jax.random.normal(key, (*sample_shape, *self.event_shape), self.prior.X.dtype)
-        return _add_mean(self.mean, self.prior.factor_at(self.prior.X, self.noise_var).colour(z))
+        factor = self.prior.factor_at(self.prior.X, self.noise_var)
+        return _add_mean(self.mean, self.prior.check_factor(factor, self.prior.X, "X").colour(z))
 
     @validate_sample
     def log_prob(self, value: Any) -> Float[Array, "*s"]:  # pyright: ignore[reportIncompatibleMethodOverride]
@@ -227,6 +241,11 @@ def gp_sample(name: str, prior: GPPrior) -> Float[Array, "n"]:
     n, dtype = prior.X.shape[0], prior.X.dtype
     white = dist.Normal(jnp.zeros((n,), dtype), jnp.ones((n,), dtype)).to_event(1)
     z = numpyro.sample(f"{name}{_WHITE}", white, infer={_INFER_KEY: (prior, None)})
+    if jnp.shape(z) != (n,):
+        raise ValueError(
+            f"Site `{name}{_WHITE}` drew shape {jnp.shape(z)} for {n} inputs: a plate has given it axes of its own. "
+            "Call `gp_sample` outside the plate."
+        )
     f = prior.mean_at(prior.X) + prior.factor_at(prior.X).colour(jnp.asarray(z, dtype))
     return numpyro.deterministic(name, f)  # pyright: ignore[reportReturnType]
 
@@ -250,10 +269,12 @@ def posterior_paths(
 
     **Arguments:**
 
-    - `model`: returns the `GPPrior` that its `gp_factor` or `gp_sample` was given, or what `condition` made of one.
+    - `model`: returns the `GPPrior` that its one `gp_factor` or `gp_sample` was given, or what `condition` made of one. A
+      mean that depends on a sampled value must be a module with that value as a field, not a function that closes over it.
     - `samples`: values of the sites by name, each with a leading axis of draws, as from `mcmc.get_samples()`.
     - `key`: a key, used up.
-    - `*args`, `model_kwargs`: the arguments of the model.
+    - `*args`, `model_kwargs`: the arguments of the model. Floats are passed as arrays; one that must stay a Python number
+      (a Matérn's `nu`) is bound beforehand, as by `functools.partial`.
     - `n_paths`: S, paths for each draw. With many draws one path each is the better estimator.
     - `n_features`, `share_features`: as in `PathwiseSampler`; features are drawn anew for each draw, so that even shared
       ones average out over the ensemble.
@@ -275,6 +296,7 @@ def posterior_paths(
     # A Python float would be part of the compiled function, which would be compiled again for each of its values.
     as_array = lambda a: jnp.asarray(a) if isinstance(a, float) else a
     args, kwargs = jax.tree.map(as_array, (args, dict(model_kwargs or {})))
+    share_features = _checks.flag(share_features, "share_features")
     settings = (counts["n_paths"], counts["n_features"], share_features, chunk_size)
     return _posterior_paths(model, samples, key, args, kwargs, settings)
 
@@ -286,36 +308,31 @@ def _posterior_paths(
     n_paths, n_features, share_features, chunk_size = settings
 
     def draw(sample: dict[str, Any], index: Any) -> PathwiseFunction:
-        posterior = _replay(model, sample, args, kwargs)
+        # The model's own key serves what it draws besides its sites, such as the rows of a subsample.
+        key_model, key_paths = jax.random.split(jax.random.fold_in(key, index))
+        posterior = _replay(model, sample, key_model, args, kwargs)
         sampler = PathwiseSampler(posterior, n_features, share_features=share_features)
-        return sampler.sample_paths(jax.random.fold_in(key, index), n_paths)
+        return sampler.sample_paths(key_paths, n_paths)
 
     indices = jnp.arange(next(iter(samples.values())).shape[0])
     first = ({site: value[0] for site, value in samples.items()}, indices[0])
-    varies = _depends(lambda *draw_and_index: eqx.filter(draw(*draw_and_index), eqx.is_array), *first)
-    _, common = eqx.partition(draw(*first), varies)
+    varies = depends(lambda *one: eqx.filter(draw(*one), eqx.is_array), *first)
+    arrays, rest = eqx.partition(draw(*first), eqx.is_array)
+    common = eqx.combine(eqx.filter(arrays, varies, inverse=True), rest)
     varying = jax.lax.map(
-        lambda one: eqx.filter(draw(*one), varies), (samples, indices), batch_size=min(chunk_size, indices.size)
+        lambda one: eqx.filter(eqx.filter(draw(*one), eqx.is_array), varies),
+        (samples, indices),
+        batch_size=min(chunk_size, indices.size),
     )
     return PathEnsemble(varying, common)
 
 
-def _replay(model: Callable[..., Any], sample: dict[str, Any], args: Any, kwargs: Any) -> ConditionedGP:
+def _replay(model: Callable[..., Any], sample: dict[str, Any], key: Key, args: Any, kwargs: Any) -> ConditionedGP:
     """The posterior under one draw."""
-    # The key serves sites that are then found missing: no value that it makes is ever used.
-    seeded = handlers.seed(handlers.substitute(model, data=sample), jax.random.key(0))
+    seeded = handlers.seed(handlers.substitute(model, data=sample), key)
     with handlers.trace() as trace:
         returned = seeded(*args, **kwargs)
-    missing = [
-        name
-        for name, site in trace.items()
-        if site["type"] == "sample" and not site["is_observed"] and name not in sample
-    ]
-    if missing:
-        raise ValueError(
-            f"`samples` has no values for the site(s) {', '.join(missing)} of the model; it has {', '.join(sample)}. "
-            "Pass the draws of every sample site, and the observations to the model."
-        )
+    _check_replayed(trace, sample)
     if isinstance(returned, ConditionedGP):
         return returned
     if not isinstance(returned, GPPrior):
@@ -323,38 +340,47 @@ def _replay(model: Callable[..., Any], sample: dict[str, Any], args: Any, kwargs
             f"`model` must return the GPPrior given to its `gp_factor` or `gp_sample`, or what `condition` returns; "
             f"got {type(returned).__name__}."
         )
-    for name, site in trace.items():
-        prior, noise_var = site.get("infer", {}).get(_INFER_KEY, (None, None))
-        if prior is not returned:
+    sites = {n: s["infer"][_INFER_KEY] for n, s in trace.items() if _INFER_KEY in s.get("infer", {})}
+    matches = [(name, noise_var) for name, (prior, noise_var) in sites.items() if prior is returned]
+    if len(matches) != 1:
+        raise ValueError(
+            f"`model` returns a GPPrior that {len(matches)} of its `gp_factor` and `gp_sample` sites were given; it must be "
+            "one. Return the very prior that was observed, or condition it in the model and return that."
+        )
+    ((name, noise_var),) = matches
+    dtype = returned.X.dtype
+    if noise_var is None:  # latent values are exact: what is added to the diagonal is the jitter alone
+        return condition(returned, trace[name.removesuffix(_WHITE)]["value"].astype(dtype), jnp.zeros((), dtype))
+    if not isinstance(trace[name]["fn"], GPMarginal):
+        raise ValueError(
+            f"Site `{name}` has been masked by a handler, and paths cannot be. Replay the model without it."
+        )
+    return condition(returned, trace[name]["value"].astype(dtype), noise_var)
+
+
+def _check_replayed(trace: Mapping[str, Any], sample: Mapping[str, Any]) -> None:
+    """Raises unless every site has the value that it had in the posterior draw."""
+    kinds = {name: site["type"] for name, site in trace.items()}
+    observed = {name for name, kind in kinds.items() if kind == "sample" and trace[name]["is_observed"]}
+    missing = [n for n, kind in kinds.items() if kind in ("sample", "param") and n not in observed and n not in sample]
+    if missing:
+        raise ValueError(
+            f"`samples` has no values for the site(s) {', '.join(missing)} of the model; it has {', '.join(sample)}. "
+            "Pass the draws of every sample site (and the values of every param), and the observations to the model."
+        )
+    if both := sorted(observed & set(sample)):
+        raise ValueError(
+            f"`samples` has values for the site(s) {', '.join(both)}, which the model observes. Leave them out of `samples`."
+        )
+    for name, kind in kinds.items():
+        site = trace[name]
+        if kind != "sample" or (name in observed and _INFER_KEY not in site["infer"]):
             continue
-        if noise_var is None:  # latent values are exact: what is added to the diagonal is the jitter alone
-            return condition(returned, trace[name.removesuffix(_WHITE)]["value"], jnp.zeros((), returned.X.dtype))
-        return condition(returned, site["value"], noise_var)
-    raise ValueError(
-        "`model` returns a GPPrior that none of its `gp_factor` or `gp_sample` sites was given. Return that very prior, "
-        "or condition it in the model."
-    )
-
-
-def _depends(function: Callable[..., Any], *args: Any) -> Any:
-    """For each array that `function` returns, whether it depends on the arguments: by following its jaxpr."""
-    closed, out = jax.make_jaxpr(function, return_shape=True)(*args)
-    flags = _propagate(closed.jaxpr, [True] * len(closed.jaxpr.invars))
-    return jax.tree.unflatten(jax.tree.structure(out), flags)
-
-
-def _propagate(jaxpr: Any, inputs: list[bool]) -> list[bool]:
-    varying = {variable for variable, flag in zip(jaxpr.invars, inputs, strict=True) if flag}
-    is_varying = lambda v: not isinstance(v, jax.extend.core.Literal) and v in varying
-    for equation in jaxpr.eqns:
-        flags = [is_varying(v) for v in equation.invars]
-        inner = equation.params.get("jaxpr")
-        if equation.primitive.name in ("jit", "pjit") and inner is not None:
-            outputs = _propagate(inner.jaxpr, flags)  # what a jitted function only passes on stays as it was
-        else:
-            outputs = [any(flags)] * len(equation.outvars)
-        varying |= {variable for variable, flag in zip(equation.outvars, outputs, strict=True) if flag}
-    return [is_varying(v) for v in jaxpr.outvars]
+        if jnp.shape(site["value"]) != site["fn"].shape():
+            raise ValueError(
+                f"Site `{name}` has shape {site['fn'].shape()}, but its value in a draw has {jnp.shape(site['value'])}. "
+                "`samples` must have one leading axis of draws: flatten chains first."
+            )
 
 
 def _check_is_prior(prior: Any, name: str) -> None:

@@ -197,7 +197,7 @@ def test_ensemble_is_a_loop_over_draws():
     for i, paths in enumerate(ensemble):
         kernel = pgp.RBF(samples["RBF.variance"][i], samples["RBF.lengthscale"][i])
         posterior = pgp.GPPrior(kernel=kernel, X=X, jitter=1e-4).condition(Y, NOISE)
-        wanted = pgp.PathwiseSampler(posterior, 20).sample_paths(jax.random.fold_in(key, i), 3)
+        wanted = pgp.PathwiseSampler(posterior, 20).sample_paths(jax.random.split(jax.random.fold_in(key, i))[1], 3)
         np.testing.assert_allclose(values[i], wanted(TEST), rtol=0, atol=1e-10)
         np.testing.assert_allclose(paths(TEST), values[i], rtol=0, atol=1e-12)
         np.testing.assert_allclose(ensemble.mean_path(TEST)[i], posterior.mean(TEST), rtol=0, atol=1e-10)
@@ -319,7 +319,7 @@ def test_posterior_paths_refuses():
         model(X, y)
         return pgp.GPPrior(kernel=pgp.RBF(1.0, 1.0), X=X)
 
-    with pytest.raises(ValueError, match="Return that very prior"):
+    with pytest.raises(ValueError, match=r"that 0 of its.*Return the very prior"):
         bridge.posterior_paths(other, samples, key, X, Y)
     for argument in ("n_paths", "n_features", "chunk_size"):
         with pytest.raises(ValueError, match=f"`{argument}` must be at least 1"):
@@ -330,6 +330,91 @@ def test_posterior_paths_refuses():
         run(model, X, Y[:1])
     with pytest.raises(ValueError, match="`noise_var` must be positive"):
         run(lambda: model(X, Y, 0.0))
+
+
+@pytest.mark.usefixtures("no_hook")
+def test_replay_takes_only_what_was_drawn():
+    samples, key = hyperparameters(2), jax.random.key(0)
+
+    def replay(model, samples=samples):
+        return bridge.posterior_paths(model, samples, key, X, Y, n_features=8)
+
+    def twice(X, y):
+        prior = model(X, y)
+        bridge.gp_factor("again", prior, y, NOISE)
+        return prior
+
+    def with_param(X, y):
+        return model(X, y, numpyro.param("noise", 0.1))
+
+    with pytest.raises(ValueError, match=r"that 2 of its.*condition it in the model"):
+        replay(twice)
+    with pytest.raises(ValueError, match=r"no values for the site\(s\) noise"):
+        replay(with_param)
+    assert replay(with_param, samples | {"noise": jnp.full(2, 0.1)})(TEST).shape == (2, 1, 7)
+    with pytest.raises(ValueError, match=r"site\(s\) obs, which the model observes"):
+        replay(model, samples | {"obs": jnp.ones((2, N))})
+    with pytest.raises(ValueError, match=r"`RBF.variance` drew shape \(2,\).*flatten chains"):
+        replay(model, {site: value.reshape(1, 2) for site, value in samples.items()})
+
+    def with_sampled_noise(X, y):
+        return model(X, y, numpyro.sample("noise", dist.LogNormal(-3.0, 0.1)))
+
+    with pytest.raises(
+        ValueError, match=r"`noise` has shape \(\), but its value in a draw has \(12,\).*flatten chains"
+    ):
+        replay(with_sampled_noise, samples | {"noise": jnp.full((2, N), 0.1)})
+    with pytest.raises(ValueError, match="has been masked"):
+        replay(handlers.mask(model, mask=False))
+    with pytest.raises(Exception, match="`noise_var` must be positive"):
+        jax.block_until_ready(replay(lambda X, y: model(X, y, -0.05)).varying)
+
+
+@pytest.mark.usefixtures("no_hook")
+def test_processes_do_not_go_into_plates():
+    prior = pgp.GPPrior(kernel=pgp.RBF(1.0, 1.0), X=X)
+
+    def in_plate(function):
+        with numpyro.plate("p", 3):
+            function()
+
+    with pytest.raises(ValueError, match="cannot be observed inside a plate"):
+        run(in_plate, lambda: bridge.gp_factor("obs", prior, Y, NOISE))
+    with pytest.raises(ValueError, match=r"`f.white` drew shape \(3, 12\).*outside the plate"):
+        run(in_plate, lambda: bridge.gp_sample("f", prior))
+
+
+def test_support_is_looked_at_under_jit():
+    def lifted(key):
+        with handlers.seed(rng_seed=key):
+            return bridge.lift(pgp.RBF(1.0, 1.0), {"lengthscale": dist.Normal(0.0, 1.0)}).lengthscale
+
+    with pytest.raises(ValueError, match="beyond the field's domain"):
+        jax.jit(lifted)(jax.random.key(0))
+
+
+class Network(eqx.Module):
+    layer: eqx.nn.MLP
+
+    def __call__(self, x):
+        return jax.vmap(self.layer)(x)
+
+
+@pytest.mark.parametrize(
+    "mean", [lambda x: 2 * x[..., 0], Network(eqx.nn.MLP(1, "scalar", 4, 1, key=jax.random.key(0)))]
+)
+def test_any_mean_goes_through_posterior_paths(mean):
+    def with_mean(X, y):
+        kernel = bridge.lift(pgp.RBF(1.0, 0.4), {"variance": dist.LogNormal(0.0, 0.3)})
+        prior = pgp.GPPrior(kernel=kernel, X=X, mean=mean, jitter=1e-4)
+        bridge.gp_factor("obs", prior, y, NOISE)
+        return prior
+
+    samples = {"RBF.variance": jnp.asarray([0.8, 1.3])}
+    ensemble = bridge.posterior_paths(with_mean, samples, jax.random.key(0), X, Y, n_paths=2, n_features=8)
+    posterior = pgp.GPPrior(kernel=pgp.RBF(1.3, 0.4), X=X, mean=mean, jitter=1e-4).condition(Y, NOISE)
+    np.testing.assert_allclose(ensemble[1].mean_path(TEST), posterior.mean(TEST), atol=1e-10)
+    np.testing.assert_allclose(ensemble.mean_path(TEST)[1], posterior.mean(TEST), atol=1e-10)
 
 
 def test_a_model_may_return_the_conditioned_process():

@@ -97,18 +97,19 @@ def test_squared_distances_far_from_the_origin(dim, dtype):
     X = (1e4 + rng.uniform(0, 2, (7, dim))).astype(dtype)
     Z = (1e4 + rng.uniform(0, 2, (5, dim))).astype(dtype)
     Z[0] = X[0]
-    expected = np.sum((X.astype(float)[:, None, :] - Z.astype(float)[None, :, :]) ** 2, axis=2)
-    values = squared_distances(jnp.asarray(X), jnp.asarray(Z))
+    scale = np.linspace(0.3, 3.0, dim).astype(dtype)
+    expected = np.sum(((X.astype(float)[:, None, :] - Z.astype(float)[None, :, :]) / scale) ** 2, axis=2)
+    values = squared_distances(jnp.asarray(X), jnp.asarray(Z), jnp.asarray(scale))
     assert (values.shape, values.dtype) == ((7, 5), dtype)
-    # Differences of inputs so close are exact; what rounds is a square and a sum of dim terms, all positive.
-    np.testing.assert_allclose(values, expected, rtol=(dim + 2) * float(jnp.finfo(dtype).eps))
+    # Differences of inputs so close are exact; what rounds is a quotient, a square and a sum of dim terms, all positive.
+    np.testing.assert_allclose(values, expected, rtol=(dim + 6) * float(jnp.finfo(dtype).eps))
     assert values[0, 0] == 0
 
 
 @pytest.mark.parametrize("dim", [2, distances._UNROLLED + 1])
 def test_squared_distances_are_smooth_at_coincident_points(dim):
     x = jnp.linspace(0, 1, dim)
-    square = lambda x, z: squared_distances(x[None, :], z[None, :])[0, 0]
+    square = lambda x, z: squared_distances(x[None, :], z[None, :], jnp.ones(dim))[0, 0]
     derivatives = jax.jit(lambda *xz: [d(square)(*xz) for d in (jax.grad, jax.hessian)])
     gradient, hessian = derivatives(x, x)
     mixed = jax.jit(jax.jacfwd(jax.grad(square), argnums=1))(x, x)
@@ -119,9 +120,10 @@ def test_squared_distances_are_smooth_at_coincident_points(dim):
 
 def test_squared_distances_both_ways_agree(monkeypatch):
     X, Z = jnp.asarray(np.random.default_rng(2).normal(size=(2, 6, 9)))
-    unrolled = squared_distances(X, Z)
+    scale = jnp.linspace(0.5, 2.0, 9)
+    unrolled = squared_distances(X, Z, scale)
     monkeypatch.setattr(distances, "_UNROLLED", 4)
-    np.testing.assert_allclose(squared_distances(X, Z), unrolled, rtol=1e-14)
+    np.testing.assert_allclose(squared_distances(X, Z, scale), unrolled, rtol=1e-14)
 
 
 @pytest.fixture

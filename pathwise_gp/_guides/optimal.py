@@ -63,7 +63,7 @@ def elbo(
 
     **Arguments:** as for `optimal_guide`, with a `guide` of m values.
 
-    **Returns:** a scalar, at most the log marginal likelihood.
+    **Returns:** a scalar, at most the log marginal likelihood (but for a `DeltaGuide`, which has no density).
 
     **Raises:** ValueError where shapes do not fit, values are not finite or `noise_var` is not positive. Source: Hensman
     et al. (2013), equation 4.

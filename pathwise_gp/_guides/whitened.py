@@ -27,7 +27,7 @@ class WhitenedGuide(AbstractGuide):
         return self.mean.shape[0]
 
     def moments(self, prior: SparseGPPrior) -> tuple[Float[Array, "m"], Float[Array, "m m"]]:
-        factor = prior.factor()
+        factor = prior.checked_factor()
         mean, scale = self._whitened(prior)
         return prior.mean_at(prior.Z) + factor.colour(mean), inner(factor.lower, scale.T)
 

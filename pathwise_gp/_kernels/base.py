@@ -65,7 +65,8 @@ class AbstractKernel(eqx.Module):
 
         **Arguments:**
 
-        - `n_features`: how many features random parts may use. An exact part uses what it needs, be it less or more.
+        - `n_features`: how many features the random parts share. An exact part comes on top, with as many as it has; in a
+          product each of its features multiplies each random one, of which there are then fewer.
         - `dim`: dimension d of the inputs.
         - `key`: of the random frequencies.
 

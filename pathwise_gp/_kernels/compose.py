@@ -15,6 +15,9 @@ from .._types import Key, Number
 from .base import AbstractKernel, Spectrum
 from .dot_product import Constant
 
+# Random features that a product with exact bases gets at the least, if as many were asked for.
+_LEAST_SHARE = 32
+
 
 class AbstractComposite(AbstractKernel):
     """What sums and products share."""
@@ -49,6 +52,9 @@ class Sum(AbstractComposite):
 
     def terms(self) -> tuple[AbstractKernel, ...]:
         return tuple(term for kernel in self.kernels for term in kernel.terms())
+
+    def factors(self) -> tuple[AbstractKernel, ...]:
+        return self.kernels[0].factors() if len(self.kernels) == 1 else (self,)
 
     def basis_size(self, dim: int) -> int | None:
         sizes = [kernel.basis_size(dim) for kernel in self.kernels]
@@ -107,7 +113,8 @@ class Product(AbstractComposite):
         sizes = [factor.basis_size(dim) for factor in factors]
         exact = [factor for factor, size in zip(factors, sizes, strict=True) if size is not None]
         random = tuple(factor for factor, size in zip(factors, sizes, strict=True) if size is None)
-        share = max(1, n_features // math.prod(size for size in sizes if size is not None))
+        # Every random feature is multiplied by every exact one; too few of them would be a poor basis however many products.
+        share = max(min(n_features, _LEAST_SHARE), n_features // math.prod(size for size in sizes if size is not None))
         parts = [factor.features(n_features, dim, key=key) for factor in exact]
         if len(random) == 1:
             parts.append(random[0].features(share, dim, key=key))
@@ -125,14 +132,13 @@ class Product(AbstractComposite):
 
 
 def _sum_features(terms: tuple[AbstractKernel, ...], n_features: int, dim: int, key: Key) -> AbstractFeatures:
-    """The terms' bases side by side: exact ones as large as they are, the others with an even share of the rest."""
+    """The terms' bases side by side: exact ones as large as they are, the others share `n_features` evenly."""
     n_features = _checks.count(n_features, "n_features")
     for term in terms:
         term.check_dim(dim)
     sizes = [term.basis_size(dim) for term in terms]
     n_random = sizes.count(None)
-    rest = n_features - sum(size for size in sizes if size is not None)
-    shares = iter(max(1, rest // n_random + (i < rest % n_random)) for i in range(n_random))
+    shares = iter(max(1, n_features // n_random + (i < n_features % n_random)) for i in range(n_random))
     keys = jax.random.split(key, len(terms))
     return ConcatenatedFeatures(
         tuple(

@@ -14,6 +14,8 @@ from .base import AbstractKernel, Spectrum
 
 # Steps of the continued fraction after which its start no longer shows in float64, for lengthscales down to 0.01.
 _FRACTION_STEPS = 400
+# Harmonics beyond the features that are sampled from.
+_TAIL = 512
 
 
 def _bessel_ratio(order: Float[Array, "*j"], a: Float[Array, "*j"]) -> Float[Array, "*j"]:
@@ -25,12 +27,27 @@ def _bessel_ratio(order: Float[Array, "*j"], a: Float[Array, "*j"]) -> Float[Arr
     return ratio
 
 
+@jax.custom_jvp
+def _log_weight(_order: Float[Array, "*j"], a: Float[Array, "*j"]) -> Float[Array, "*j"]:
+    """log P_j(a)/P_j(a₀) at a = a₀, for P_j(a) = e^{−a} I_j(a): zero, with every derivative in a."""
+    return jnp.zeros_like(a)
+
+
+@_log_weight.defjvp
+def _log_weight_jvp(primals, tangents):
+    (order, a), (_, da) = primals, tangents
+    # d/da log(e^{−a} I_j(a)) = I_{j+1}(a)/I_j(a) + j/a − 1
+    return _log_weight(order, a), (_bessel_ratio(order + 1, a) + order / a - 1) * da
+
+
 class Periodic(AbstractKernel):
     """k(x, z) = variance · exp(−2 Σ_i sin²(π(x_i − z_i)/p_i)/ℓ_i²).
 
     In one dimension its basis is the cosine series of the kernel, Σ_j q_j cos(2πj(x − z)/p) with
-    q_j ∝ I_j(1/ℓ²) (twice for j ≥ 1): exact but for the harmonics beyond n_features / 2, whose weight falls faster than
-    any power. In more dimensions, and in products with other stationary kernels, harmonics are sampled.
+    q_j ∝ I_j(1/ℓ²) (twice for j ≥ 1): exact where the harmonics beyond n_features / 2 have no weight to speak of, which
+    falls faster than any power; where they have, one of them is sampled, so that the kernel is right on average. In more
+    dimensions, and in products with other stationary kernels, all harmonics are sampled (for which JAX wants a threefry
+    key).
 
     **Fields:**
 
@@ -63,20 +80,37 @@ class Periodic(AbstractKernel):
         if dim != 1:
             return super().features(n_features, dim, key=key)
         self.check_dim(dim)
-        harmonics = (_checks.count(n_features, "n_features") - 1) // 2
+        n_features = _checks.count(n_features, "n_features")
         lengthscale, period = self.lengthscale.reshape(()), self.period.reshape(())
         dtype = lengthscale.dtype
-        zero, j = jnp.zeros((1,), dtype), jnp.arange(1, harmonics + 1).astype(dtype)
+        # The last pair (or one feature with a random phase, where only one is left) stands for the harmonics that do not
+        # fit: sampled among them, with the variance of all of them.
+        n_tail = 2 if n_features > 1 and n_features % 2 else 1
+        n_exact = (n_features - n_tail + 1) // 2  # harmonics 0, …, n_exact − 1
+        j = jnp.arange(1, n_exact + _TAIL).astype(dtype)
         # Logarithms: the last weights underflow, and their roots would have no finite derivative.
         log_ratios = jnp.log(_bessel_ratio(j, jnp.broadcast_to(1 / lengthscale**2, j.shape)))
-        log_weights = jnp.concatenate([zero, math.log(2) + jnp.cumsum(log_ratios)])
-        # Normalised over the harmonics kept, so that the variance of the process is exact.
-        log_weights = log_weights - jax.nn.logsumexp(log_weights)
-        amplitudes = jnp.sqrt(self.variance.astype(dtype)) * jnp.exp(0.5 * log_weights)
+        log_weights = jnp.concatenate([jnp.zeros((1,), dtype), math.log(2) + jnp.cumsum(log_ratios)])
+        log_weights = jax.nn.log_softmax(log_weights)
+        exact, tail = log_weights[:n_exact], log_weights[n_exact:]
+        key_tail, key_phase = jax.random.split(key)
+        chosen = jax.random.categorical(key_tail, tail)
+        # The choice does not move with ℓ, its probability does: see `spectrum`.
+        log_probability = jax.nn.log_softmax(tail)[chosen]
+        score = log_probability - jax.lax.stop_gradient(log_probability)
+        log_tail = (jax.nn.logsumexp(tail) + score)[None]
+        harmonics = jnp.arange(n_exact).astype(dtype)
+        last = (n_exact + chosen).astype(dtype)[None]
+        quarter = jnp.full_like(harmonics[1:], -0.25)
+        if n_tail == 2:
+            phases, logs = jnp.asarray([0.0, -0.25], dtype), [log_tail, log_tail]
+        else:
+            phases, logs = jax.random.uniform(key_phase, (1,), dtype), [log_tail + math.log(2)]
+        all_logs = jnp.concatenate([exact, exact[1:], *logs])
         return FourierFeatures(
-            frequencies=(jnp.concatenate([zero, j, j]) / period.astype(dtype))[:, None],
-            phases=jnp.concatenate([zero, jnp.zeros_like(j), jnp.zeros_like(j) - 0.25]),
-            amplitudes=jnp.concatenate([amplitudes, amplitudes[1:]]),
+            frequencies=(jnp.concatenate([harmonics, harmonics[1:], *[last] * n_tail]) / period.astype(dtype))[:, None],
+            phases=jnp.concatenate([jnp.zeros_like(harmonics), quarter, phases]),
+            amplitudes=jnp.sqrt(self.variance.astype(dtype)) * jnp.exp(0.5 * all_logs),
         )
 
     def spectrum(self, n: int, dim: int, *, key: Key) -> Spectrum:
@@ -87,11 +121,9 @@ class Periodic(AbstractKernel):
         up, down = jax.random.split(key)
         harmonics = (jax.random.poisson(up, a / 2) - jax.random.poisson(down, a / 2)).astype(dtype)
         frequencies = harmonics / jnp.broadcast_to(self.period.astype(dtype), (n, dim))
-        # A harmonic does not move with ℓ, its probability does. The weight is 1, and its derivative that of the log
-        # probability, d/da log(e^{−a} I_j(a)) = I_{j+1}(a)/I_j(a) + j/a − 1: so the derivative of the kernel is unbiased.
-        order, fixed = jnp.abs(harmonics), jax.lax.stop_gradient(a)
-        score = jax.lax.stop_gradient(_bessel_ratio(order + 1, fixed) + order / fixed - 1)
-        weights = jnp.exp(jnp.sum(score * (a - fixed), axis=1))
+        # A harmonic does not move with ℓ, its probability does. The weight is 1, and its derivatives those of the ratio of
+        # probabilities: so the derivatives of the kernel are unbiased.
+        weights = jnp.exp(jnp.sum(_log_weight(jnp.abs(harmonics), a), axis=1))
         return Spectrum(frequencies, self.variance.astype(dtype) * weights)
 
     def check_dim(self, dim: int) -> None:

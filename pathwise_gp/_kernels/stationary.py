@@ -30,8 +30,7 @@ class AbstractStationary(AbstractKernel):
         """Factors R, such that R z / (2πℓ) with z ~ N(0, I) has the spectral law, in turns: one a frequency."""
 
     def matrix(self, X: Float[Array, "n d"], Z: Float[Array, "m d"]) -> Float[Array, "n m"]:
-        lengthscale = jnp.broadcast_to(self.lengthscale, (X.shape[1],)).astype(X.dtype)[None, :]
-        squares = squared_distances(X / lengthscale, Z / lengthscale)
+        squares = squared_distances(X, Z, jnp.broadcast_to(self.lengthscale, (X.shape[1],)).astype(X.dtype))
         return self.variance.astype(X.dtype) * self.correlation(squares)
 
     def diagonal(self, X: Float[Array, "n d"]) -> Float[Array, "n"]:

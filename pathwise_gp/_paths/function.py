@@ -160,10 +160,10 @@ def _check_joinable(paths: Sequence[PathwiseFunction], name: str) -> list[Pathwi
         raise ValueError(f"`{name}` needs a sequence of at least one PathwiseFunction; got {paths!r}.")
     first = paths[0]
     for path in paths[1:]:
-        for name in ("mean", "kernel", "inputs", "mean_coefficients"):
-            if not _same(getattr(first, name), getattr(path, name)):
+        for part in ("mean", "kernel", "inputs", "mean_coefficients"):
+            if not _same(getattr(first, part), getattr(path, part)):
                 raise ValueError(
-                    f"Only paths of one posterior can be joined, but `{name}` differs between them (or cannot be seen "
+                    f"Only paths of one posterior can be joined, but `{part}` differs between them (or cannot be seen "
                     "to be the same under jit). Keep paths of different posteriors in a list."
                 )
     return paths
@@ -229,27 +229,27 @@ def _values(paths: PathwiseFunction, X: Float[Array, "n d"]) -> Float[Array, "s 
     flat = eqx.combine(*_flatten(paths))
 
     def update(rows: Float[Array, "b d"]) -> Float[Array, "s b"]:
-        return inner(flat.coefficients, flat.kernel.matrix(rows, flat.inputs))
+        mean = _means.evaluate(flat.mean, rows)[None, :]
+        return mean + inner(flat.coefficients, flat.kernel.matrix(rows, flat.inputs))
 
     def prior_and_update(rows: Float[Array, "b d"]) -> Float[Array, "s b"]:
         return inner(flat.weights, flat.features(rows)) + update(rows)
 
-    mean = _means.evaluate(paths.mean, X)[None, :]
     n, f = flat.inputs.shape[0], flat.weights.shape[1]
     if not paths._own_features:
-        return mean + map_rows(prior_and_update, X, n + f)
+        return map_rows(prior_and_update, X, n + f)
     prior = evaluate_prior(flat.features, flat.weights, X, share_features=False)
-    return mean + prior + map_rows(update, X, n)
+    return prior + map_rows(update, X, n)
 
 
 @eqx.filter_jit
 def _evaluate_paired(paths: PathwiseFunction, X: Float[Array, "..."]) -> Float[Array, "..."]:
     random, fixed = _flatten(paths)
-    rows = X.reshape(math.prod(paths.shape), -1, X.shape[-1])
+    rows = X.reshape(math.prod(paths.shape), math.prod(X.shape[len(paths.shape) : -1]), X.shape[-1])
     per_path = rows.shape[1] * (paths.inputs.shape[0] + paths.weights.shape[-1])
     values = jax.lax.map(
         lambda pair: _values(eqx.combine(pair[0], fixed), pair[1])[0],
         (random, rows),
-        batch_size=max(1, min(rows.shape[0], _PAIRED_ENTRIES // max(per_path, 1))),
+        batch_size=max(1, min(max(rows.shape[0], 1), _PAIRED_ENTRIES // max(per_path, 1))),
     )
     return values.reshape(X.shape[:-1])

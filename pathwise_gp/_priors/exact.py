@@ -25,7 +25,8 @@ class GPPrior(AbstractPrior):
     - `X`: the training inputs, `n d`.
     - `mean`: m, a callable that maps `n d` to `n`, or a number; zero unless given.
     - `jitter`: variance added to the diagonal of k(X, X), a scalar; √eps times the mean of the diagonal unless given. It
-      counts as noise throughout.
+      counts as noise throughout, so give it where the variances are large beside the noise (inputs far from 0 under a
+      linear kernel, say).
 
     **Raises:** ValueError where `X` is not a finite `n d` array, the kernel does not fit d, or `jitter` is negative.
     """
@@ -74,7 +75,7 @@ class GPPrior(AbstractPrior):
         features.
         """
         n_paths, n_features = _checks.count(n_paths, "n_paths"), _checks.count(n_features, "n_features")
-        return _sample_prior(self, key, n_paths, n_features, share_features)
+        return _sample_prior(self, key, n_paths, n_features, _checks.flag(share_features, "share_features"))
 
     def _check(self, y: Any, noise_var: Any) -> tuple[Array, Array]:
         n, dtype = self.X.shape[0], self.X.dtype
@@ -87,6 +88,9 @@ class GPPrior(AbstractPrior):
 
 class ConditionedGP(eqx.Module):
     """The posterior of a Gaussian process given y, made by `GPPrior.condition`.
+
+    The factor belongs to the hyperparameters it was made with: to change or differentiate those, change the prior and
+    condition again.
 
     **Fields:**
 
@@ -143,6 +147,8 @@ class ConditionedGP(eqx.Module):
 
 def condition(prior: GPPrior, y: Float[Array, "n"], noise_var: Float[Array, "..."]) -> ConditionedGP:
     """`GPPrior.condition` for values that have been checked, or that are exact (a noise of zero)."""
+    if not _checks.is_concrete(noise_var):  # else it has been looked at
+        noise_var = _checks.require(jnp.all(noise_var >= 0), noise_var, "`noise_var` must be positive.")
     factor = prior.check_factor(_factor(prior, noise_var), prior.X, "X")
     coefficients = _coefficients(prior, factor, y)
     finite = jnp.all(jnp.isfinite(coefficients))

@@ -33,8 +33,10 @@ class DecoupledPathwiseSampler(eqx.Module):
 
     prior: SparseGPPrior
     guide: AbstractGuide
-    n_features: int = eqx.field(static=True, default=512)
-    share_features: bool = eqx.field(static=True, default=True, kw_only=True)
+    n_features: int = eqx.field(static=True, default=512, converter=lambda n: _checks.count(n, "n_features"))
+    share_features: bool = eqx.field(
+        static=True, default=True, kw_only=True, converter=lambda value: _checks.flag(value, "share_features")
+    )
 
     def sample_paths(self, key: Key, n_paths: int = 1) -> PathwiseFunction:
         """Independent draws of the sparse posterior.
@@ -85,7 +87,6 @@ class DecoupledPathwiseSampler(eqx.Module):
         if not isinstance(self.guide, AbstractGuide):
             raise ValueError(f"`guide` must be a guide over inducing values; got {type(self.guide).__name__}.")
         self.guide.check(self.prior)
-        _checks.count(self.n_features, "n_features")
 
 
 @eqx.filter_jit
