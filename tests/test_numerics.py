@@ -12,6 +12,7 @@ import scipy.stats
 
 from pathwise_gp._numerics import blocks, distances
 from pathwise_gp._numerics.blocks import map_rows
+from pathwise_gp._numerics.dependence import depends
 from pathwise_gp._numerics.distances import squared_distances
 from pathwise_gp._numerics.linalg import (
     add_diagonal,
@@ -344,3 +345,19 @@ def test_inner_add_diagonal_and_default_jitter(dtype):
     jitter = default_jitter(diagonal)
     assert added.dtype == jitter.dtype == inner(A, B).dtype == dtype
     np.testing.assert_allclose(jitter, 3 * math.sqrt(jnp.finfo(dtype).eps), rtol=1e-6)
+
+
+def test_depends_follows_values_through_compiled_functions():
+    constant = jnp.ones(3)
+
+    @jax.jit
+    def inner(x, c):
+        return x + c, c, 2 * c
+
+    def function(x):
+        both, passed, doubled = inner(x, constant)
+        looped = jax.lax.scan(lambda carry, step: (carry + step, None), jnp.zeros(()), x)[0]
+        return {"both": both, "passed": passed, "doubled": doubled, "looped": looped, "own": constant + 1}
+
+    got = depends(function, jnp.zeros(3))
+    assert got == {"both": True, "passed": False, "doubled": False, "looped": True, "own": False}

@@ -159,7 +159,7 @@ def test_mean_path_is_the_posterior_mean():
 def test_training_inputs_are_stored_once():
     paths = draw()
     assert paths.inputs.shape == (N, DIM)
-    assert paths.weights.shape == (S, 30)
+    assert paths.weights.shape == (S, 32)  # 30 random features and two exact ones
     assert paths[0].inputs is paths.inputs
     assert draw(share_features=False).inputs.shape == (N, DIM)
 
