@@ -8,8 +8,12 @@ Run it with `make demo`. `--fast` takes a part of the record and few draws, to s
 """
 
 import argparse
+import os
 import pathlib
 import time
+
+# JAX has threads of its own; where LAPACK brings another set, the two wait for each other. To be set before JAX starts.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 import jax
 import jax.numpy as jnp
