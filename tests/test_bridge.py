@@ -188,16 +188,19 @@ def test_gp_factor_is_minus_infinity_where_the_covariance_fails():
     assert np.isfinite(density(jnp.asarray(1.0)))
 
 
-def test_ensemble_is_a_loop_over_draws():
-    samples, key = hyperparameters(5), jax.random.key(3)
-    ensemble = bridge.posterior_paths(model, samples, key, X, Y, n_paths=3, n_features=20)
+@pytest.mark.parametrize("share_features", [True, False])
+def test_ensemble_is_a_loop_over_draws(share_features):
+    samples, key, settings = hyperparameters(5), jax.random.key(3), {"share_features": share_features}
+    ensemble = bridge.posterior_paths(model, samples, key, X, Y, n_paths=3, n_features=20, **settings)
     values = ensemble(TEST)
     assert values.shape == (5, 3, 7)
     assert (len(ensemble), ensemble.shape) == (5, (5, 3))
     for i, paths in enumerate(ensemble):
         kernel = pgp.RBF(samples["RBF.variance"][i], samples["RBF.lengthscale"][i])
         posterior = pgp.GPPrior(kernel=kernel, X=X, jitter=1e-4).condition(Y, NOISE)
-        wanted = pgp.PathwiseSampler(posterior, 20).sample_paths(jax.random.split(jax.random.fold_in(key, i))[1], 3)
+        wanted = pgp.PathwiseSampler(posterior, 20, **settings).sample_paths(
+            jax.random.split(jax.random.fold_in(key, i))[1], 3
+        )
         np.testing.assert_allclose(values[i], wanted(TEST), rtol=0, atol=1e-10)
         np.testing.assert_allclose(paths(TEST), values[i], rtol=0, atol=1e-12)
         np.testing.assert_allclose(ensemble.mean_path(TEST)[i], posterior.mean(TEST), rtol=0, atol=1e-10)
