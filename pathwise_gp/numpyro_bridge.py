@@ -141,8 +141,8 @@ def _check_prior(prior: Any, site: str, leaf: _Leaf, leaves: Mapping[str, _Leaf]
 def _lies_in(prior: dist.Distribution, domain: _fields.Domain) -> bool:
     """Whether the support lies in the domain, by mapping a grid of unconstrained values into it.
 
-    The grid reaches far enough for any bound to show. A support whose bounds are themselves sampled and not known while
-    tracing cannot be looked at, and passes.
+    The grid reaches to within 1e-17 of the width of the support from its bounds, where they show. A support whose bounds
+    are themselves sampled and not known while tracing cannot be looked at, and passes.
     """
     try:
         to_support = dist.biject_to(prior.support)
@@ -152,7 +152,7 @@ def _lies_in(prior: dist.Distribution, domain: _fields.Domain) -> bool:
         return True
     shape = to_support.inverse_shape(prior.shape())
     with jax.ensure_compile_time_eval():  # so that a support known beforehand is looked at under jit too
-        probes = [to_support(jnp.full(shape, t, jnp.result_type(float))) for t in (-20.0, -1.0, 0.0, 1.0, 20.0)]
+        probes = [to_support(jnp.full(shape, t, jnp.result_type(float))) for t in (-40.0, -1.0, 0.0, 1.0, 40.0)]
     return all(not _checks.is_concrete(value) or bool(np.all(np.asarray(value) > 0)) for value in probes)
 
 
@@ -216,7 +216,8 @@ def gp_factor(
 
     **Returns:** y, `n`.
 
-    **Raises:** ValueError where a shape does not fit, `y` is not finite, or `noise_var` is known and not positive.
+    **Raises:** ValueError where a shape does not fit, `y` is not finite, `noise_var` is known and not positive, or the site
+    stands in a plate.
     """
     _check_is_prior(prior, "gp_factor")
     marginal = GPMarginal(prior, noise_var)
@@ -235,7 +236,7 @@ def gp_sample(name: str, prior: GPPrior) -> Float[Array, "n"]:
     **Arguments:** `name`: of the sites; `prior`: with n training inputs; L is the Cholesky factor of
     k(X, X) + jitter.
 
-    **Returns:** f(X), `n`. **Raises:** ValueError where `prior` is not a `GPPrior`.
+    **Returns:** f(X), `n`. **Raises:** ValueError where `prior` is not a `GPPrior` or the site stands in a plate.
     """
     _check_is_prior(prior, "gp_sample")
     n, dtype = prior.X.shape[0], prior.X.dtype
@@ -282,8 +283,10 @@ def posterior_paths(
 
     **Returns:** an ensemble of `draws` times `n_paths` paths, with the training inputs stored once.
 
-    **Raises:** ValueError where a sample site of the model is missing from `samples` (it is never drawn afresh), the
-    values' leading axes differ, or the model returns something else; and as `GPPrior.condition` and `PathwiseSampler`.
+    **Raises:** ValueError where a sample or param site of the model is missing from `samples` (it is never drawn afresh),
+    `samples` has values of an observed site, axes of values do not fit (flatten chains first), the returned process was
+    observed at more than one site or under a mask, or the model returns something else; and as `GPPrior.condition` and
+    `PathwiseSampler`.
     """
     counts = {k: _checks.count(v, k) for k, v in (("n_paths", n_paths), ("n_features", n_features))}
     chunk_size = _checks.count(chunk_size, "chunk_size")
@@ -348,14 +351,14 @@ def _replay(model: Callable[..., Any], sample: dict[str, Any], key: Key, args: A
             "one. Return the very prior that was observed, or condition it in the model and return that."
         )
     ((name, noise_var),) = matches
-    dtype = returned.X.dtype
     if noise_var is None:  # latent values are exact: what is added to the diagonal is the jitter alone
-        return condition(returned, trace[name.removesuffix(_WHITE)]["value"].astype(dtype), jnp.zeros((), dtype))
+        dtype, f = returned.X.dtype, trace[name.removesuffix(_WHITE)]["value"]
+        return condition(returned, f.astype(dtype), jnp.zeros((), dtype))
     if not isinstance(trace[name]["fn"], GPMarginal):
         raise ValueError(
             f"Site `{name}` has been masked by a handler, and paths cannot be. Replay the model without it."
         )
-    return condition(returned, trace[name]["value"].astype(dtype), noise_var)
+    return returned.condition(trace[name]["value"], noise_var)
 
 
 def _check_replayed(trace: Mapping[str, Any], sample: Mapping[str, Any]) -> None:

@@ -170,6 +170,13 @@ MUTANTS = [
         "amplitudes = jnp.sqrt(0.85 * weights / h)",
         MEAN_KERNEL,
     ),
+    Mutant(
+        "one frequency for all features",
+        "_features/fourier.py",
+        "    pairs = n_features // 2\n",
+        "    pairs = n_features // 2\n    frequencies = jnp.broadcast_to(frequencies[:1], frequencies.shape)\n",
+        f"{FEATURES}::test_error_falls_as_the_root_of_the_number_of_features",
+    ),
     Mutant("sines dropped", "_features/fourier.py", "zero - 0.25, zero, phase", "zero, zero, phase", MEAN_KERNEL),
     Mutant(
         "phases dropped",

@@ -1,7 +1,9 @@
 """The NumPyro bridge: sites, densities, and ensembles of paths."""
 
+import copy
 import inspect
 import math
+import pickle
 
 import equinox as eqx
 import jax
@@ -95,6 +97,7 @@ def test_lift_reaches_into_any_module():
         ({"lengthscale": dist.LogNormal(0.0, 1.0), " lengthscale": dist.LogNormal(0.0, 1.0)}, "twice.*variance"),
         ({"lengthscale": dist.Normal(0.0, 1.0)}, r"`RBF.lengthscale` has support.*positive.*LogNormal.*variance"),
         ({"lengthscale": dist.Uniform(-0.1, 1.0)}, "beyond the field's domain"),
+        ({"lengthscale": dist.Uniform(-1e-3, 1e6)}, "beyond the field's domain"),
         ({"lengthscale": dist.TruncatedNormal(1.0, 1.0, low=-1e-3)}, "beyond the field's domain"),
         ({"lengthscale": dist.Poisson(3.0)}, "beyond the field's domain"),
         ({"lengthscale": dist.LogNormal(0.0, 1.0).expand([2])}, r"shape \(2,\), but the field has shape \(\)"),
@@ -222,6 +225,9 @@ def test_ensemble_is_a_pytree_that_stores_the_inputs_once(tmp_path):
     assert sum(leaf.shape == (4, N, 1) for leaf in leaves) == 0
     values = ensemble(TEST)
     np.testing.assert_array_equal(eqx.filter_jit(lambda e: e(TEST))(ensemble), values)
+    for again in (jax.tree.map(lambda x: x, ensemble), copy.deepcopy(ensemble), pickle.loads(pickle.dumps(ensemble))):
+        assert jax.tree.structure(again) == jax.tree.structure(ensemble)
+        np.testing.assert_array_equal(again(TEST), values)
     eqx.tree_serialise_leaves(tmp_path / "ensemble.eqx", ensemble)
     blank = jax.tree.map(jnp.zeros_like, ensemble)
     np.testing.assert_array_equal(eqx.tree_deserialise_leaves(tmp_path / "ensemble.eqx", blank)(TEST), values)

@@ -154,10 +154,8 @@ def test_own_features_differ_between_paths_and_shared_ones_are_one_set():
     assert shared.frequencies.shape == (8, 1)
 
 
-def test_kurtosis_of_own_features_falls_as_stated():
-    # One feature 2 a² cos²(·): E[f⁴] = 3·E[φ⁴] = 3·(3/8)·4 = 4.5 variances squared for one feature in the prior, that is
-    # an excess of 1.5; F/2 independent pairs have none, for sine and cosine sum to a constant. What the posterior adds
-    # comes from the correction by the kernel.
+def test_fourth_moment_of_one_random_cosine():
+    # f = √2 w cos(·) with a uniform phase: E[f⁴] = 4 · 3 · 3/8 = 4.5 where the normal has 3.
     paths = _paths(of_prior(1, False), jax.random.key(9), 40000)
     values = np.asarray(paths(TEST[:1]))[:, 0] / math.sqrt(1.4)
     within(values**4, 4.5)

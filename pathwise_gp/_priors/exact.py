@@ -60,6 +60,8 @@ class GPPrior(AbstractPrior):
         covariance is not positive definite with the jitter added (at run time under jit).
         """
         y, noise_var = self._check(y, noise_var)
+        if not _checks.is_concrete(noise_var):  # else it has been looked at
+            noise_var = _checks.require(jnp.all(noise_var > 0), noise_var, "`noise_var` must be positive.")
         return condition(self, y, noise_var)
 
     def sample_paths(
@@ -146,9 +148,7 @@ class ConditionedGP(eqx.Module):
 
 
 def condition(prior: GPPrior, y: Float[Array, "n"], noise_var: Float[Array, "..."]) -> ConditionedGP:
-    """`GPPrior.condition` for values that have been checked, or that are exact (a noise of zero)."""
-    if not _checks.is_concrete(noise_var):  # else it has been looked at
-        noise_var = _checks.require(jnp.all(noise_var >= 0), noise_var, "`noise_var` must be positive.")
+    """`GPPrior.condition` for values that have been checked, or are known exactly (a noise of zero)."""
     factor = prior.check_factor(_factor(prior, noise_var), prior.X, "X")
     coefficients = _coefficients(prior, factor, y)
     finite = jnp.all(jnp.isfinite(coefficients))
