@@ -1,6 +1,14 @@
 """Draws of Gaussian process posteriors as functions: callable, differentiable, immutable pytrees."""
 
-from ._features import AbstractFeatures as AbstractFeatures
+from ._features import (
+    AbstractBasis as AbstractBasis,
+    AbstractFeatures as AbstractFeatures,
+    Coordinates as Coordinates,
+    HilbertSpace as HilbertSpace,
+    MonteCarlo as MonteCarlo,
+    Orthogonal as Orthogonal,
+    QuasiMonteCarlo as QuasiMonteCarlo,
+)
 from ._guides import (
     AbstractGuide as AbstractGuide,
     DeltaGuide as DeltaGuide,
@@ -14,26 +22,45 @@ from ._guides import (
 from ._kernels import (
     AbstractKernel as AbstractKernel,
     ActiveDims as ActiveDims,
+    ArcCosine as ArcCosine,
+    Categorical as Categorical,
     Constant as Constant,
+    Coregionalised as Coregionalised,
+    Cosine as Cosine,
+    Index as Index,
     Linear as Linear,
     Matern as Matern,
     Periodic as Periodic,
+    Polynomial as Polynomial,
     Product as Product,
     RationalQuadratic as RationalQuadratic,
     RBF as RBF,
+    SpectralMixture as SpectralMixture,
     Spectrum as Spectrum,
     Sum as Sum,
+    Warped as Warped,
+    White as White,
+    with_outputs as with_outputs,
 )
 from ._means import ConstantMean as ConstantMean, ZeroMean as ZeroMean
 from ._paths import (
     concatenate as concatenate,
+    MultiOutputPaths as MultiOutputPaths,
     PathEnsemble as PathEnsemble,
     PathwiseFunction as PathwiseFunction,
     stack as stack,
 )
-from ._priors import ConditionedGP as ConditionedGP, GPPrior as GPPrior, SparseGPPrior as SparseGPPrior
+from ._priors import (
+    ConditionedGP as ConditionedGP,
+    ConditionedMultiOutputGP as ConditionedMultiOutputGP,
+    GPPrior as GPPrior,
+    MultiOutputGPPrior as MultiOutputGPPrior,
+    SparseGPPrior as SparseGPPrior,
+)
 from ._samplers import (
     DecoupledPathwiseSampler as DecoupledPathwiseSampler,
+    feature_error as feature_error,
+    MultiOutputPathwiseSampler as MultiOutputPathwiseSampler,
     PathwiseSampler as PathwiseSampler,
 )
 

@@ -83,15 +83,15 @@ def positive(x: Array, name: str, *, or_zero: bool = False) -> None:
         raise ValueError(f"`{name}` must {wanted}; got {np.asarray(x)}.")
 
 
-def noise_variance(noise_var: Any, n: int) -> Array:
-    """Noise variance, a scalar or one per point, as a positive array of shape () or (n,)."""
+def noise_variance(noise_var: Any, n: int, *, or_zero: bool = False) -> Array:
+    """Noise variance, a scalar or one per point, as an array of shape () or (n,), positive or also zero."""
     noise_var = floating(noise_var, "noise_var")
     if noise_var.shape not in ((), (n,)):
         raise ValueError(
             f"`noise_var` must be a scalar or have shape ({n},), one variance for each point of `X`; "
             f"got shape {noise_var.shape}."
         )
-    positive(noise_var, "noise_var")
+    positive(noise_var, "noise_var", or_zero=or_zero)
     return noise_var
 
 

@@ -20,9 +20,9 @@ from numpyro.distributions import constraints
 from numpyro.distributions.util import validate_sample
 
 from . import _checks, _fields
-from ._numerics.dependence import depends
+from ._features import AbstractBasis, check_basis, QuasiMonteCarlo
 from ._numerics.linalg import gaussian_log_density
-from ._paths import PathEnsemble, PathwiseFunction
+from ._paths import map_draws, PathEnsemble, PathwiseFunction
 from ._priors import ConditionedGP, GPPrior
 from ._priors.exact import condition
 from ._samplers import PathwiseSampler
@@ -169,7 +169,7 @@ class GPMarginal(dist.Distribution):
     def __init__(self, prior: GPPrior, noise_var: Any, *, validate_args: bool | None = None):
         n = prior.X.shape[0]
         self.prior = prior
-        self.noise_var = _checks.noise_variance(noise_var, n).astype(prior.X.dtype)
+        self.noise_var = _checks.noise_variance(noise_var, n, or_zero=True).astype(prior.X.dtype)
         super().__init__(batch_shape=(), event_shape=(n,), validate_args=validate_args)
 
     def expand(self, batch_shape: Any) -> Any:
@@ -216,7 +216,7 @@ def gp_factor(
 
     **Returns:** y, `n`.
 
-    **Raises:** ValueError where a shape does not fit, `y` is not finite, `noise_var` is known and not positive, or the site
+    **Raises:** ValueError where a shape does not fit, `y` is not finite, `noise_var` is known and negative, or the site
     stands in a plate.
     """
     _check_is_prior(prior, "gp_factor")
@@ -247,7 +247,7 @@ def gp_sample(name: str, prior: GPPrior) -> Float[Array, "n"]:
             f"Site `{name}{_WHITE}` drew shape {jnp.shape(z)} for {n} inputs: a plate has given it axes of its own. "
             "Call `gp_sample` outside the plate."
         )
-    f = prior.mean_at(prior.X) + prior.factor_at(prior.X).colour(jnp.asarray(z, dtype))
+    f = prior.mean_at(prior.X) + prior.factor_at(prior.X, jnp.zeros((), dtype)).colour(jnp.asarray(z, dtype))
     return numpyro.deterministic(name, f)  # pyright: ignore[reportReturnType]
 
 
@@ -258,6 +258,7 @@ def posterior_paths(
     *args: Any,
     n_paths: int = 1,
     n_features: int = 1024,
+    features: AbstractBasis = QuasiMonteCarlo(),
     share_features: bool = True,
     chunk_size: int = 4,
     model_kwargs: Mapping[str, Any] | None = None,
@@ -277,7 +278,7 @@ def posterior_paths(
     - `*args`, `model_kwargs`: the arguments of the model. Floats are passed as arrays; one that must stay a Python number
       (a Matérn's `nu`) is bound beforehand, as by `functools.partial`.
     - `n_paths`: S, paths for each draw. With many draws one path each is the better estimator.
-    - `n_features`, `share_features`: as in `PathwiseSampler`; features are drawn anew for each draw, so that even shared
+    - `n_features`, `features`, `share_features`: as in `PathwiseSampler`; features are drawn anew for each draw, so that even shared
       ones average out over the ensemble.
     - `chunk_size`: draws worked on at once; memory beyond the result is that of a chunk.
 
@@ -300,34 +301,27 @@ def posterior_paths(
     as_array = lambda a: jnp.asarray(a) if isinstance(a, float) else a
     args, kwargs = jax.tree.map(as_array, (args, dict(model_kwargs or {})))
     share_features = _checks.flag(share_features, "share_features")
-    settings = (counts["n_paths"], counts["n_features"], share_features, chunk_size)
+    settings = (counts["n_paths"], counts["n_features"], check_basis(features), share_features, chunk_size)
     return _posterior_paths(model, samples, key, args, kwargs, settings)
 
 
 @eqx.filter_jit
 def _posterior_paths(
-    model: Any, samples: dict[str, Any], key: Any, args: Any, kwargs: Any, settings: tuple[int, int, bool, int]
+    model: Any, samples: dict[str, Any], key: Any, args: Any, kwargs: Any, settings: tuple[int, int, AbstractBasis, bool, int]
 ) -> PathEnsemble:
-    n_paths, n_features, share_features, chunk_size = settings
+    n_paths, n_features, basis, share_features, chunk_size = settings
 
     def draw(sample: dict[str, Any], index: Any) -> PathwiseFunction:
         # The model's own key serves what it draws besides its sites, such as the rows of a subsample.
         key_model, key_paths = jax.random.split(jax.random.fold_in(key, index))
         posterior = _replay(model, sample, key_model, args, kwargs)
-        sampler = PathwiseSampler(posterior, n_features, share_features=share_features)
+        sampler = PathwiseSampler(posterior, n_features, features=basis, share_features=share_features)
         return sampler.sample_paths(key_paths, n_paths)
 
     indices = jnp.arange(next(iter(samples.values())).shape[0])
     first = ({site: value[0] for site, value in samples.items()}, indices[0])
-    varies = depends(lambda *one: eqx.filter(draw(*one), eqx.is_array), *first)
-    arrays, rest = eqx.partition(draw(*first), eqx.is_array)
-    common = eqx.combine(eqx.filter(arrays, varies, inverse=True), rest)
-    varying = jax.lax.map(
-        lambda one: eqx.filter(eqx.filter(draw(*one), eqx.is_array), varies),
-        (samples, indices),
-        batch_size=min(chunk_size, indices.size),
-    )
-    return PathEnsemble(varying, common)
+    batch_size = min(chunk_size, indices.size)
+    return PathEnsemble(*map_draws(draw, first, (samples, indices), batch_size))
 
 
 def _replay(model: Callable[..., Any], sample: dict[str, Any], key: Key, args: Any, kwargs: Any) -> ConditionedGP:

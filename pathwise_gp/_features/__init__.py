@@ -1,8 +1,27 @@
-from .base import AbstractFeatures as AbstractFeatures
+from .base import AbstractFeatures as AbstractFeatures, size as size
 from .compose import (
     ConcatenatedFeatures as ConcatenatedFeatures,
+    PairedFeatures as PairedFeatures,
     ProductFeatures as ProductFeatures,
     SelectedFeatures as SelectedFeatures,
+    WarpedFeatures as WarpedFeatures,
 )
-from .exact import ConstantFeatures as ConstantFeatures, LinearFeatures as LinearFeatures, NoFeatures as NoFeatures
-from .fourier import FourierFeatures as FourierFeatures, random_fourier as random_fourier
+from .exact import (
+    ConstantFeatures as ConstantFeatures,
+    LinearFeatures as LinearFeatures,
+    MonomialFeatures as MonomialFeatures,
+    NoFeatures as NoFeatures,
+    TableFeatures as TableFeatures,
+)
+from .fourier import FourierFeatures as FourierFeatures, fourier_pairs as fourier_pairs
+from .hilbert import HilbertSpace as HilbertSpace
+from .rectified import RectifiedFeatures as RectifiedFeatures
+from .sampling import (
+    AbstractBasis as AbstractBasis,
+    AbstractRandomBasis as AbstractRandomBasis,
+    check_basis as check_basis,
+    Coordinates as Coordinates,
+    MonteCarlo as MonteCarlo,
+    Orthogonal as Orthogonal,
+    QuasiMonteCarlo as QuasiMonteCarlo,
+)

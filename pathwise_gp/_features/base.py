@@ -3,7 +3,8 @@
 import abc
 
 import equinox as eqx
-from jaxtyping import Array, Float
+import numpy as np
+from jaxtyping import Array, Bool, Float
 
 
 class AbstractFeatures(eqx.Module):
@@ -12,3 +13,24 @@ class AbstractFeatures(eqx.Module):
     @abc.abstractmethod
     def __call__(self, X: Float[Array, "n d"]) -> Float[Array, "n f"]:
         """φ at n points, one row a point."""
+
+    def about(self, point: Float[Array, "d"]) -> "AbstractFeatures":
+        """A basis of the same process whose rounding errors are smallest near a point; itself where that is all the same."""
+        return self
+
+    def covers(self, X: Float[Array, "n d"]) -> bool | Bool[Array, ""]:
+        """Whether all points lie where the basis holds; True where it holds everywhere."""
+        return True
+
+    def split(self, n_terms: int) -> "tuple[tuple[AbstractFeatures, np.ndarray], ...]":
+        """For the basis of a sum of `n_terms` kernels: the basis of each term, and which of the features it consists of."""
+        raise NotImplementedError(f"`{type(self).__name__}` is not the basis of a sum.")
+
+
+def size(features: AbstractFeatures, dim: int) -> int:
+    """The number of features at inputs of `dim` dimensions."""
+    return eqx.filter_eval_shape(features, _one_point(dim)).shape[1]
+
+
+def _one_point(dim: int) -> np.ndarray:
+    return np.zeros((1, dim), np.result_type(float))

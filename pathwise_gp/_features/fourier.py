@@ -1,8 +1,10 @@
 """Trigonometric bases (Rahimi & Recht 2007)."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from .._numerics.linalg import inner
 from .._numerics.trigonometry import cos_turns
@@ -11,37 +13,69 @@ from .base import AbstractFeatures
 
 
 class FourierFeatures(AbstractFeatures):
-    """φ_j(x) = a_j cos(2π(x·ω_j + b_j)).
+    """φ_j(x) = a_j cos(2π((x − c)·ω_j + b_j)).
 
     **Fields:** `frequencies`: ω, `f d`, in turns (cycles) per unit of the input; `phases`: b, `f`, in turns (a phase of −¼
-    makes a cosine a sine); `amplitudes`: a, `f`.
+    makes a cosine a sine); `amplitudes`: a, `f`; `centre`: c, `d`, 0 unless given; `term`: for a sum of kernels, the number of
+    the one that a feature stands for, `f`.
     """
 
     frequencies: Float[Array, "f d"]
     phases: Float[Array, "f"]
     amplitudes: Float[Array, "f"]
+    centre: Float[Array, "d"] | None = None
+    term: Int[Array, "f"] | None = None
 
     def __call__(self, X: Float[Array, "n d"]) -> Float[Array, "n f"]:
         cast = lambda leaf: leaf.astype(X.dtype)
+        if self.centre is not None:
+            X = X - cast(self.centre)[None, :]
         turns = inner(X, cast(self.frequencies)) + cast(self.phases)[None, :]
         return cast(self.amplitudes)[None, :] * cos_turns(turns)
 
+    def about(self, point: Float[Array, "d"]) -> "FourierFeatures":
+        # The process is stationary, so its law does not depend on the origin; the turns, and what is lost of them, do.
+        return dataclasses.replace(self, centre=point)
+
+    def renumbered(self, numbers: Int[Array, "k"]) -> "FourierFeatures":
+        """The same features with other numbers for their terms."""
+        return dataclasses.replace(self, term=None if self.term is None else numbers[self.term])
+
+
+def fourier_pairs(frequencies: Float[Array, "h d"], weights: Float[Array, "h"]) -> FourierFeatures:
+    """A cosine and a sine for each of h frequencies, first all cosines: the kernel is the mean of weight · cos(2πω·(x − z))."""
+    amplitudes = jnp.sqrt(weights / frequencies.shape[0])
+    zero = jnp.zeros_like(amplitudes)
+    return FourierFeatures(
+        frequencies=jnp.concatenate([frequencies, frequencies]),
+        phases=jnp.concatenate([zero, zero - 0.25]),
+        amplitudes=jnp.concatenate([amplitudes, amplitudes]),
+    )
+
 
 def random_fourier(
-    frequencies: Float[Array, "h d"], weights: Float[Array, "h"], n_features: int, key: Key
+    frequencies: Float[Array, "h d"],
+    weights: Float[Array, "h"],
+    n_features: int,
+    key: Key,
+    term: Int[Array, "h"] | None = None,
 ) -> FourierFeatures:
-    """The basis whose kernel is the mean of weight · cos(2πω·(x − z)) over h = ⌈n_features / 2⌉ sampled frequencies.
+    """The basis whose kernel is the mean of weight · cos(2πω·(x − z)) over h ≥ ⌈n_features / 2⌉ sampled frequencies.
 
-    Each frequency gives a cosine and a sine, which makes the variance of the process exact at every point; with an odd
+    Each frequency gives a cosine and a sine, so that the variance of the process is the same at every point; with an odd
     number of features the last frequency gives one cosine with a random phase instead, which is right on average.
     """
     h = frequencies.shape[0]
-    pairs = n_features // 2
-    amplitudes = jnp.sqrt(weights / h)
-    zero = jnp.zeros_like(amplitudes[:pairs])
-    phase = jax.random.uniform(key, (h - pairs,), amplitudes.dtype)
-    return FourierFeatures(
-        frequencies=jnp.concatenate([frequencies[:pairs], frequencies]),
-        phases=jnp.concatenate([zero - 0.25, zero, phase]),
-        amplitudes=jnp.concatenate([amplitudes[:pairs], amplitudes[:pairs], 2**0.5 * amplitudes[pairs:]]),
-    )
+    if n_features % 2 and h == n_features // 2 + 1:
+        last = fourier_pairs(frequencies, weights)
+        phase = jax.random.uniform(key, (1,), weights.dtype)
+        basis = FourierFeatures(
+            frequencies=last.frequencies[:-1],
+            phases=last.phases[:-1].at[h - 1].set(phase[0]),
+            amplitudes=last.amplitudes[:-1].at[h - 1].multiply(2**0.5),
+        )
+    else:
+        basis = fourier_pairs(frequencies, weights)
+    if term is None:
+        return basis
+    return dataclasses.replace(basis, term=jnp.concatenate([term, term])[: basis.phases.shape[0]])

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from .. import _checks
+from .._kernels import check_valid
 from .._numerics.blocks import map_rows
 from .._numerics.linalg import add_diagonal, CholeskyFactor, inner, inverse_factor
 from .._priors import SparseGPPrior
@@ -109,4 +110,6 @@ def _check_data(
     X = _checks.inputs(_checks.points(X, "X"), dim).astype(dtype)
     n = X.shape[0]
     y = _checks.vector(y, n, "y", "X").astype(dtype)
-    return X, y, jnp.broadcast_to(_checks.noise_variance(noise_var, n).astype(dtype), (n,))
+    X = check_valid(prior.kernel, X, "X")
+    noise = jnp.broadcast_to(_checks.noise_variance(noise_var, n).astype(dtype), (n,))
+    return X, y, noise + prior.kernel.noise(X)

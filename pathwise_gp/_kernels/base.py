@@ -6,27 +6,29 @@ from typing import NamedTuple
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float, Int
 
 from .. import _checks, _fields
-from .._features import AbstractFeatures, random_fourier
+from .._features import AbstractBasis, AbstractFeatures, Coordinates, fourier_pairs, QuasiMonteCarlo
 from .._types import AnyArray, Key, Number
 
 
 class Spectrum(NamedTuple):
     """Draws of the spectral law of a stationary kernel: k(x, z) = E[weight · cos(2πω·(x − z))] (Bochner's theorem).
 
-    **Fields:** `frequencies`: ω, `h d`, in turns per unit of the input; `weights`: `h`.
+    **Fields:** `frequencies`: ω, `h d`, in turns per unit of the input; `weights`: `h`; `term`: for a sum of kernels, the number
+    of the one that a frequency stands for, `h`.
     """
 
     frequencies: Float[Array, "h d"]
     weights: Float[Array, "h"]
+    term: Int[Array, "h"] | None = None
 
 
 class AbstractKernel(eqx.Module):
     """A covariance function k on ℝᵈ.
 
-    To write one, give `matrix`; give `spectrum` (a stationary kernel), or `features` (any other), and its paths follow.
+    To write one, give `matrix`; for paths give `coordinates` and `spectrum` (a stationary kernel), or `features` (any other).
     Kernels add and multiply: `k1 + k2`, `k1 * k2`, `2.0 * k`.
     """
 
@@ -41,26 +43,67 @@ class AbstractKernel(eqx.Module):
         """k(xᵢ, xᵢ)."""
         return jax.vmap(lambda x: self.matrix(x[None, :], x[None, :])[0, 0])(X)
 
+    def noise(self, X: Float[Array, "n d"]) -> Float[Array, "n"]:
+        """Variances of the white noise that belongs to the kernel: part of what is observed at X, and of no function."""
+        return jnp.zeros((X.shape[0],), X.dtype)
+
     def check_dim(self, dim: int) -> None:
         """Raises a ValueError where the kernel does not fit inputs of `dim` dimensions."""
 
-    def terms(self) -> tuple["AbstractKernel", ...]:
+    def valid(self, X: Float[Array, "n d"]) -> bool | Bool[Array, ""]:
+        """Whether all points are in the kernel's domain; True where that is ℝᵈ."""
+        return True
+
+    def summands(self) -> tuple["AbstractKernel", ...]:
+        """The kernels that this one was written as a sum of; itself alone where it is not a sum."""
+        return (self,)
+
+    def terms(self, dim: int) -> tuple["AbstractKernel", ...]:
         """Kernels, none of them a sum, that add up to this one."""
         return (self,)
 
-    def factors(self) -> tuple["AbstractKernel", ...]:
+    def factors(self, dim: int) -> tuple["AbstractKernel", ...]:
         """Kernels, none of them a product, that multiply to this one."""
         return (self,)
 
     def basis_size(self, dim: int) -> int | None:
-        """Number of features of the exact finite basis; None where there is none."""
+        """Number of features of the exact finite basis; None where there is none, 0 where the kernel is noise."""
         return None
 
-    def spectrum(self, n: int, dim: int, *, key: Key) -> Spectrum | None:
-        """`n` independent draws of the spectral law on ℝᵈ; None where the kernel is not stationary."""
+    def coordinates(self, dim: int) -> Coordinates | None:
+        """What a random frequency (or another random feature) is made from; None where there is no such recipe."""
         return None
 
-    def features(self, n_features: int, dim: int, *, key: Key) -> AbstractFeatures:
+    def is_stationary(self, dim: int) -> bool:
+        """Whether `spectrum` gives its spectral law."""
+        return type(self).spectrum is not AbstractKernel.spectrum
+
+    def mixes(self, dim: int) -> bool:
+        """Whether the kernel has no better basis than random frequencies, which terms of a sum can share out."""
+        return self.is_stationary(dim) and self.basis_size(dim) is None
+
+    def spectrum(self, normals: Float[Array, "h r"], dim: int) -> Spectrum:
+        """Draws of the spectral law on ℝᵈ, made from standard normal variables, as many as `coordinates` asks for."""
+        raise NotImplementedError(f"`{self.label()}` is not stationary.")
+
+    def random_features(
+        self, normals: Float[Array, "h r"], weights: Float[Array, "h"], dim: int
+    ) -> AbstractFeatures:
+        """A basis of h independent draws, ordered with the number of the draw last; the mean of weight · (φφᵀ of a draw) is k."""
+        frequencies, own, _ = self.spectrum(normals, dim)
+        return fourier_pairs(frequencies, own * weights)
+
+    def spectral_density(self, frequencies: Float[Array, "h d"]) -> Float[Array, "h"]:
+        """S(ω) with k(x, z) = ∫ S(ω) cos(2πω·(x − z)) dω, at frequencies in turns per unit of the input."""
+        raise NotImplementedError(f"`{self.label()}` has no spectral density here.")
+
+    def reach(self, dim: int) -> Float[Array, "d"] | None:
+        """Distances along the axes at which the correlation is as good as zero; None where there is no spectral density."""
+        return None
+
+    def features(
+        self, n_features: int, dim: int, *, key: Key, basis: AbstractBasis = QuasiMonteCarlo()
+    ) -> AbstractFeatures:
         """A finite basis φ with E[φ(x)ᵀφ(z)] = k(x, z).
 
         **Arguments:**
@@ -69,6 +112,7 @@ class AbstractKernel(eqx.Module):
           product each of its features multiplies each random one, of which there are then fewer.
         - `dim`: dimension d of the inputs.
         - `key`: of the random frequencies.
+        - `basis`: the rule for what has no exact basis.
 
         **Returns:** the basis, a module that maps `n d` to `n f`.
 
@@ -77,14 +121,11 @@ class AbstractKernel(eqx.Module):
         """
         n_features = _checks.count(n_features, "n_features")
         self.check_dim(dim)
-        key_spectrum, key_phase = jax.random.split(key)
-        spectrum = self.spectrum(-(-n_features // 2), dim, key=key_spectrum)
-        if spectrum is None:
-            raise NotImplementedError(
-                f"`{type(self).__name__}` has no finite basis, so no paths can be drawn from it. "
-                "Give the class a method `features`, or `spectrum` if it is stationary."
-            )
-        return random_fourier(*spectrum, n_features, key_phase)
+        return basis.features(self, n_features, dim, key=key)
+
+    def label(self) -> str:
+        """The kernel's name in errors."""
+        return type(self).__name__
 
     def __call__(self, X: Float[AnyArray, "*n d"], Z: Float[AnyArray, "*m d"]) -> Float[Array, "..."]:
         """k(x, z) for all pairs.
@@ -101,7 +142,8 @@ class AbstractKernel(eqx.Module):
         Z = _checks.inputs(Z, dim, "Z")
         self.check_dim(dim)
         dtype = jnp.result_type(X, Z)
-        matrix = self.matrix(X.reshape(-1, dim).astype(dtype), Z.reshape(-1, dim).astype(dtype))
+        flat = [points.reshape(-1, dim).astype(dtype) for points in (X, Z)]
+        matrix = self.matrix(check_valid(self, flat[0], "X"), check_valid(self, flat[1], "Z"))
         return matrix.reshape(*X.shape[:-1], *Z.shape[:-1])
 
     def diag(self, X: Float[AnyArray, "*n d"]) -> Float[Array, "*n"]:
@@ -112,7 +154,8 @@ class AbstractKernel(eqx.Module):
         X = _checks.floating(X, "X")
         X = _checks.inputs(X, X.shape[-1] if X.ndim else 0)
         self.check_dim(X.shape[-1])
-        return self.diagonal(X.reshape(-1, X.shape[-1])).reshape(X.shape[:-1])
+        flat = check_valid(self, X.reshape(-1, X.shape[-1]), "X")
+        return self.diagonal(flat).reshape(X.shape[:-1])
 
     def __add__(self, other: "AbstractKernel | Number") -> "AbstractKernel":
         from .compose import add  # the composites are kernels themselves
@@ -136,3 +179,16 @@ class AbstractKernel(eqx.Module):
 
     def __check_init__(self):
         _fields.check(self)
+
+
+def check_valid(kernel: AbstractKernel, X: Float[Array, "n d"], name: str) -> Float[Array, "n d"]:
+    """`X`, or an error where a point lies outside the kernel's domain (at run time under jit)."""
+    ok = kernel.valid(X)
+    if ok is True:
+        return X
+    return _checks.require(
+        ok,
+        X,
+        f"`{name}` holds a value that is not one of the categories of the kernel: a column of categories, or of the numbers "
+        "of outputs, holds whole numbers from 0 to one less than there are.",
+    )

@@ -4,19 +4,33 @@ import functools
 import itertools
 import math
 import operator
+from collections.abc import Callable
 from typing import Any
 
 import jax
-from jaxtyping import Array, Float
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float
 
 from .. import _checks
-from .._features import AbstractFeatures, ConcatenatedFeatures, ProductFeatures, random_fourier
+from .._features import (
+    AbstractBasis,
+    AbstractFeatures,
+    ConcatenatedFeatures,
+    Coordinates,
+    NoFeatures,
+    PairedFeatures,
+    ProductFeatures,
+    QuasiMonteCarlo,
+    size,
+)
 from .._types import Key, Number
 from .base import AbstractKernel, Spectrum
 from .dot_product import Constant
 
 # Random features that a product with exact bases gets at the least, if as many were asked for.
 _LEAST_SHARE = 32
+# Frequencies that a term of a sum gets at the least, if there are as many for each.
+_LEAST_FREQUENCIES = 4
 
 
 class AbstractComposite(AbstractKernel):
@@ -28,6 +42,13 @@ class AbstractComposite(AbstractKernel):
         for kernel in self.kernels:
             kernel.check_dim(dim)
 
+    def valid(self, X: Float[Array, "n d"]) -> bool | Bool[Array, ""]:
+        answers = [answer for answer in (kernel.valid(X) for kernel in self.kernels) if answer is not True]
+        return functools.reduce(operator.and_, answers) if answers else True
+
+    def _values(self, combine: Callable[..., Any], values: Callable[[AbstractKernel], Any]) -> Any:
+        return functools.reduce(combine, map(values, self.kernels))
+
     def __check_init__(self):
         kernels: Any = self.kernels
         if not isinstance(kernels, tuple) or not kernels or not all(isinstance(k, AbstractKernel) for k in kernels):
@@ -37,7 +58,10 @@ class AbstractComposite(AbstractKernel):
 
 
 class Sum(AbstractComposite):
-    """k(x, z) = Σ_i k_i(x, z), written `k1 + k2`. Its basis is the terms' bases side by side.
+    """k(x, z) = Σ_i k_i(x, z), written `k1 + k2`.
+
+    Its basis is the terms' bases side by side. Terms that draw frequencies share them out in proportion to their variances, at
+    least a few each; the other random terms get an even share.
 
     **Fields:** `kernels`: a tuple of kernels.
 
@@ -45,31 +69,70 @@ class Sum(AbstractComposite):
     """
 
     def matrix(self, X: Float[Array, "n d"], Z: Float[Array, "m d"]) -> Float[Array, "n m"]:
-        return functools.reduce(operator.add, (kernel.matrix(X, Z) for kernel in self.kernels))
+        return self._values(operator.add, lambda kernel: kernel.matrix(X, Z))
 
     def diagonal(self, X: Float[Array, "n d"]) -> Float[Array, "n"]:
-        return functools.reduce(operator.add, (kernel.diagonal(X) for kernel in self.kernels))
+        return self._values(operator.add, lambda kernel: kernel.diagonal(X))
 
-    def terms(self) -> tuple[AbstractKernel, ...]:
-        return tuple(term for kernel in self.kernels for term in kernel.terms())
+    def noise(self, X: Float[Array, "n d"]) -> Float[Array, "n"]:
+        return self._values(operator.add, lambda kernel: kernel.noise(X))
 
-    def factors(self) -> tuple[AbstractKernel, ...]:
-        return self.kernels[0].factors() if len(self.kernels) == 1 else (self,)
+    def summands(self) -> tuple[AbstractKernel, ...]:
+        return self.kernels
+
+    def terms(self, dim: int) -> tuple[AbstractKernel, ...]:
+        return tuple(term for kernel in self.kernels for term in kernel.terms(dim))
+
+    def factors(self, dim: int) -> tuple[AbstractKernel, ...]:
+        return self.kernels[0].factors(dim) if len(self.kernels) == 1 else (self,)
 
     def basis_size(self, dim: int) -> int | None:
         sizes = [kernel.basis_size(dim) for kernel in self.kernels]
         return None if None in sizes else sum(size or 0 for size in sizes)
 
-    def features(self, n_features: int, dim: int, *, key: Key) -> AbstractFeatures:
-        return _sum_features(self.terms(), n_features, dim, key)
+    def coordinates(self, dim: int) -> Coordinates | None:
+        terms = self.terms(dim)
+        found = [term.coordinates(dim) for term in terms if term.is_stationary(dim)]
+        known = [c for c in found if c is not None]
+        if len(known) < len(terms):
+            return None
+        # Each term takes the first of the variables: one is radial, or part of a direction, if it is for all that take it.
+        radial = tuple(i for i in known[0].radial if all(i in c.radial for c in known))
+        directions = tuple(r for r in known[0].directions if all(r in c.directions or c.count <= r[0] for c in known))
+        return Coordinates(max(c.count for c in known), radial, directions, len(terms))
+
+    def is_stationary(self, dim: int) -> bool:
+        return all(term.is_stationary(dim) for term in self.terms(dim))
+
+    def spectrum(self, normals: Float[Array, "h r"], dim: int) -> Spectrum:
+        # The first frequencies are of the first term, and so on: blocks of a low-discrepancy sequence are evenly spread too.
+        terms, h = self.terms(dim), normals.shape[0]
+        origin = jnp.zeros((1, dim), normals.dtype)
+        variances = jnp.stack([term.diagonal(origin)[0] for term in terms])
+        counts = _shares(variances, h)
+        term = jnp.searchsorted(jnp.cumsum(counts), jnp.arange(h), side="right")
+        term = jnp.minimum(term, len(terms) - 1)
+        parts = [term.spectrum(normals[:, : _count(term, dim)], dim) for term in terms]
+        choose = lambda leaves: jnp.stack(leaves)[term, jnp.arange(h)]
+        weights = choose([part.weights for part in parts])
+        # Of the mean over all frequencies a term has only a share.
+        return Spectrum(choose([part.frequencies for part in parts]), weights * (h / counts.astype(weights.dtype))[term], term)
+
+    def features(
+        self, n_features: int, dim: int, *, key: Key, basis: AbstractBasis = QuasiMonteCarlo()
+    ) -> AbstractFeatures:
+        return sum_features(self.kernels, n_features, dim, key, basis)
+
+    def label(self) -> str:
+        return " + ".join(kernel.label() for kernel in self.kernels)
 
 
 class Product(AbstractComposite):
     """k(x, z) = Π_i k_i(x, z), written `k1 * k2` or `2.0 * k`.
 
-    Its basis follows from the distributive law (a product of sums is a sum of products) and then, term by term: exact
-    finite bases are multiplied feature by feature, and the remaining stationary factors add their frequencies (the
-    spectral law of a product is the convolution of theirs).
+    Its basis follows from the distributive law (a product of sums is a sum of products) and then, term by term: exact finite
+    bases are multiplied feature by feature; stationary factors add their frequencies (the spectral law of a product is the
+    convolution of theirs); other random factors are multiplied draw by draw.
 
     **Fields:** `kernels`: a tuple of kernels.
 
@@ -77,75 +140,172 @@ class Product(AbstractComposite):
     """
 
     def matrix(self, X: Float[Array, "n d"], Z: Float[Array, "m d"]) -> Float[Array, "n m"]:
-        return functools.reduce(operator.mul, (kernel.matrix(X, Z) for kernel in self.kernels))
+        return self._values(operator.mul, lambda kernel: kernel.matrix(X, Z))
 
     def diagonal(self, X: Float[Array, "n d"]) -> Float[Array, "n"]:
-        return functools.reduce(operator.mul, (kernel.diagonal(X) for kernel in self.kernels))
+        return self._values(operator.mul, lambda kernel: kernel.diagonal(X))
 
-    def terms(self) -> tuple[AbstractKernel, ...]:
-        expanded = list(itertools.product(*(kernel.terms() for kernel in self.kernels)))
+    def noise(self, X: Float[Array, "n d"]) -> Float[Array, "n"]:
+        # Of (f + noise of f) for each factor, all that is not the product of the functions.
+        whole = self._values(operator.mul, lambda kernel: kernel.diagonal(X) + kernel.noise(X))
+        return whole - self.diagonal(X)
+
+    def terms(self, dim: int) -> tuple[AbstractKernel, ...]:
+        expanded = list(itertools.product(*(kernel.terms(dim) for kernel in self.kernels)))
         return (self,) if len(expanded) == 1 else tuple(Product(factors) for factors in expanded)
 
-    def factors(self) -> tuple[AbstractKernel, ...]:
-        return tuple(factor for kernel in self.kernels for factor in kernel.factors())
+    def factors(self, dim: int) -> tuple[AbstractKernel, ...]:
+        return tuple(factor for kernel in self.kernels for factor in kernel.factors(dim))
 
     def basis_size(self, dim: int) -> int | None:
         sizes = [kernel.basis_size(dim) for kernel in self.kernels]
+        if 0 in sizes:  # noise, whatever multiplies it
+            return 0
         return None if None in sizes else math.prod(size or 0 for size in sizes)
 
-    def spectrum(self, n: int, dim: int, *, key: Key) -> Spectrum | None:
-        keys = jax.random.split(key, len(self.kernels))
-        spectra = [kernel.spectrum(n, dim, key=k) for kernel, k in zip(self.kernels, keys, strict=True)]
-        found = [spectrum for spectrum in spectra if spectrum is not None]
-        if len(found) < len(spectra):
+    def coordinates(self, dim: int) -> Coordinates | None:
+        found = [kernel.coordinates(dim) for kernel in self.kernels]
+        known = [c for c in found if c is not None]
+        if len(known) < len(found):
             return None
-        return Spectrum(
-            frequencies=functools.reduce(operator.add, (spectrum.frequencies for spectrum in found)),
-            weights=functools.reduce(operator.mul, (spectrum.weights for spectrum in found)),
+        shifts = itertools.accumulate((c.count for c in known), initial=0)
+        shifted = [c.shift(by) for c, by in zip(known, shifts, strict=False)]
+        # Of every frequency but the first the sign counts: it is one more variable.
+        return Coordinates(
+            sum(c.count for c in known) + len(known) - 1,
+            tuple(i for c in shifted for i in c.radial),
+            tuple(r for c in shifted for r in c.directions),
+            max(c.least for c in known),
         )
 
-    def features(self, n_features: int, dim: int, *, key: Key) -> AbstractFeatures:
+    def is_stationary(self, dim: int) -> bool:
+        return all(kernel.is_stationary(dim) for kernel in self.kernels)
+
+    def mixes(self, dim: int) -> bool:
+        random = [factor for factor in self._factors(dim) if factor.basis_size(dim) is None]
+        return self.is_stationary(dim) and (len(random) > 1 or any(factor.mixes(dim) for factor in random))
+
+    def spectrum(self, normals: Float[Array, "h r"], dim: int) -> Spectrum:
+        parts = [kernel.spectrum(own, dim) for kernel, own in self._shared_out(normals, dim)]
+        # cos a · cos b = ½ (cos(a + b) + cos(a − b)): a kernel need not draw ω and −ω, but a sum of frequencies needs both.
+        n_signs = len(parts) - 1
+        signs = jnp.sign(normals[:, normals.shape[1] - n_signs :])
+        frequencies = parts[0].frequencies
+        for i, part in enumerate(parts[1:]):
+            frequencies = frequencies + signs[:, i, None] * part.frequencies
+        return Spectrum(frequencies, functools.reduce(operator.mul, (part.weights for part in parts)))
+
+    def random_features(
+        self, normals: Float[Array, "h r"], weights: Float[Array, "h"], dim: int
+    ) -> AbstractFeatures:
+        if self.is_stationary(dim):
+            return super().random_features(normals, weights, dim)
+        pairs = self._shared_out(normals, dim)
+        parts = []
+        stationary = [pair for pair in pairs if pair[0].is_stationary(dim)]
+        if stationary:
+            kernels, own = zip(*stationary, strict=True)
+            # The variables of the signs stand last.
+            signs = normals[:, normals.shape[1] - len(kernels) + 1 :]
+            parts.append((Product(kernels), jnp.concatenate([*own, signs], axis=1)))
+        parts += [pair for pair in pairs if not pair[0].is_stationary(dim)]
+        # The weights of the draws are for all parts together.
+        all_weights = [weights] + [jnp.ones_like(weights)] * (len(parts) - 1)
+        drawn = (kernel.random_features(own, w, dim) for (kernel, own), w in zip(parts, all_weights, strict=True))
+        return PairedFeatures(tuple(drawn), normals.shape[0])
+
+    def spectral_density(self, frequencies: Float[Array, "h d"]) -> Float[Array, "h"]:
+        raise NotImplementedError(f"`{self.label()}` has no spectral density here.")
+
+    def features(
+        self, n_features: int, dim: int, *, key: Key, basis: AbstractBasis = QuasiMonteCarlo()
+    ) -> AbstractFeatures:
         n_features = _checks.count(n_features, "n_features")
         self.check_dim(dim)
-        if len(self.terms()) > 1:
-            return _sum_features(self.terms(), n_features, dim, key)
-        factors = [factor for kernel in self.kernels for factor in kernel.terms()[0].factors()]
+        if len(self.terms(dim)) > 1:
+            return sum_features((self,), n_features, dim, key, basis)
+        factors = self._factors(dim)
         sizes = [factor.basis_size(dim) for factor in factors]
         exact = [factor for factor, size in zip(factors, sizes, strict=True) if size is not None]
         random = tuple(factor for factor, size in zip(factors, sizes, strict=True) if size is None)
         # Every random feature is multiplied by every exact one; too few of them would be a poor basis however many products.
-        share = max(min(n_features, _LEAST_SHARE), n_features // math.prod(size for size in sizes if size is not None))
-        parts = [factor.features(n_features, dim, key=key) for factor in exact]
-        if len(random) == 1:
-            parts.append(random[0].features(share, dim, key=key))
+        n_exact = math.prod(size for size in sizes if size is not None)
+        share = max(min(n_features, _LEAST_SHARE), n_features // max(n_exact, 1))
+        parts = [factor.features(n_features, dim, key=key, basis=basis) for factor in exact]
+        if basis.multiplies and len(random) > 1:
+            each = max(1, math.floor(share ** (1 / len(random)) + 1e-9))
+            parts += [factor.features(each, dim, key=key, basis=basis) for factor in random]
+        elif len(random) == 1:
+            parts.append(random[0].features(share, dim, key=key, basis=basis))
         elif random:
-            key_spectrum, key_phase = jax.random.split(key)
-            spectrum = Product(random).spectrum(-(-share // 2), dim, key=key_spectrum)
-            if spectrum is None:
-                names = ", ".join(type(factor).__name__ for factor in random)
-                raise NotImplementedError(
-                    f"The product of {names} has no finite basis: of factors without an exact basis all must be "
-                    "stationary, or there may be one only."
-                )
-            parts.append(random_fourier(*spectrum, share, key_phase))
+            parts.append(basis.features(Product(random), share, dim, key=key))
         return parts[0] if len(parts) == 1 else ProductFeatures(tuple(parts))
 
+    def label(self) -> str:
+        return " * ".join(kernel.label() for kernel in self.kernels)
 
-def _sum_features(terms: tuple[AbstractKernel, ...], n_features: int, dim: int, key: Key) -> AbstractFeatures:
-    """The terms' bases side by side: exact ones as large as they are, the others share `n_features` evenly."""
+    def _factors(self, dim: int) -> tuple[AbstractKernel, ...]:
+        """The factors of the one term that there is."""
+        return tuple(factor for kernel in self.kernels for factor in kernel.terms(dim)[0].factors(dim))
+
+    def _shared_out(
+        self, normals: Float[Array, "h r"], dim: int
+    ) -> list[tuple[AbstractKernel, Float[Array, "h q"]]]:
+        """Each kernel with its own of the variables."""
+        ends = list(itertools.accumulate((_count(kernel, dim) for kernel in self.kernels), initial=0))
+        return [
+            (kernel, normals[:, start:end])
+            for kernel, start, end in zip(self.kernels, ends[:-1], ends[1:], strict=True)
+        ]
+
+
+def _count(kernel: AbstractKernel, dim: int) -> int:
+    coordinates = kernel.coordinates(dim)
+    assert coordinates is not None
+    return coordinates.count
+
+
+def _shares(variances: Float[Array, "k"], h: int) -> Any:
+    """How many of h frequencies each of k terms gets: in proportion to their variances, but a few at the least. They add up."""
+    k = variances.shape[0]
+    least = min(_LEAST_FREQUENCIES, h // k)
+    ends = jnp.round(jnp.cumsum(variances) / jnp.sum(variances) * (h - k * least))
+    return least + jnp.diff(ends, prepend=jnp.zeros((1,), ends.dtype)).astype(int)
+
+
+def sum_features(
+    kernels: tuple[AbstractKernel, ...], n_features: int, dim: int, key: Key, basis: AbstractBasis
+) -> AbstractFeatures:
+    """The bases of the kernels side by side, term by term: exact ones as large as they are, the others share `n_features`."""
     n_features = _checks.count(n_features, "n_features")
-    for term in terms:
-        term.check_dim(dim)
-    sizes = [term.basis_size(dim) for term in terms]
-    n_random = sizes.count(None)
-    shares = iter(max(1, n_features // n_random + (i < n_features % n_random)) for i in range(n_random))
-    keys = jax.random.split(key, len(terms))
-    return ConcatenatedFeatures(
-        tuple(
-            term.features(next(shares) if size is None else size, dim, key=k)
-            for term, size, k in zip(terms, sizes, keys, strict=True)
-        )
-    )
+    for kernel in kernels:
+        kernel.check_dim(dim)
+    # A term, and the number of the kernel that it is of.
+    terms = [(term, i) for i, kernel in enumerate(kernels) for term in kernel.terms(dim)]
+    terms = [(term, i) for term, i in terms if term.basis_size(dim) != 0]
+    mixes = [not basis.multiplies and term.mixes(dim) for term, _ in terms]
+    if sum(mixes) < 2:
+        mixes = [False] * len(terms)
+    mixed = [pair for pair, mix in zip(terms, mixes, strict=True) if mix]
+    others = [pair for pair, mix in zip(terms, mixes, strict=True) if not mix]
+    n_random = len(mixed) + sum(term.basis_size(dim) is None for term, _ in others)
+    share = lambda i: max(1, n_features // n_random + (i < n_features % n_random))
+    parts, numbers, taken = [], [], 0
+    keys = iter(jax.random.split(key, len(others) + 1))
+    for term, i in others:
+        if term.basis_size(dim) is None:
+            n, taken = share(taken), taken + 1
+        else:
+            n = n_features
+        parts.append(term.features(n, dim, key=next(keys), basis=basis))
+        numbers.append(i)
+    if mixed:
+        n = sum(share(j) for j in range(taken, n_random))
+        shared = basis.features(Sum(tuple(term for term, _ in mixed)), n, dim, key=next(keys))
+        parts.append(shared.renumbered(jnp.asarray([i for _, i in mixed])))
+        numbers.append(-1)
+    sizes = tuple(size(part, dim) for part in parts)
+    return ConcatenatedFeatures(tuple(parts), sizes, tuple(numbers)) if parts else NoFeatures()
 
 
 def _as_kernel(value: Any) -> AbstractKernel:

@@ -1,14 +1,16 @@
-"""The periodic kernel and its harmonics."""
+"""Periodic kernels and their harmonics."""
 
+import functools
 import math
+import operator
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from .. import _checks, _fields
-from .._features import AbstractFeatures, FourierFeatures
-from .._numerics.trigonometry import sin_turns
+from .._features import AbstractBasis, AbstractFeatures, Coordinates, fourier_pairs, FourierFeatures, QuasiMonteCarlo
+from .._numerics.trigonometry import cos_turns, sin_turns
 from .._types import Key
 from .base import AbstractKernel, Spectrum
 
@@ -25,6 +27,14 @@ def _bessel_ratio(order: Float[Array, "*j"], a: Float[Array, "*j"]) -> Float[Arr
     steps = jnp.arange(_FRACTION_STEPS)[::-1].astype(a.dtype)
     ratio, _ = jax.lax.scan(lambda ratio, step: (1 / (2 * (order + step) / a + ratio), None), bound, steps)
     return ratio
+
+
+def _log_weights(lengthscale: Float[Array, ""], n: int) -> Float[Array, "n"]:
+    """Logarithms of the weights of harmonics 0, …, n − 1 of cos(2πhx): e^{−a} I_h(a) with a = 1/ℓ², twice for h ≥ 1."""
+    order = jnp.arange(1, n).astype(lengthscale.dtype)
+    # Logarithms: the last weights underflow, and their roots would have no finite derivative.
+    log_ratios = jnp.log(_bessel_ratio(order, jnp.broadcast_to(1 / lengthscale**2, order.shape)))
+    return jax.nn.log_softmax(jnp.concatenate([jnp.zeros((1,), order.dtype), math.log(2) + jnp.cumsum(log_ratios)]))
 
 
 @jax.custom_jvp
@@ -76,9 +86,17 @@ class Periodic(AbstractKernel):
     def diagonal(self, X: Float[Array, "n d"]) -> Float[Array, "n"]:
         return jnp.broadcast_to(self.variance.astype(X.dtype), (X.shape[0],))
 
-    def features(self, n_features: int, dim: int, *, key: Key) -> AbstractFeatures:
+    def coordinates(self, dim: int) -> Coordinates:
+        return Coordinates(dim, (0,))
+
+    def mixes(self, dim: int) -> bool:
+        return dim > 1  # the series below is better
+
+    def features(
+        self, n_features: int, dim: int, *, key: Key, basis: AbstractBasis = QuasiMonteCarlo()
+    ) -> AbstractFeatures:
         if dim != 1:
-            return super().features(n_features, dim, key=key)
+            return super().features(n_features, dim, key=key, basis=basis)
         self.check_dim(dim)
         n_features = _checks.count(n_features, "n_features")
         lengthscale, period = self.lengthscale.reshape(()), self.period.reshape(())
@@ -87,11 +105,7 @@ class Periodic(AbstractKernel):
         # fit: sampled among them, with the variance of all of them.
         n_tail = 2 if n_features > 1 and n_features % 2 else 1
         n_exact = (n_features - n_tail + 1) // 2  # harmonics 0, …, n_exact − 1
-        j = jnp.arange(1, n_exact + _TAIL).astype(dtype)
-        # Logarithms: the last weights underflow, and their roots would have no finite derivative.
-        log_ratios = jnp.log(_bessel_ratio(j, jnp.broadcast_to(1 / lengthscale**2, j.shape)))
-        log_weights = jnp.concatenate([jnp.zeros((1,), dtype), math.log(2) + jnp.cumsum(log_ratios)])
-        log_weights = jax.nn.log_softmax(log_weights)
+        log_weights = _log_weights(lengthscale, n_exact + _TAIL)
         exact, tail = log_weights[:n_exact], log_weights[n_exact:]
         key_tail, key_phase = jax.random.split(key)
         chosen = jax.random.categorical(key_tail, tail)
@@ -113,18 +127,24 @@ class Periodic(AbstractKernel):
             amplitudes=jnp.sqrt(self.variance.astype(dtype)) * jnp.exp(0.5 * all_logs),
         )
 
-    def spectrum(self, n: int, dim: int, *, key: Key) -> Spectrum:
-        # e^{−a} I_j(a) over all whole j is the law of a difference of two Poisson(a/2) variables (Skellam 1946).
+    def spectrum(self, normals: Float[Array, "h r"], dim: int) -> Spectrum:
         dtype = self.lengthscale.dtype
-        lengthscale = jnp.broadcast_to(self.lengthscale, (n, dim))
-        a = 1 / lengthscale**2
-        up, down = jax.random.split(key)
-        harmonics = (jax.random.poisson(up, a / 2) - jax.random.poisson(down, a / 2)).astype(dtype)
-        frequencies = harmonics / jnp.broadcast_to(self.period.astype(dtype), (n, dim))
-        # A harmonic does not move with ℓ, its probability does. The weight is 1, and its derivatives those of the ratio of
-        # probabilities: so the derivatives of the kernel are unbiased.
-        weights = jnp.exp(jnp.sum(_log_weight(jnp.abs(harmonics), a), axis=1))
-        return Spectrum(frequencies, self.variance.astype(dtype) * weights)
+        log_weight = jnp.zeros((normals.shape[0],), dtype)
+        columns = []
+        for i, lengthscale in enumerate(jnp.broadcast_to(self.lengthscale, (dim,))):
+            z = normals[:, i].astype(dtype)
+            # Probability that |j| is larger: one sign is enough for the first harmonic, since ω and −ω are the same.
+            upper = jax.scipy.special.ndtr(-z) if i == 0 else 2 * jax.scipy.special.ndtr(-jnp.abs(z))
+            # The harmonic is the number of those that more than this lies beyond.
+            weights = jnp.exp(jax.lax.stop_gradient(_log_weights(lengthscale, _TAIL)))
+            beyond = jnp.cumsum(weights[::-1])[::-1] - weights
+            size = jnp.searchsorted(-beyond, -upper).astype(dtype)
+            columns.append(size if i == 0 else jnp.where(z < 0, -size, size))
+            # A harmonic does not move with ℓ, its probability does. The weight is 1, and its derivatives those of the ratio of
+            # probabilities: so the derivatives of the kernel are unbiased.
+            log_weight = log_weight + _log_weight(size, jnp.broadcast_to(1 / lengthscale**2, size.shape))
+        frequencies = jnp.stack(columns, axis=1) / jnp.broadcast_to(self.period.astype(dtype), (dim,))[None, :]
+        return Spectrum(frequencies, self.variance.astype(dtype) * jnp.exp(log_weight))
 
     def check_dim(self, dim: int) -> None:
         _fields.check_length(self, dim, "lengthscale", "period")
@@ -132,3 +152,55 @@ class Periodic(AbstractKernel):
     def __check_init__(self):
         _fields.check_scalar(self, "variance")
         _fields.check_per_dimension(self, "lengthscale", "period")
+
+
+class Cosine(AbstractKernel):
+    """k(x, z) = variance · cos(2π Σ_i (x_i − z_i)/p_i): plane waves of one frequency, with 2 exact features.
+
+    (The cosine of a Euclidean distance, which has been used for this, is not positive definite in more than one dimension.)
+
+    **Fields:**
+
+    - `variance`: of the process at a point; positive, in squared units of the values.
+    - `period`: p, a scalar or one per input dimension, `d`; positive, in units of the input.
+
+    **Raises:** ValueError where a field is not positive or has the wrong shape.
+    """
+
+    variance: Float[Array, ""] = _fields.positive()
+    period: Float[Array, "*d"] = _fields.positive()
+
+    def matrix(self, X: Float[Array, "n d"], Z: Float[Array, "m d"]) -> Float[Array, "n m"]:
+        dim = X.shape[1]
+        period = jnp.broadcast_to(self.period, (dim,)).astype(X.dtype)
+        # Differences before anything is lost: see `squared_distances`.
+        turns = functools.reduce(operator.add, ((X[:, i, None] - Z[None, :, i]) / period[i] for i in range(dim)))
+        return self.variance.astype(X.dtype) * cos_turns(turns)
+
+    def diagonal(self, X: Float[Array, "n d"]) -> Float[Array, "n"]:
+        return jnp.broadcast_to(self.variance.astype(X.dtype), (X.shape[0],))
+
+    def basis_size(self, dim: int) -> int:
+        return 2
+
+    def coordinates(self, dim: int) -> Coordinates:
+        return Coordinates(0)
+
+    def spectrum(self, normals: Float[Array, "h r"], dim: int) -> Spectrum:
+        h = normals.shape[0]
+        frequency = 1 / jnp.broadcast_to(self.period, (dim,))
+        return Spectrum(jnp.broadcast_to(frequency[None, :], (h, dim)), jnp.broadcast_to(self.variance, (h,)))
+
+    def features(
+        self, n_features: int, dim: int, *, key: Key, basis: AbstractBasis = QuasiMonteCarlo()
+    ) -> AbstractFeatures:
+        _checks.count(n_features, "n_features")
+        self.check_dim(dim)
+        return fourier_pairs(*self.spectrum(jnp.zeros((1, 0), self.period.dtype), dim)[:2])
+
+    def check_dim(self, dim: int) -> None:
+        _fields.check_length(self, dim, "period")
+
+    def __check_init__(self):
+        _fields.check_scalar(self, "variance")
+        _fields.check_per_dimension(self, "period")

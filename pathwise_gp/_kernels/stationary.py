@@ -10,9 +10,15 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from .. import _fields
+from .._features import Coordinates
 from .._numerics.distances import squared_distances
-from .._types import Key
+from .._numerics.quantiles import log_gamma, radius
 from .base import AbstractKernel, Spectrum
+
+# A correlation that counts as none.
+_UNCORRELATED = 1e-4
+# Of the trapezoidal rule over the mixture of a rational quadratic kernel.
+_MIXTURE_NODES, _MIXTURE_WIDTH = 512, 40.0
 
 
 class AbstractStationary(AbstractKernel):
@@ -26,8 +32,12 @@ class AbstractStationary(AbstractKernel):
         """ρ(r²), a function with finite derivatives at r² = 0 wherever k has them at x = z."""
 
     @abc.abstractmethod
-    def radius(self, n: int, *, key: Key) -> Float[Array, "n"]:
-        """Factors R, such that R z / (2πℓ) with z ~ N(0, I) has the spectral law, in turns: one a frequency."""
+    def lengths(self, normals: Float[Array, "h r"], dim: int) -> Float[Array, "h"]:
+        """‖2πℓω‖ for frequencies ω of the spectral law, from standard normal variables."""
+
+    @abc.abstractmethod
+    def spectral_density_at(self, squares: Float[Array, "h"], dim: int) -> Float[Array, "h"]:
+        """(2π)^{d/2} times the density of 2πℓω at a squared length; 1 at 0 for the RBF kernel."""
 
     def matrix(self, X: Float[Array, "n d"], Z: Float[Array, "m d"]) -> Float[Array, "n m"]:
         squares = squared_distances(X, Z, jnp.broadcast_to(self.lengthscale, (X.shape[1],)).astype(X.dtype))
@@ -36,14 +46,35 @@ class AbstractStationary(AbstractKernel):
     def diagonal(self, X: Float[Array, "n d"]) -> Float[Array, "n"]:
         return jnp.broadcast_to(self.variance.astype(X.dtype), (X.shape[0],))
 
-    def spectrum(self, n: int, dim: int, *, key: Key) -> Spectrum:
-        # The law on ℝᵈ: one radius a frequency, shared by its coordinates.
-        key_normal, key_radius = jax.random.split(key)
-        dtype = self.lengthscale.dtype
-        z = jax.random.normal(key_normal, (n, dim), dtype)
+    def coordinates(self, dim: int) -> Coordinates:
+        # The length of a frequency and, but for its sign, a direction.
+        return Coordinates(1, (0,)) if dim == 1 else Coordinates(dim + 1, (0,), ((1, dim + 1),))
+
+    def spectrum(self, normals: Float[Array, "h r"], dim: int) -> Spectrum:
+        # The law on ℝᵈ: one length a frequency, shared by its coordinates.
+        lengths = self.lengths(normals, dim)[:, None]
         scale = 2 * math.pi * jnp.broadcast_to(self.lengthscale, (dim,))
-        frequencies = self.radius(n, key=key_radius).astype(dtype)[:, None] * z / scale[None, :]
-        return Spectrum(frequencies, jnp.broadcast_to(self.variance, (n,)))
+        frequencies = lengths * unit_vectors(normals, dim) / scale[None, :]
+        return Spectrum(frequencies, jnp.broadcast_to(self.variance, (normals.shape[0],)))
+
+    def spectral_density(self, frequencies: Float[Array, "h d"]) -> Float[Array, "h"]:
+        dim = frequencies.shape[1]
+        lengthscale = jnp.broadcast_to(self.lengthscale, (dim,)).astype(frequencies.dtype)
+        squares = jnp.sum((2 * math.pi * frequencies * lengthscale[None, :]) ** 2, axis=1)
+        volume = (2 * math.pi) ** (dim / 2) * jnp.prod(lengthscale)
+        return self.variance.astype(frequencies.dtype) * volume * self.spectral_density_at(squares, dim)
+
+    def reach(self, dim: int) -> Float[Array, "d"]:
+        def halve(_, bounds):
+            low, high = bounds
+            middle = (low + high) / 2
+            far = self.correlation(jnp.exp(2 * middle).reshape(1, 1))[0, 0] < _UNCORRELATED
+            return jnp.where(far, low, middle), jnp.where(far, middle, high)
+
+        zero = jnp.zeros((), self.lengthscale.dtype)
+        # A kernel with a heavy tail reaches further than a basis can.
+        _, high = jax.lax.fori_loop(0, 30, halve, (zero, zero + math.log(100.0)))
+        return jax.lax.stop_gradient(jnp.exp(high) * jnp.broadcast_to(self.lengthscale, (dim,)))
 
     def check_dim(self, dim: int) -> None:
         _fields.check_length(self, dim, "lengthscale")
@@ -51,6 +82,14 @@ class AbstractStationary(AbstractKernel):
     def __check_init__(self):
         _fields.check_scalar(self, "variance")
         _fields.check_per_dimension(self, "lengthscale")
+
+
+def unit_vectors(normals: Float[Array, "h r"], dim: int) -> Float[Array, "h d"]:
+    """Directions from the normal variables 1 to d; in one dimension 1, since ω and −ω are the same frequency."""
+    if dim == 1:
+        return jnp.ones_like(normals[:, :1])
+    z = normals[:, 1 : dim + 1]
+    return z / jnp.sqrt(jnp.sum(z * z, axis=1, keepdims=True))
 
 
 class RBF(AbstractStationary):
@@ -71,8 +110,11 @@ class RBF(AbstractStationary):
     def correlation(self, squares: Float[Array, "n m"]) -> Float[Array, "n m"]:
         return jnp.exp(-0.5 * squares)
 
-    def radius(self, n: int, *, key: Key) -> Float[Array, "n"]:
-        return jnp.ones((n,), self.lengthscale.dtype)
+    def lengths(self, normals: Float[Array, "h r"], dim: int) -> Float[Array, "h"]:
+        return radius(normals[:, 0], dim, None)
+
+    def spectral_density_at(self, squares: Float[Array, "h"], dim: int) -> Float[Array, "h"]:
+        return jnp.exp(-0.5 * squares)
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
@@ -126,10 +168,13 @@ class Matern(AbstractStationary):
     def correlation(self, squares: Float[Array, "n m"]) -> Float[Array, "n m"]:
         return _matern(round(self.nu - 0.5), 2 * self.nu * squares)
 
-    def radius(self, n: int, *, key: Key) -> Float[Array, "n"]:
-        # √(2ν/χ²_{2ν}) with χ²_{2ν} = 2 Gamma(ν); by logarithms, which small draws do not underflow.
-        log_gamma = jax.random.loggamma(key, self.nu, (n,), self.lengthscale.dtype)
-        return jnp.exp(0.5 * (math.log(self.nu) - log_gamma))
+    def lengths(self, normals: Float[Array, "h r"], dim: int) -> Float[Array, "h"]:
+        return radius(normals[:, 0], dim, float(self.nu))
+
+    def spectral_density_at(self, squares: Float[Array, "h"], dim: int) -> Float[Array, "h"]:
+        nu = float(self.nu)
+        log_scale = math.lgamma(nu + dim / 2) - math.lgamma(nu) - dim / 2 * math.log(nu)
+        return jnp.exp(log_scale - (nu + dim / 2) * jnp.log1p(squares / (2 * nu)))
 
     def __check_init__(self):
         if not isinstance(self.nu, (int, float)) or self.nu <= 0 or (self.nu - 0.5) % 1 != 0:
@@ -157,10 +202,25 @@ class RationalQuadratic(AbstractStationary):
         alpha = self.alpha.astype(squares.dtype)
         return jnp.exp(-alpha * jnp.log1p(squares / (2 * alpha)))
 
-    def radius(self, n: int, *, key: Key) -> Float[Array, "n"]:
-        # √τ with τ ~ Gamma(α, rate α); by logarithms, which small draws do not underflow.
-        log_gamma = jax.random.loggamma(key, self.alpha, (n,), self.alpha.dtype)
-        return jnp.exp(0.5 * (log_gamma - jnp.log(self.alpha)))
+    def coordinates(self, dim: int) -> Coordinates:
+        plain = super().coordinates(dim)
+        return Coordinates(plain.count + 1, (0, plain.count), plain.directions)
+
+    def lengths(self, normals: Float[Array, "h r"], dim: int) -> Float[Array, "h"]:
+        # √τ ‖z‖ with τ ~ Gamma(α, rate α); by logarithms, which small draws do not underflow.
+        alpha = self.alpha.astype(normals.dtype)
+        log_tau = log_gamma(normals[:, self.coordinates(dim).count - 1], alpha) - jnp.log(alpha)
+        return jnp.exp(0.5 * log_tau) * radius(normals[:, 0], dim, None)
+
+    def spectral_density_at(self, squares: Float[Array, "h"], dim: int) -> Float[Array, "h"]:
+        # The mean of τ^{−d/2} exp(−s/2τ) over τ ~ Gamma(α, rate α): by the trapezoidal rule in log τ, which converges
+        # exponentially (Trefethen & Weideman 2014).
+        alpha = self.alpha.astype(squares.dtype)
+        spread = jnp.minimum(12 / jnp.sqrt(alpha) + 30 / alpha, _MIXTURE_WIDTH)  # of the law of log τ
+        t = spread * jnp.linspace(-1.0, 1.0, _MIXTURE_NODES, dtype=squares.dtype)
+        log_law = alpha * (jnp.log(alpha) + t - jnp.exp(t)) - jax.scipy.special.gammaln(alpha)
+        terms = jnp.exp(log_law[None, :] - dim / 2 * t[None, :] - 0.5 * squares[:, None] * jnp.exp(-t)[None, :])
+        return jnp.sum(terms, axis=1) * (t[1] - t[0])
 
     def __check_init__(self):
         _fields.check_scalar(self, "alpha")

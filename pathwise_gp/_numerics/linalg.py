@@ -31,6 +31,42 @@ def cholesky(K: Float[Array, "n n"]) -> Float[Array, "n n"]:
     return jax.lax.linalg.cholesky(K, symmetrize_input=False)
 
 
+@jax.custom_jvp
+def settled_cholesky(
+    A: Float[Array, "n n"], given: Float[Array, ""], first: Float[Array, ""], bound: Float[Array, ""]
+) -> tuple[Float[Array, "n n"], Float[Array, ""]]:
+    """Lower Cholesky factor of A, which holds a given jitter, with as much more of it as the factorisation needs.
+
+    A is tried as it is; where that fails the jitter is `first`, and then ten times more at each step, up to `bound`. In a batch
+    (under vmap) each matrix goes its own way.
+
+    **Returns:** the factor, NaN where the bound was not enough; and the jitter, `given` where A was fine.
+    """
+
+    def failed(state):
+        lower, _, following = state
+        return ~jnp.all(jnp.isfinite(jnp.diagonal(lower))) & (following <= bound)
+
+    def raise_jitter(state):
+        _, _, jitter = state
+        more = jnp.broadcast_to(jitter - given, A.shape[:1])
+        return cholesky(add_diagonal(A, more)), jitter, 10 * jitter
+
+    lower, jitter, _ = jax.lax.while_loop(failed, raise_jitter, (cholesky(A), given, first))
+    return lower, jitter
+
+
+@settled_cholesky.defjvp
+def _settled_cholesky_jvp(primals, tangents):
+    # A loop of unknown length has no reverse derivative, and how much jitter is added does not vary: what differentiates is the
+    # factor of the matrix that it ended with, dL = L Φ(L⁻¹ dA L⁻ᵀ) with Φ the lower triangle and half the diagonal (Murray 2016).
+    lower, jitter = settled_cholesky(*primals)
+    solve = lambda B: jsl.solve_triangular(lower, B, lower=True)
+    inside = jnp.tril(solve(solve(tangents[0]).T))
+    inside = inside - 0.5 * jnp.diag(jnp.diagonal(inside))
+    return (lower, jitter), (inner(lower, inside.T), tangents[1])
+
+
 class CholeskyFactor(eqx.Module):
     """A = L Lᵀ by its lower factor L, shape `n n`. Right-hand sides carry the n axis last."""
 
@@ -46,7 +82,7 @@ class CholeskyFactor(eqx.Module):
 
     def colour(self, B: Float[Array, "*s n"]) -> Float[Array, "*s n"]:
         """L b for each vector b of B."""
-        return inner(B.reshape(-1, B.shape[-1]), self.lower).reshape(B.shape)
+        return inner(_rows(B), self.lower).reshape(B.shape)
 
     def log_det(self) -> Float[Array, ""]:
         """log |A|."""
@@ -57,8 +93,13 @@ class CholeskyFactor(eqx.Module):
         return jnp.all(jnp.isfinite(jnp.diagonal(self.lower)))
 
     def _triangular(self, B: Float[Array, "*s n"], *, transpose: bool) -> Float[Array, "*s n"]:
-        flat = B.reshape(-1, B.shape[-1]).T
+        flat = _rows(B).T
         return jsl.solve_triangular(self.lower, flat, lower=True, trans=int(transpose)).T.reshape(B.shape)
+
+
+def _rows(B: Float[Array, "*s n"]) -> Float[Array, "s n"]:
+    """All leading axes made one (where n is 0 their product cannot be left to `reshape`)."""
+    return B.reshape(math.prod(B.shape[:-1]), B.shape[-1])
 
 
 def inverse_factor(A: Float[Array, "n n"]) -> Float[Array, "n n"]:

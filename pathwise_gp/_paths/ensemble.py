@@ -1,6 +1,6 @@
 """Paths of many posteriors, one for each draw of the hyperparameters."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import equinox as eqx
@@ -11,6 +11,7 @@ from jaxtyping import Array, Float
 
 from .. import _checks
 from .._features import NoFeatures
+from .._numerics.dependence import depends
 from .._types import AnyArray
 from .function import PathwiseFunction
 
@@ -65,6 +66,16 @@ class PathEnsemble(eqx.Module):
 
         return PathEnsemble(mean_of(self.varying, weights), mean_of(self.common, None))
 
+    def components(self) -> tuple["PathEnsemble", ...]:
+        """For a sum of kernels: the part of each of them in the same draws; see `PathwiseFunction.components`.
+
+        **Returns:** one ensemble for each part, with the axes of this one.
+        """
+        first = jax.tree.map(lambda leaf: leaf[0], self.varying)
+        count = len(eqx.filter_eval_shape(lambda: self._member(0).components()))
+        part = lambda i: lambda varying: eqx.combine(varying, self.common).components()[i]
+        return tuple(PathEnsemble(*map_draws(part(i), (first,), (self.varying,))) for i in range(count))
+
     def __getitem__(self, index: Any) -> "PathwiseFunction | PathEnsemble":
         index = _checks.index(index, len(self), "Draw")
         if isinstance(index, slice) or np.ndim(index) > 0:
@@ -76,6 +87,23 @@ class PathEnsemble(eqx.Module):
 
     def _member(self, index: Any) -> PathwiseFunction:
         return eqx.combine(jax.tree.map(lambda leaf: leaf[index], self.varying), self.common)
+
+
+def map_draws(
+    draw: Callable[..., PathwiseFunction], first: tuple[Any, ...], all_of_them: tuple[Any, ...], batch_size: int = 1
+) -> tuple[PathwiseFunction, PathwiseFunction]:
+    """The fields of an ensemble: `draw` of each of many arguments, and once what does not depend on them.
+
+    **Arguments:** `draw`; `first`: its arguments for one member; `all_of_them`: the same with a leading axis; `batch_size`: members
+    worked on at once.
+    """
+    varies = depends(lambda *one: eqx.filter(draw(*one), eqx.is_array), *first)
+    arrays, rest = eqx.partition(draw(*first), eqx.is_array)
+    common = eqx.combine(eqx.filter(arrays, varies, inverse=True), rest)
+    varying = jax.lax.map(
+        lambda one: eqx.filter(eqx.filter(draw(*one), eqx.is_array), varies), all_of_them, batch_size=batch_size
+    )
+    return varying, common
 
 
 @eqx.filter_jit

@@ -13,11 +13,12 @@ from jaxtyping import Array, Float
 
 from .. import _checks, _means
 from .._features import AbstractFeatures, NoFeatures
-from .._kernels import AbstractKernel
+from .._kernels import AbstractKernel, check_valid
 from .._numerics.blocks import map_rows
-from .._numerics.linalg import inner
+from .._numerics.linalg import add_diagonal, cholesky, CholeskyFactor, inner
 from .._types import AnyArray
-from .prior_draw import evaluate_prior
+from .prior_draw import check_covered, evaluate_prior, take
+from .variance import path_variance
 
 # Entries of the largest temporary when paths are evaluated each at inputs of its own.
 _PAIRED_ENTRIES = 2**22
@@ -39,6 +40,9 @@ class PathwiseFunction(eqx.Module):
     - `inputs`: L, the points the path is conditioned on, `n d`; none (n = 0) for draws of a prior.
     - `coefficients`: α, `*s n`.
     - `mean_coefficients`: those of the posterior mean, `n`.
+    - `noise`: the variances of ε, which were added to the diagonal of k(L, L) in the solve, `n`.
+    - `spread`: a square root of the covariance of the inducing values under the guide, `n n`; None where what was observed is
+      known.
     - `share_features`: whether one basis serves all paths; part of the structure, not a leaf.
 
     Source: Matheron's rule, Wilson et al. (2021), equation 12.
@@ -51,6 +55,8 @@ class PathwiseFunction(eqx.Module):
     inputs: Float[Array, "n d"]
     coefficients: Float[Array, "*s n"]
     mean_coefficients: Float[Array, "n"]
+    noise: Float[Array, "n"]
+    spread: Float[Array, "n n"] | None = None
     share_features: bool = eqx.field(static=True, default=True)
 
     def __call__(self, X: Float[AnyArray, "*n d"]) -> Float[Array, "..."]:
@@ -60,10 +66,10 @@ class PathwiseFunction(eqx.Module):
 
         **Returns:** the values, `*s *n`: a scalar for one path at one point. Memory beyond them is bounded in n.
 
-        **Raises:** ValueError where the last axis of `X` is not the input dimension.
+        **Raises:** ValueError where the last axis of `X` is not the input dimension, or a point lies where the path does not
+        hold: not a category of its kernel, or outside the box of its basis (at run time under jit).
         """
-        X = _checks.inputs(X, self.inputs.shape[1]).astype(self.inputs.dtype)
-        return _evaluate(self, X)
+        return _evaluate(self, self._check(X))
 
     def paired(self, X: Float[AnyArray, "..."]) -> Float[Array, "..."]:
         """Values of each path at inputs of its own: path i at `X[i]`.
@@ -74,7 +80,7 @@ class PathwiseFunction(eqx.Module):
 
         **Raises:** ValueError where the leading axes of `X` are not those of the paths, or its last not the dimension.
         """
-        X = _checks.inputs(X, self.inputs.shape[1]).astype(self.inputs.dtype)
+        X = self._check(X)
         if X.shape[: len(self.shape)] != self.shape or X.ndim <= len(self.shape):
             raise ValueError(
                 f"The leading axes of `X` must be those of the paths, {self.shape}, followed by any number of axes "
@@ -87,6 +93,33 @@ class PathwiseFunction(eqx.Module):
         """The axes `*s` of the paths; `()` for one path."""
         return self.weights.shape[:-1]
 
+    def marginal_variance(self, X: Float[AnyArray, "*n d"]) -> Float[Array, "..."]:
+        """Variance of the value of a path at each input, over its weights and noise, with its features held: in closed form.
+
+        Where it differs from the variance of the posterior the features are too few; see `feature_error`. The covariance of
+        the points that the path is conditioned on is factorised anew, which takes O(n³).
+
+        **Arguments:** `X`: inputs, `*n d`.
+
+        **Returns:** the variances, `*n`: they are the same for all paths that share features; else `*s *n`.
+
+        **Raises:** ValueError where the last axis of `X` is not the input dimension, or the features hold no draw (a mean).
+        """
+        X = self._check(X)
+        if isinstance(self.features, NoFeatures):
+            raise ValueError("`marginal_variance` is of random paths; this is a mean, which has none.")
+        return _marginal_variance(self, X)
+
+    def components(self) -> tuple["PathwiseFunction", ...]:
+        """For a sum of kernels: the part of each of them in the same draws, in their order. The parts add up to the path.
+
+        Each part is a draw of the posterior of that term: f_i(·) = φ_i(·)ᵀw_i + k_i(·, L)α, by Matheron's rule for all terms
+        together. A mean that is not zero belongs to none of them: its path comes last.
+
+        **Returns:** one batch of paths for each of `kernel.kernels` (of any other kernel: one), with the axes of this one.
+        """
+        return _components(self)
+
     @property
     def mean_path(self) -> "PathwiseFunction":
         """The posterior mean as one path, m(·) + k(·, L)(L k Lᵀ + Σ)⁻¹(y − L m): exact, whatever the features."""
@@ -98,6 +131,8 @@ class PathwiseFunction(eqx.Module):
             inputs=self.inputs,
             coefficients=self.mean_coefficients,
             mean_coefficients=self.mean_coefficients,
+            noise=self.noise,
+            spread=self.spread,
         )
 
     def __len__(self) -> int:
@@ -112,6 +147,16 @@ class PathwiseFunction(eqx.Module):
 
     def __iter__(self) -> Iterator["PathwiseFunction"]:
         return (self[i] for i in range(len(self)))
+
+    def _check(self, X: Any) -> Array:
+        X = _checks.inputs(X, self.inputs.shape[1]).astype(self.inputs.dtype)
+        flat = check_valid(self.kernel, X.reshape(-1, X.shape[-1]), "X")
+        flat = check_covered(self._one_basis(), flat)
+        return flat.reshape(X.shape)
+
+    def _one_basis(self) -> AbstractFeatures:
+        """The features, or those of the first path where each has its own."""
+        return take(self.features, (0,) * len(self.shape)) if self._own_features else self.features
 
     @property
     def _own_features(self) -> bool:
@@ -160,7 +205,7 @@ def _check_joinable(paths: Sequence[PathwiseFunction], name: str) -> list[Pathwi
         raise ValueError(f"`{name}` needs a sequence of at least one PathwiseFunction; got {paths!r}.")
     first = paths[0]
     for path in paths[1:]:
-        for part in ("mean", "kernel", "inputs", "mean_coefficients"):
+        for part in ("mean", "kernel", "inputs", "mean_coefficients", "noise", "spread"):
             if not _same(getattr(first, part), getattr(path, part)):
                 raise ValueError(
                     f"Only paths of one posterior can be joined, but `{part}` differs between them (or cannot be seen "
@@ -253,3 +298,45 @@ def _evaluate_paired(paths: PathwiseFunction, X: Float[Array, "..."]) -> Float[A
         batch_size=max(1, min(max(rows.shape[0], 1), _PAIRED_ENTRIES // max(per_path, 1))),
     )
     return values.reshape(X.shape[:-1])
+
+
+@eqx.filter_jit
+def _marginal_variance(paths: PathwiseFunction, X: Float[Array, "*n d"]) -> Float[Array, "..."]:
+    L = paths.inputs
+    factor = CholeskyFactor(cholesky(add_diagonal(paths.kernel.matrix(L, L), paths.noise)))
+    flat = X.reshape(-1, X.shape[-1])
+
+    def of(features: AbstractFeatures) -> Float[Array, "n"]:
+        return path_variance(paths.kernel, factor, paths.noise, paths.spread, features, L, flat)
+
+    if not paths._own_features:
+        return of(paths.features).reshape(X.shape[:-1])
+    random, _ = _flatten(paths)
+    dynamic, static = random.features, eqx.filter(paths.features, eqx.is_array, inverse=True)
+    values = jax.lax.map(lambda leaves: of(eqx.combine(leaves, static)), dynamic)
+    return values.reshape(*paths.shape, *X.shape[:-1])
+
+
+def _components(paths: PathwiseFunction) -> tuple[PathwiseFunction, ...]:
+    kernels = paths.kernel.summands()
+    if len(kernels) == 1:
+        parts = ((paths.features, np.arange(paths.weights.shape[-1])),)
+    else:
+        parts = paths.features.split(len(kernels))
+    made = [
+        dataclasses.replace(
+            paths, mean=_means.ZeroMean(), kernel=kernel, features=features, weights=paths.weights[..., columns]
+        )
+        for kernel, (features, columns) in zip(kernels, parts, strict=True)
+    ]
+    if not isinstance(paths.mean, _means.ZeroMean):
+        # No features and a weight of zero on the kernel: what is left is the mean.
+        alone = dataclasses.replace(
+            paths,
+            features=NoFeatures(),
+            weights=paths.weights[..., :0],
+            coefficients=jnp.zeros_like(paths.coefficients),
+            mean_coefficients=jnp.zeros_like(paths.mean_coefficients),
+        )
+        made.append(alone)
+    return tuple(made)

@@ -4,9 +4,11 @@ from typing import Any
 
 import equinox as eqx
 import jax
+import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from .._features import AbstractFeatures
+from .. import _checks
+from .._features import AbstractBasis, AbstractFeatures, size
 from .._kernels import AbstractKernel
 from .._numerics.blocks import map_rows
 from .._numerics.linalg import inner
@@ -20,23 +22,28 @@ def draw_prior(
     *,
     n_paths: int,
     n_features: int,
+    basis: AbstractBasis,
     share_features: bool,
 ) -> tuple[AbstractFeatures, Float[Array, "s f"]]:
     """A basis (one for all paths, or with a leading axis of one a path) and weights w ~ N(0, I).
 
-    `like` gives the dimension of the inputs and the dtype of the weights.
+    `like` are the points that the paths are conditioned on, or near which they will be evaluated: they give the dimension, the
+    dtype, and the region where rounding errors are to be small.
     """
     key_features, key_weights = jax.random.split(key)
     dim = like.shape[1]
+    basis = basis.fit(like)
+    # Not a gradient's business: the law of the process does not depend on the point.
+    centre = jax.lax.stop_gradient(jnp.mean(like, axis=0))
+    draw = lambda k: kernel.features(n_features, dim, key=k, basis=basis).about(centre)
     if share_features:
-        features = kernel.features(n_features, dim, key=key_features)
+        features = draw(key_features)
         one = features
     else:
-        keys = jax.random.split(key_features, n_paths)
-        features = eqx.filter_vmap(lambda k: kernel.features(n_features, dim, key=k))(keys)
+        features = eqx.filter_vmap(draw)(jax.random.split(key_features, n_paths))
         one = take(features, 0)
-    size = eqx.filter_eval_shape(one, like).shape[1]
-    return features, jax.random.normal(key_weights, (n_paths, size), like.dtype)
+    n = size(one, dim)
+    return features, jax.random.normal(key_weights, (n_paths, n), like.dtype)
 
 
 def evaluate_prior(
@@ -63,3 +70,15 @@ def evaluate_prior(
 def take(tree: Any, index: Any) -> Any:
     """The arrays of a pytree, indexed along their first axis."""
     return jax.tree.map(lambda leaf: leaf[index] if eqx.is_array(leaf) else leaf, tree)
+
+
+def check_covered(features: AbstractFeatures, X: Float[Array, "n d"]) -> Float[Array, "n d"]:
+    """`X`, or an error where a point lies outside the region where a basis holds (at run time under jit)."""
+    inside = features.covers(X)
+    if inside is True:
+        return X
+    return _checks.require(
+        inside,
+        X,
+        "`X` holds points outside the box on which the basis of these paths holds. Give `HilbertSpace` a `box` that contains them.",
+    )

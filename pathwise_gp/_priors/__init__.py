@@ -1,3 +1,7 @@
 from .base import AbstractPrior as AbstractPrior
 from .exact import ConditionedGP as ConditionedGP, GPPrior as GPPrior
+from .multi_output import (
+    ConditionedMultiOutputGP as ConditionedMultiOutputGP,
+    MultiOutputGPPrior as MultiOutputGPPrior,
+)
 from .sparse import SparseGPPrior as SparseGPPrior

@@ -8,12 +8,13 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from .. import _checks, _means
-from .._kernels import AbstractKernel
+from .._features import AbstractBasis, check_basis, QuasiMonteCarlo
+from .._kernels import AbstractKernel, check_valid
 from .._numerics.blocks import map_rows
 from .._numerics.linalg import CholeskyFactor, gaussian_log_density, inner
 from .._paths import draw_prior, PathwiseFunction
 from .._types import AnyArray, Key, Number
-from .base import AbstractPrior, as_jitter, check_prior
+from .base import AbstractPrior, as_jitter, check_prior, settle
 
 
 class GPPrior(AbstractPrior):
@@ -26,7 +27,7 @@ class GPPrior(AbstractPrior):
     - `mean`: m, a callable that maps `n d` to `n`, or a number; zero unless given.
     - `jitter`: variance added to the diagonal of k(X, X), a scalar; √eps times the mean of the diagonal unless given. It
       counts as noise throughout, so give it where the variances are large beside the noise (inputs far from 0 under a
-      linear kernel, say).
+      linear kernel, say). Where it does not suffice `condition` raises it by decades; the posterior has what was used.
 
     **Raises:** ValueError where `X` is not a finite `n d` array, the kernel does not fit d, or `jitter` is negative.
     """
@@ -39,33 +40,41 @@ class GPPrior(AbstractPrior):
     def log_prob(self, y: Float[AnyArray, "n"], noise_var: Number | Float[AnyArray, "n"]) -> Float[Array, ""]:
         """Log marginal likelihood, log N(y | m(X), k(X, X) + noise + jitter).
 
-        **Arguments:** `y`: observations, `n`; `noise_var`: variance of the noise, a scalar or one per point.
+        **Arguments:** `y`: observations, `n`; `noise_var`: variance of the noise, a scalar or one per point. Noise of the kernel
+        (`White`) comes on top.
 
         **Returns:** a scalar: −inf, with zero derivatives, where the covariance is not positive definite in the dtype of
         X, so that a sampler of hyperparameters rejects the step.
 
-        **Raises:** ValueError where a shape does not fit, `y` is not finite or `noise_var` is not positive.
+        **Raises:** ValueError where a shape does not fit, `y` is not finite or `noise_var` is negative.
         """
         y, noise_var = self._check(y, noise_var)
         return _log_prob(self, y, noise_var)
 
     def condition(self, y: Float[AnyArray, "n"], noise_var: Number | Float[AnyArray, "n"]) -> "ConditionedGP":
-        """The posterior given y. The one factorisation is made here and serves every draw.
+        """The posterior given y. The one factorisation is made here and serves every draw. A jitter that does not suffice for
+        it is raised by decades: `posterior.jitter` is what was used.
 
         **Arguments:** `y`: observations, `n`; `noise_var`: variance of the noise, a scalar or one per point.
 
         **Returns:** the posterior.
 
-        **Raises:** ValueError where a shape does not fit, `y` is not finite, `noise_var` is not positive, or the
-        covariance is not positive definite with the jitter added (at run time under jit).
+        **Raises:** ValueError where a shape does not fit, `y` is not finite, `noise_var` is negative, or the
+        covariance is not positive definite with any jitter up to 1e-3 of its mean diagonal (at run time under jit).
         """
         y, noise_var = self._check(y, noise_var)
         if not _checks.is_concrete(noise_var):  # else it has been looked at
-            noise_var = _checks.require(jnp.all(noise_var > 0), noise_var, "`noise_var` must be positive.")
+            noise_var = _checks.require(jnp.all(noise_var >= 0), noise_var, "`noise_var` must not be negative.")
         return condition(self, y, noise_var)
 
     def sample_paths(
-        self, key: Key, n_paths: int = 1, n_features: int = 1024, *, share_features: bool = True
+        self,
+        key: Key,
+        n_paths: int = 1,
+        n_features: int = 1024,
+        *,
+        features: AbstractBasis = QuasiMonteCarlo(),
+        share_features: bool = True,
     ) -> PathwiseFunction:
         """Draws of the prior as functions.
 
@@ -77,12 +86,13 @@ class GPPrior(AbstractPrior):
         features.
         """
         n_paths, n_features = _checks.count(n_paths, "n_paths"), _checks.count(n_features, "n_features")
-        return _sample_prior(self, key, n_paths, n_features, _checks.flag(share_features, "share_features"))
+        share_features = _checks.flag(share_features, "share_features")
+        return _sample_prior(self, key, n_paths, n_features, check_basis(features), share_features)
 
     def _check(self, y: Any, noise_var: Any) -> tuple[Array, Array]:
         n, dtype = self.X.shape[0], self.X.dtype
         y = _checks.vector(y, n, "y", "X")
-        return y.astype(dtype), _checks.noise_variance(noise_var, n).astype(dtype)
+        return y.astype(dtype), _checks.noise_variance(noise_var, n, or_zero=True).astype(dtype)
 
     def __check_init__(self):
         check_prior(self, self.X, "X")
@@ -96,7 +106,7 @@ class ConditionedGP(eqx.Module):
 
     **Fields:**
 
-    - `prior`: the prior, with its training inputs X, `n d`.
+    - `prior`: the prior, with its training inputs X, `n d`, and the jitter that was used.
     - `y`: the observations, `n`.
     - `noise_var`: variance of the noise, `()` or `n`.
     - `factor`: Cholesky factor of A = k(X, X) + noise + jitter, `n n`.
@@ -108,6 +118,16 @@ class ConditionedGP(eqx.Module):
     noise_var: Float[Array, "..."]
     factor: CholeskyFactor
     coefficients: Float[Array, "n"]
+
+    @property
+    def jitter(self) -> Float[Array, ""]:
+        """The jitter on the diagonal of A: the prior's, or more where that did not suffice. It is in ε too."""
+        return self.prior.jitter_at(self.prior.X)
+
+    @property
+    def noise(self) -> Float[Array, "n"]:
+        """All that was added to the diagonal of k(X, X), `n`: the variances of ε."""
+        return self.prior.diagonal_at(self.prior.X, self.noise_var)
 
     def mean(self, X: Float[AnyArray, "*n d"]) -> Float[Array, "*n"]:
         """Posterior mean, m(x) + k(x, X)A⁻¹(y − m(X)) (Rasmussen & Williams 2006, equation 2.38).
@@ -144,12 +164,14 @@ class ConditionedGP(eqx.Module):
         return -0.5 * jnp.sum(white * white) - 0.5 * self.factor.log_det() - 0.5 * n * math.log(2 * math.pi)
 
     def _inputs(self, X: Any, name: str) -> Array:
-        return _checks.inputs(X, self.prior.X.shape[1], name).astype(self.prior.X.dtype)
+        X = _checks.inputs(X, self.prior.X.shape[1], name).astype(self.prior.X.dtype)
+        return check_valid(self.prior.kernel, X.reshape(-1, X.shape[-1]), name).reshape(X.shape)
 
 
 def condition(prior: GPPrior, y: Float[Array, "n"], noise_var: Float[Array, "..."]) -> ConditionedGP:
     """`GPPrior.condition` for values that have been checked, or are known exactly (a noise of zero)."""
-    factor = prior.check_factor(_factor(prior, noise_var), prior.X, "X")
+    prior, factor = _settle(prior, noise_var)
+    factor = prior.check_factor(factor, prior.X, "X")
     coefficients = _coefficients(prior, factor, y)
     finite = jnp.all(jnp.isfinite(coefficients))
     # Under jit neither could be looked at before.
@@ -158,8 +180,8 @@ def condition(prior: GPPrior, y: Float[Array, "n"], noise_var: Float[Array, "...
 
 
 @eqx.filter_jit
-def _factor(prior: GPPrior, noise_var: Float[Array, "..."]) -> CholeskyFactor:
-    return prior.factor_at(prior.X, noise_var)
+def _settle(prior: GPPrior, noise_var: Float[Array, "..."]) -> tuple[GPPrior, CholeskyFactor]:
+    return settle(prior, prior.X, noise_var)
 
 
 @eqx.filter_jit
@@ -201,10 +223,11 @@ def _covariance(posterior: ConditionedGP, X: Float[Array, "n d"], Z: Float[Array
 
 
 @eqx.filter_jit
-def _sample_prior(prior: GPPrior, key: Key, n_paths: int, n_features: int, share_features: bool) -> PathwiseFunction:
-    features, weights = draw_prior(
-        prior.kernel, prior.X, key, n_paths=n_paths, n_features=n_features, share_features=share_features
-    )
+def _sample_prior(
+    prior: GPPrior, key: Key, n_paths: int, n_features: int, basis: AbstractBasis, share_features: bool
+) -> PathwiseFunction:
+    settings = {"n_paths": n_paths, "n_features": n_features, "basis": basis, "share_features": share_features}
+    features, weights = draw_prior(prior.kernel, prior.X, key, **settings)
     return PathwiseFunction(
         mean=prior.mean,
         features=features,
@@ -213,5 +236,6 @@ def _sample_prior(prior: GPPrior, key: Key, n_paths: int, n_features: int, share
         inputs=prior.X[:0],
         coefficients=jnp.zeros((n_paths, 0), prior.X.dtype),
         mean_coefficients=jnp.zeros((0,), prior.X.dtype),
+        noise=jnp.zeros((0,), prior.X.dtype),
         share_features=share_features,
     )

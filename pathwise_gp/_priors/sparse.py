@@ -6,7 +6,7 @@ from jaxtyping import Array, Float
 from .. import _checks, _means
 from .._kernels import AbstractKernel
 from .._numerics.linalg import CholeskyFactor
-from .base import AbstractPrior, as_jitter, check_prior
+from .base import AbstractPrior, as_jitter, check_prior, settle
 
 
 class SparseGPPrior(AbstractPrior):
@@ -18,7 +18,7 @@ class SparseGPPrior(AbstractPrior):
     - `Z`: the inducing points, `m d`.
     - `mean`: m, a callable that maps `n d` to `n`, or a number; zero unless given.
     - `jitter`: variance added to the diagonal of k(Z, Z), a scalar; √eps times the mean of the diagonal unless given: u is
-      f(Z) plus independent noise of this variance.
+      f(Z) plus independent noise of this variance. Where it does not suffice it is raised by decades.
 
     **Raises:** ValueError where `Z` is not a finite `m d` array, the kernel does not fit d, or `jitter` is negative.
     """
@@ -32,14 +32,20 @@ class SparseGPPrior(AbstractPrior):
         """Cholesky factor of k(Z, Z) + jitter, `m m`; NaN where that is not positive definite."""
         return self.factor_at(self.Z)
 
+    def settled(self) -> "tuple[SparseGPPrior, CholeskyFactor]":
+        """This prior with a jitter that factors k(Z, Z), raised by decades where the given one does not, and the factor; or an
+        error where none does."""
+        prior, factor = _settle(self)
+        return prior, prior.check_factor(factor, self.Z, "Z")
+
     def checked_factor(self) -> CholeskyFactor:
-        """The same, or an error where k(Z, Z) is not positive definite."""
-        return self.check_factor(_factor(self), self.Z, "Z")
+        """The factor alone."""
+        return self.settled()[1]
 
     def __check_init__(self):
         check_prior(self, self.Z, "Z")
 
 
 @eqx.filter_jit
-def _factor(prior: SparseGPPrior) -> CholeskyFactor:
-    return prior.factor()
+def _settle(prior: SparseGPPrior) -> tuple[SparseGPPrior, CholeskyFactor]:
+    return settle(prior, prior.Z)

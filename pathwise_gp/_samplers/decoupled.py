@@ -6,7 +6,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from .. import _checks
-from .._features import AbstractFeatures
+from .._features import AbstractBasis, AbstractFeatures, check_basis, QuasiMonteCarlo
 from .._guides import AbstractGuide
 from .._numerics.linalg import CholeskyFactor
 from .._paths import draw_prior, evaluate_prior, PathwiseFunction
@@ -25,6 +25,7 @@ class DecoupledPathwiseSampler(eqx.Module):
     - `prior`: with inducing points Z, `m d`.
     - `guide`: q(u), over m values.
     - `n_features`: F, a whole number of at least 1, part of the structure.
+    - `features`: the rule for kernels without an exact basis, as in `PathwiseSampler`.
     - `share_features`: as in `PathwiseSampler`, with the same bias and cost; part of the structure.
 
     **Raises:** ValueError where `n_features` is less than 1 or the guide does not fit the prior. Source: Wilson et al.
@@ -34,6 +35,7 @@ class DecoupledPathwiseSampler(eqx.Module):
     prior: SparseGPPrior
     guide: AbstractGuide
     n_features: int = eqx.field(static=True, default=512, converter=lambda n: _checks.count(n, "n_features"))
+    features: AbstractBasis = eqx.field(kw_only=True, converter=check_basis, default=QuasiMonteCarlo())
     share_features: bool = eqx.field(
         static=True, default=True, kw_only=True, converter=lambda value: _checks.flag(value, "share_features")
     )
@@ -49,7 +51,9 @@ class DecoupledPathwiseSampler(eqx.Module):
         NotImplementedError where the kernel has no features.
         """
         n_paths = _checks.count(n_paths, "n_paths")
-        return _sample(self, self.prior.checked_factor(), key, n_paths)
+        prior, factor = self.prior.settled()  # with the jitter that was enough, in the solve and in ε
+        sampler = eqx.tree_at(lambda sampler: sampler.prior, self, prior)
+        return _sample(sampler, factor, key, n_paths)
 
     def update(
         self,
@@ -67,9 +71,11 @@ class DecoupledPathwiseSampler(eqx.Module):
         **Returns:** paths with one axis, of length s.
         """
         prior, Z = self.prior, self.prior.Z
-        epsilon = jnp.sqrt(prior.diagonal_at(Z))[None, :] * noise
+        variances = prior.diagonal_at(Z)
+        epsilon = jnp.sqrt(variances)[None, :] * noise
         draw = evaluate_prior(features, weights, Z, share_features=self.share_features)
         mean = prior.mean_at(Z)
+        guide_mean, spread = self.guide.moments(prior)
         return PathwiseFunction(
             mean=prior.mean,
             features=features,
@@ -77,7 +83,9 @@ class DecoupledPathwiseSampler(eqx.Module):
             kernel=prior.kernel,
             inputs=Z,
             coefficients=factor.solve(values - mean[None, :] - draw - epsilon),
-            mean_coefficients=factor.solve(self.guide.moments(prior)[0] - mean),
+            mean_coefficients=factor.solve(guide_mean - mean),
+            noise=variances,
+            spread=spread,
             share_features=self.share_features,
         )
 
@@ -99,6 +107,7 @@ def _sample(sampler: DecoupledPathwiseSampler, factor: CholeskyFactor, key: Key,
         key_prior,
         n_paths=n_paths,
         n_features=sampler.n_features,
+        basis=sampler.features,
         share_features=sampler.share_features,
     )
     values = sampler.guide.sample(key_guide, prior, (n_paths,))

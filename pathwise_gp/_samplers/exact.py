@@ -1,15 +1,20 @@
 """Paths of an exact posterior."""
 
+from typing import Any
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from .. import _checks
-from .._features import AbstractFeatures
+from .._features import AbstractBasis, AbstractFeatures, check_basis, QuasiMonteCarlo
 from .._paths import draw_prior, evaluate_prior, PathwiseFunction
 from .._priors import ConditionedGP
-from .._types import Key
+from .._types import Key, Number
+from .error import enough_features
+
+_DEFAULT_FEATURES = 1024
 
 
 class PathwiseSampler(eqx.Module):
@@ -20,30 +25,54 @@ class PathwiseSampler(eqx.Module):
 
     The mean of the draws is the posterior's for any number of features. Their covariance depends on the basis:
 
-    - `share_features=True`: one set of frequencies for all paths of a call. Evaluating S paths at N points takes N × F
-      cosines and two matrix products. Given the frequencies the covariance carries an error of order F^{−½} that more
-      paths do not average out: at 1024 features the standard deviations are off by about 3 % (root mean square, 28 points
-      in one dimension; 3 to 6 % for 200 points in four).
-    - `share_features=False`: a set of frequencies for each path. Mean and covariance are unbiased for any number of
-      features, at the price of S × N × F cosines. A single value is a scale mixture of normals: on those 28 points its
-      excess kurtosis is about 8 at one feature and 0.4 at 32.
+    - `share_features=True`: one basis for all paths of a call. Evaluating S paths at N points takes N × F cosines and two matrix
+      products. Given the basis the covariance carries an error that more paths do not average out. `feature_error` says how
+      large it is, and `tolerance` chooses the number of features by it: the standard deviation of a path is off by half the
+      relative error of its variance.
+    - `share_features=False`: a basis for each path. Mean and covariance are unbiased for any number of features, at the price of
+      S × N × F cosines. A single value is a scale mixture of normals.
 
     (Bases with no random part have neither error.)
 
     **Fields:**
 
     - `posterior`: made by `GPPrior.condition`, which holds the factorisation.
-    - `n_features`: F, a whole number of at least 1, part of the structure.
+    - `n_features`: F, a whole number of at least 1, part of the structure; 1024 unless given or found from a `tolerance`.
+    - `features`: the rule for kernels without an exact basis: `QuasiMonteCarlo()`, which is the default, `Orthogonal()`,
+      `MonteCarlo()`, or `HilbertSpace()` in few dimensions.
     - `share_features`: see above; part of the structure.
 
-    **Raises:** ValueError where `n_features` is less than 1. Source: Wilson et al. (2020), equation 13; (2021), equation 12.
+    **Arguments:** the fields, and `tolerance`: the root mean square, over the region of the training inputs, of the relative error
+    of a path's variance that is to be reached with the fewest features, a power of two.
+
+    **Raises:** ValueError where `n_features` is less than 1, both it and `tolerance` are given, or `tolerance` is not between 0 and
+    1, cannot be reached with 32768 features, or is given under jit. Source: Wilson et al. (2020), equation 13; (2021),
+    equation 12.
     """
 
     posterior: ConditionedGP
-    n_features: int = eqx.field(static=True, default=1024, converter=lambda n: _checks.count(n, "n_features"))
-    share_features: bool = eqx.field(
-        static=True, default=True, kw_only=True, converter=lambda value: _checks.flag(value, "share_features")
-    )
+    n_features: int = eqx.field(static=True)
+    features: AbstractBasis
+    share_features: bool = eqx.field(static=True)
+
+    def __init__(
+        self,
+        posterior: ConditionedGP,
+        n_features: int | None = None,
+        *,
+        tolerance: Number | None = None,
+        features: AbstractBasis = QuasiMonteCarlo(),
+        share_features: bool = True,
+    ):
+        self.posterior = _as_posterior(posterior)
+        self.features = check_basis(features)
+        self.share_features = _checks.flag(share_features, "share_features")
+        if tolerance is not None:
+            if n_features is not None:
+                raise ValueError("Give `n_features` or `tolerance`, not both.")
+            self.n_features = enough_features(posterior, tolerance, features)
+        else:
+            self.n_features = _checks.count(_DEFAULT_FEATURES if n_features is None else n_features, "n_features")
 
     def sample_paths(self, key: Key, n_paths: int = 1) -> PathwiseFunction:
         """Independent draws of the posterior.
@@ -67,7 +96,8 @@ class PathwiseSampler(eqx.Module):
         **Returns:** paths with one axis, of length s.
         """
         posterior, prior = self.posterior, self.posterior.prior
-        epsilon = jnp.sqrt(prior.diagonal_at(prior.X, posterior.noise_var))[None, :] * noise
+        variances = posterior.noise
+        epsilon = jnp.sqrt(variances)[None, :] * noise
         draw = evaluate_prior(features, weights, prior.X, share_features=self.share_features)
         residual = (posterior.y - prior.mean_at(prior.X))[None, :] - draw - epsilon
         return PathwiseFunction(
@@ -78,15 +108,18 @@ class PathwiseSampler(eqx.Module):
             inputs=prior.X,
             coefficients=posterior.factor.solve(residual),
             mean_coefficients=posterior.coefficients,
+            noise=variances,
             share_features=self.share_features,
         )
 
-    def __check_init__(self):
-        if not isinstance(self.posterior, ConditionedGP):
-            raise ValueError(
-                "`posterior` must be what `GPPrior.condition` returns (draws of a prior: `GPPrior.sample_paths`); "
-                f"got {type(self.posterior).__name__}."
-            )
+
+def _as_posterior(posterior: Any) -> ConditionedGP:
+    if not isinstance(posterior, ConditionedGP):
+        raise ValueError(
+            "`posterior` must be what `GPPrior.condition` returns (draws of a prior: `GPPrior.sample_paths`); "
+            f"got {type(posterior).__name__}."
+        )
+    return posterior
 
 
 @eqx.filter_jit
@@ -99,6 +132,7 @@ def _sample(sampler: PathwiseSampler, key: Key, n_paths: int) -> PathwiseFunctio
         key_prior,
         n_paths=n_paths,
         n_features=sampler.n_features,
+        basis=sampler.features,
         share_features=sampler.share_features,
     )
     noise = jax.random.normal(key_noise, (n_paths, prior.X.shape[0]), prior.X.dtype)

@@ -1,0 +1,207 @@
+"""How kernels without an exact basis are given a finite one: rules for drawing frequencies."""
+
+import abc
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.scipy.special as jsp
+import numpy as np
+from jaxtyping import Array, Float, UInt32
+
+from .._numerics.sobol import sobol
+from .._types import Key
+from .base import AbstractFeatures, size
+from .fourier import random_fourier
+
+
+# Past this many dimensions the tail is sampled less and less densely.
+_MANY_DIMENSIONS = 8
+
+
+class Coordinates(NamedTuple):
+    """What a random frequency of a kernel is made from: a number of independent standard normal variables.
+
+    **Fields:** `count`: how many; `radial`: the indices of those with which the length of the frequency grows, whose upper tail
+    a rule may sample more densely; `directions`: ranges `(start, stop)` of which only the direction counts; `least`: how many
+    frequencies are needed at the least.
+    """
+
+    count: int
+    radial: tuple[int, ...] = ()
+    directions: tuple[tuple[int, int], ...] = ()
+    least: int = 1
+
+    def shift(self, by: int) -> "Coordinates":
+        """The same after `by` other variables."""
+        radial = tuple(i + by for i in self.radial)
+        return Coordinates(self.count, radial, tuple((a + by, b + by) for a, b in self.directions), self.least)
+
+
+class AbstractBasis(eqx.Module):
+    """A rule that gives a kernel without an exact basis a finite one."""
+
+    @abc.abstractmethod
+    def features(self, kernel: Any, n_features: int, dim: int, *, key: Key) -> AbstractFeatures:
+        """The basis of a kernel, in as near `n_features` features as can be."""
+
+    @property
+    @abc.abstractmethod
+    def multiplies(self) -> bool:
+        """Whether the basis of a product of kernels is the product of their bases (else it is drawn for the product)."""
+
+    def select(self, dims: tuple[int, ...]) -> "AbstractBasis":
+        """The rule for kernels of some of the dimensions."""
+        return self
+
+    def warp(self, transform: Callable[[Float[Array, "n d"]], Float[Array, "n k"]]) -> "AbstractBasis":
+        """The rule for kernels of transformed inputs."""
+        return self
+
+    def fit(self, X: Float[Array, "n d"]) -> "AbstractBasis":
+        """The rule for paths that are conditioned on points X."""
+        return self
+
+
+class AbstractRandomBasis(AbstractBasis):
+    """Random features: a rule for drawing normal variables. A kernel makes its frequencies, or ramps, from them."""
+
+    @abc.abstractmethod
+    def normals(
+        self, key: Key, n: int, coordinates: Coordinates, dtype: Any
+    ) -> tuple[Float[Array, "n r"], Float[Array, "n"]]:
+        """Draws and their weights: the mean of weight · g(draw) is E g(z), z ~ N(0, I), for any n and any g."""
+
+    @property
+    def multiplies(self) -> bool:
+        return False
+
+    def features(self, kernel: Any, n_features: int, dim: int, *, key: Key) -> AbstractFeatures:
+        coordinates = kernel.coordinates(dim)
+        if coordinates is None:
+            raise NotImplementedError(
+                f"`{kernel.label()}` has no finite basis, so no paths can be drawn from it. "
+                "Give the class `coordinates` and `spectrum` if it is stationary, or a method `features`."
+            )
+        key_normals, key_phase = jax.random.split(key)
+        dtype = np.result_type(*(leaf.dtype for leaf in jax.tree.leaves(eqx.filter(kernel, eqx.is_inexact_array))))
+        if kernel.is_stationary(dim):
+            n = max(-(-n_features // 2), coordinates.least)
+            normals, weights = self.normals(key_normals, n, coordinates, dtype)
+            frequencies, own, term = kernel.spectrum(normals, dim)
+            return random_fourier(frequencies, weights * own, n_features, key_phase, term)
+        draw = lambda n: kernel.random_features(*self.normals(key_normals, n, coordinates, dtype), dim)
+        width = size(eqx.filter_eval_shape(draw, 1), dim)
+        return draw(max(n_features // width, coordinates.least))
+
+
+class MonteCarlo(AbstractRandomBasis):
+    """Independent random features: frequencies drawn from the spectral law (Rahimi & Recht 2007).
+
+    Given as `features=` to a sampler. Their error falls as F^−½, whatever the kernel and the dimension.
+    """
+
+    def normals(
+        self, key: Key, n: int, coordinates: Coordinates, dtype: Any
+    ) -> tuple[Float[Array, "n r"], Float[Array, "n"]]:
+        return jax.random.normal(key, (n, coordinates.count), dtype), jnp.ones((n,), dtype)
+
+
+class Orthogonal(AbstractRandomBasis):
+    """Orthogonal random features: frequencies in blocks of d, at right angles to each other (Yu et al. 2016).
+
+    Given as `features=` to a sampler. Each frequency has the spectral law; their lengths are independent.
+    """
+
+    def normals(
+        self, key: Key, n: int, coordinates: Coordinates, dtype: Any
+    ) -> tuple[Float[Array, "n r"], Float[Array, "n"]]:
+        key_normal, key_blocks = jax.random.split(key)
+        normals = jax.random.normal(key_normal, (n, coordinates.count), dtype)
+        for (start, stop), k in zip(
+            coordinates.directions, jax.random.split(key_blocks, max(1, len(coordinates.directions))), strict=False
+        ):
+            width = stop - start
+            Q, R = jnp.linalg.qr(jax.random.normal(k, (-(-n // width), width, width), dtype))
+            # Without the signs Q would depend on how the factorisation is done (Mezzadri 2007).
+            Q = Q * jnp.sign(jnp.diagonal(R, axis1=1, axis2=2))[:, None, :]
+            lengths = jnp.sqrt(jnp.sum(normals[:, start:stop] ** 2, axis=1, keepdims=True))
+            normals = normals.at[:, start:stop].set(lengths * Q.reshape(-1, width)[:n])
+        return normals, jnp.ones((n,), dtype)
+
+
+class QuasiMonteCarlo(AbstractRandomBasis):
+    """Random features on a scrambled Sobol sequence, with more frequencies, of less weight, in the tail.
+
+    The default of the samplers. The sequence covers the length of the frequencies and their direction evenly. Every key
+    scrambles it anew, and E[φ(x)ᵀφ(z)] = k(x, z) exactly.
+
+    What data leave open of a smooth function is its high frequencies, of which the spectral law has few: drawn from the law,
+    they carry the whole error of a path's variance. So the upper tail probability s of a length is taken to the power `tail`,
+    with the weight tail · s^(1 − 1/tail) that this asks for (less in more than eight dimensions, where lengths vary little).
+
+    **Fields:** `tail`: a number of at least 1, part of the structure; at 1 frequencies follow the spectral law.
+
+    **Raises:** ValueError where `tail` is less than 1. Source: the sequence, Sobol (1967) and Matoušek (1998); low-discrepancy
+    random features, Avron et al. (2016).
+    """
+
+    tail: float | int = eqx.field(static=True, default=2.0)
+
+    def normals(
+        self, key: Key, n: int, coordinates: Coordinates, dtype: Any
+    ) -> tuple[Float[Array, "n r"], Float[Array, "n"]]:
+        points = sobol(key, n, max(1, coordinates.count))[:, : coordinates.count]
+        columns, weights = [], jnp.ones((n,), dtype)
+        # Several lengths share the exponent: their weights multiply. In many dimensions lengths vary little, and the weights would
+        # do more harm than the tail good.
+        width = max((stop - start for start, stop in coordinates.directions), default=1)
+        power = 1 + (self.tail - 1) * min(1.0, (_MANY_DIMENSIONS / width) ** 2) / max(1, len(coordinates.radial))
+        for i in range(coordinates.count):
+            if i in coordinates.radial and power > 1:
+                scores, weight = _in_the_tail(points[:, i], power, dtype)
+                weights = weights * weight
+            else:
+                scores = _scores(points[:, i], dtype)
+            columns.append(scores)
+        return jnp.stack(columns, axis=1) if columns else jnp.zeros((n, 0), dtype), weights
+
+    def __check_init__(self):
+        if isinstance(self.tail, bool) or not isinstance(self.tail, (int, float)) or not 1 <= self.tail < math.inf:
+            raise ValueError(f"`QuasiMonteCarlo.tail` must be a Python number of at least 1; got {self.tail!r}.")
+
+
+def _probability(points: UInt32[Array, "n"], dtype: Any) -> Float[Array, "n"]:
+    """The middle of the cell of 2⁻³² that a point stands for."""
+    return (points.astype(dtype) + 0.5) * 2.0**-32
+
+
+def _scores(points: UInt32[Array, "n"], dtype: Any) -> Float[Array, "n"]:
+    # From the nearer end, where a probability has more digits.
+    upper = points >= jnp.uint32(2**31)
+    score = jsp.ndtri(_probability(jnp.where(upper, ~points, points), dtype))
+    return jnp.where(upper, -score, score)
+
+
+def _in_the_tail(
+    points: UInt32[Array, "n"], power: float, dtype: Any
+) -> tuple[Float[Array, "n"], Float[Array, "n"]]:
+    """Scores whose upper tail probability is s^power for uniform s, and their weights."""
+    low, s = _probability(points, dtype), _probability(~points, dtype)
+    log_s = jnp.where(low < 0.5, jnp.log1p(-low), jnp.log(s))
+    upper, lower = jnp.exp(power * log_s), -jnp.expm1(power * log_s)
+    scores = jnp.where(upper < lower, -jsp.ndtri(upper), jsp.ndtri(lower))
+    return scores, power * jnp.exp((power - 1) * log_s)
+
+
+def check_basis(value: Any) -> AbstractBasis:
+    """A rule, or an error that says which there are."""
+    if not isinstance(value, AbstractBasis):
+        raise ValueError(
+            "`features` must be a rule for making features, such as QuasiMonteCarlo(), Orthogonal(), MonteCarlo() or "
+            f"HilbertSpace(); got {value!r}."
+        )
+    return value

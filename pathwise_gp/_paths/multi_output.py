@@ -1,0 +1,132 @@
+"""Paths of several outputs."""
+
+import dataclasses
+import math
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import equinox as eqx
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from .. import _checks
+from .._features import AbstractFeatures, NoFeatures
+from .._kernels import AbstractKernel, check_valid
+from .._numerics.blocks import map_rows
+from .._numerics.kronecker import factorise
+from .._numerics.linalg import inner
+from .._types import AnyArray
+from .prior_draw import check_covered
+
+
+class MultiOutputPaths(eqx.Module):
+    """Draws of p outputs as functions: `paths(X)` is `*s *n p`, f_q(·) = m_q(·) + φ(·)ᵀw_q + k(·, X)α_q.
+
+    All outputs share the basis, the kernel and the inputs, which are stored once. `len(paths)`, `paths[i]` and iteration go along
+    the draws.
+
+    **Fields:**
+
+    - `mean`: m, a callable that maps `n d` to `n p`.
+    - `features`: φ, the basis of the prior draw.
+    - `weights`: w, `*s p f`, correlated between outputs.
+    - `kernel`: k, of the inputs.
+    - `inputs`: X, `n d`.
+    - `coefficients`: α, `*s p n`.
+    - `mean_coefficients`: those of the posterior mean, `p n`.
+    - `root`: a root R of the covariance of the outputs, `p c`.
+    - `noise`: the variance of ε of each output, `p`.
+    """
+
+    mean: Callable[..., Any]
+    features: AbstractFeatures
+    weights: Float[Array, "*s p f"]
+    kernel: AbstractKernel
+    inputs: Float[Array, "n d"]
+    coefficients: Float[Array, "*s p n"]
+    mean_coefficients: Float[Array, "p n"]
+    root: Float[Array, "p c"]
+    noise: Float[Array, "p"]
+
+    def __call__(self, X: Float[AnyArray, "*n d"]) -> Float[Array, "..."]:
+        """Values of all outputs of all paths at all inputs.
+
+        **Arguments:** `X`: inputs, `*n d`. **Returns:** `*s *n p`. **Raises:** ValueError where the last axis of `X` is not the
+        input dimension, or a point lies where the path does not hold.
+        """
+        return _evaluate(self, self._check(X))
+
+    def marginal_variance(self, X: Float[AnyArray, "*n d"]) -> Float[Array, "*n p"]:
+        """Variance of the value of a path at each input, with its features held, in closed form; see `PathwiseFunction`.
+
+        **Arguments:** `X`: inputs, `*n d`. **Returns:** `*n p`. **Raises:** as a call; and for a mean, which has no variance.
+        """
+        X = self._check(X)
+        if isinstance(self.features, NoFeatures):
+            raise ValueError("`marginal_variance` is of random paths; this is a mean, which has none.")
+        return _marginal_variance(self, X)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The axes `*s` of the draws; `()` for one."""
+        return self.weights.shape[:-2]
+
+    @property
+    def mean_path(self) -> "MultiOutputPaths":
+        """The posterior mean as one path."""
+        weights = jnp.zeros((self.noise.shape[0], 0), self.weights.dtype)
+        return dataclasses.replace(
+            self, features=NoFeatures(), weights=weights, coefficients=self.mean_coefficients
+        )
+
+    def __len__(self) -> int:
+        if not self.shape:
+            raise TypeError("One path has no len(); only a batch of paths has.")
+        return self.shape[0]
+
+    def __getitem__(self, index: Any) -> "MultiOutputPaths":
+        index = _checks.index(index, len(self), "Path")
+        return dataclasses.replace(self, weights=self.weights[index], coefficients=self.coefficients[index])
+
+    def __iter__(self) -> Iterator["MultiOutputPaths"]:
+        return (self[i] for i in range(len(self)))
+
+    def _check(self, X: Any) -> Array:
+        X = _checks.inputs(X, self.inputs.shape[1]).astype(self.inputs.dtype)
+        flat = check_valid(self.kernel, X.reshape(-1, X.shape[-1]), "X")
+        return check_covered(self.features, flat).reshape(X.shape)
+
+
+@eqx.filter_jit
+def _evaluate(paths: MultiOutputPaths, X: Float[Array, "*n d"]) -> Float[Array, "..."]:
+    rows = X.reshape(-1, X.shape[-1])
+    every = math.prod(paths.weights.shape[:-1])
+    weights = paths.weights.reshape(every, paths.weights.shape[-1])
+    coefficients = paths.coefficients.reshape(every, paths.inputs.shape[0])
+
+    def block(rows: Float[Array, "b d"]) -> Float[Array, "sp b"]:
+        return inner(weights, paths.features(rows)) + inner(coefficients, paths.kernel.matrix(rows, paths.inputs))
+
+    values = map_rows(block, rows, weights.shape[1] + coefficients.shape[1])
+    values = jnp.moveaxis(values.reshape(*paths.weights.shape[:-1], -1), -2, -1)  # *s n p
+    values = values + jnp.broadcast_to(paths.mean(rows), values.shape)
+    return values.reshape(*paths.shape, *X.shape[:-1], paths.noise.shape[0])
+
+
+@eqx.filter_jit
+def _marginal_variance(paths: MultiOutputPaths, X: Float[Array, "*n d"]) -> Float[Array, "*n p"]:
+    root, p = paths.root, paths.noise.shape[0]
+    B = inner(root, root)
+    factor = factorise(paths.kernel.matrix(paths.inputs, paths.inputs), B, paths.noise)
+    at_inputs = paths.features(paths.inputs)
+
+    def block(rows: Float[Array, "b d"]) -> Float[Array, "p b"]:
+        # With g = A⁻¹(k(X, x) ⊗ B_q): Σ_c ‖R_qc φ(x) − φ(X)ᵀ(g R)_c‖² + Σ g² D, as for one output.
+        g = factor.solve(paths.kernel.matrix(rows, paths.inputs)[None, :, :, None] * B[:, None, None, :])  # p b n p
+        loaded = jnp.moveaxis(inner(g.reshape(-1, p), root.T).reshape(*g.shape[:-1], -1), -2, -1)  # p b c n
+        update = inner(loaded.reshape(-1, loaded.shape[-1]), at_inputs.T).reshape(*loaded.shape[:-1], -1)
+        prior = root[:, None, :, None] * paths.features(rows)[None, :, None, :] - update
+        return jnp.sum(prior * prior, axis=(2, 3)) + jnp.sum(g * g * paths.noise[None, None, None, :], axis=(2, 3))
+
+    width = p * (paths.inputs.shape[0] * p + at_inputs.shape[1] * root.shape[1])
+    return map_rows(block, X.reshape(-1, X.shape[-1]), width).T.reshape(*X.shape[:-1], p)

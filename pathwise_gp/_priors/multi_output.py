@@ -1,0 +1,218 @@
+"""Gaussian processes with several outputs, all observed at the same inputs."""
+
+from typing import Any
+
+import equinox as eqx
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from .. import _checks, _means
+from .._kernels import AbstractKernel, check_valid, Coregionalised
+from .._numerics.blocks import map_rows
+from .._numerics.kronecker import factorise, KroneckerFactor
+from .._numerics.linalg import default_jitter, inner
+from .._types import AnyArray, Number
+from .base import as_jitter
+
+
+def _as_output_mean(mean: Any) -> Any:
+    return mean if callable(mean) else _checks.floating(mean, "mean")
+
+
+class MultiOutputGPPrior(eqx.Module):
+    """f ~ GP(m, k ⊗ B) with p outputs, all of them to be observed at each of the training inputs X.
+
+    The same process as a `GPPrior` with a `Coregionalised` kernel on the grid of all inputs and outputs; the Kronecker structure
+    of its covariance makes the solve O(n³ + p³) instead of O(n³p³). Where outputs are observed at inputs of their own, or for a
+    sum of coregionalised kernels, use that instead.
+
+    **Fields:**
+
+    - `kernel`: `Coregionalised`, with the kernel of the inputs and B = W Wᵀ + diag(κ).
+    - `X`: the training inputs, `n d`, without the number of the output.
+    - `mean`: m, a number, one number per output, `p`, or a callable that maps `n d` to `n p`; zero unless given.
+    - `jitter`: variance added to that of the noise of each output, a scalar; √eps times the mean variance unless given.
+
+    **Raises:** ValueError where `kernel` is not a `Coregionalised` of a kernel without noise of its own, `X` is not a finite `n d`
+    array, the kernel does not fit d, the mean does not fit p, or `jitter` is negative. Source: Bonilla et al. (2007), section 2;
+    Rakitsch et al. (2013), equation 7.
+    """
+
+    kernel: Coregionalised
+    X: Float[Array, "n d"] = eqx.field(converter=lambda X: _checks.points(X, "X"))
+    mean: Any = eqx.field(converter=_as_output_mean, default=0.0)
+    jitter: Float[Array, ""] | None = eqx.field(converter=as_jitter, default=None)
+
+    @property
+    def n_outputs(self) -> int:
+        """p."""
+        return self.kernel.kappa.shape[0]
+
+    @property
+    def B(self) -> Float[Array, "p p"]:
+        """The covariance of the outputs."""
+        return self.kernel.index().covariance().astype(self.X.dtype)
+
+    def mean_at(self, X: Float[Array, "n d"]) -> Float[Array, "n p"]:
+        shape = (X.shape[0], self.n_outputs)
+        if not callable(self.mean):
+            return jnp.broadcast_to(self.mean.astype(X.dtype), shape)
+        values = jnp.asarray(self.mean(X))
+        if values.shape != shape:
+            raise ValueError(
+                f"`mean` must map inputs of shape {X.shape} to one value per point and output, shape {shape}; it returned "
+                f"shape {values.shape}."
+            )
+        return values.astype(X.dtype)
+
+    def jitter_at(self, X: Float[Array, "n d"]) -> Float[Array, ""]:
+        """The given jitter, else √eps times the mean variance of the outputs."""
+        if self.jitter is None:
+            return default_jitter(self.kernel.kernel.diagonal(X)) * jnp.mean(jnp.diagonal(self.B))
+        return self.jitter.astype(X.dtype)
+
+    def factor(self, noise_var: Float[Array, "p"]) -> KroneckerFactor:
+        """The factor of k(X, X) ⊗ B + I ⊗ diag(noise + jitter)."""
+        return factorise(self.kernel.kernel.matrix(self.X, self.X), self.B, noise_var + self.jitter_at(self.X))
+
+    def log_prob(self, y: Float[AnyArray, "n p"], noise_var: Number | Float[AnyArray, "p"]) -> Float[Array, ""]:
+        """Log marginal likelihood of all outputs, with derivatives of first order.
+
+        **Arguments:** `y`: observations, `n p`; `noise_var`: variance of the noise, a scalar or one per output.
+
+        **Returns:** a scalar. **Raises:** ValueError where a shape does not fit, `y` is not finite or `noise_var` not positive.
+        """
+        y, noise_var = self._check(y, noise_var)
+        return _log_prob(self, y, noise_var)
+
+    def condition(
+        self, y: Float[AnyArray, "n p"], noise_var: Number | Float[AnyArray, "p"]
+    ) -> "ConditionedMultiOutputGP":
+        """The posterior given y.
+
+        **Arguments:** `y`: observations, `n p`; `noise_var`: variance of the noise, a scalar or one per output.
+
+        **Returns:** the posterior. **Raises:** ValueError where a shape does not fit, `y` is not finite, `noise_var` is not
+        positive, or the covariance is not finite (at run time under jit).
+        """
+        y, noise_var = self._check(y, noise_var)
+        if not _checks.is_concrete(noise_var):
+            noise_var = _checks.require(jnp.all(noise_var > 0), noise_var, "`noise_var` must be positive.")
+        factor, coefficients = _condition(self, y, noise_var)
+        message = "`y`, the mean and the covariance at `X` must be finite; got NaN or inf."
+        coefficients = _checks.require(jnp.all(jnp.isfinite(coefficients)), coefficients, message)
+        return ConditionedMultiOutputGP(self, y, noise_var, factor, coefficients)
+
+    def _check(self, y: Any, noise_var: Any) -> tuple[Array, Array]:
+        shape, dtype = (self.X.shape[0], self.n_outputs), self.X.dtype
+        y = _checks.floating(y, "y")
+        if y.shape != shape:
+            raise ValueError(
+                f"`y` must have shape {shape}, one row for each point of `X` and one column for each output; got {y.shape}. "
+                "Outputs that are observed at inputs of their own go into a `GPPrior` with a `Coregionalised` kernel."
+            )
+        _checks.finite(y, "y")
+        noise_var = _checks.floating(noise_var, "noise_var")
+        if noise_var.shape not in ((), shape[1:]):
+            raise ValueError(
+                f"`noise_var` must be a scalar or have shape {shape[1:]}, one variance per output; got {noise_var.shape}."
+            )
+        _checks.positive(noise_var, "noise_var")
+        return y.astype(dtype), jnp.broadcast_to(noise_var.astype(dtype), shape[1:])
+
+    def __check_init__(self):
+        kernel: Any = self.kernel
+        if not isinstance(kernel, Coregionalised):
+            raise ValueError(
+                f"`MultiOutputGPPrior.kernel` must be a Coregionalised kernel; got {type(kernel).__name__}. For others, sums "
+                "included, use a `GPPrior` at inputs `with_outputs`."
+            )
+        dim = self.X.shape[1]
+        kernel.check_dim(dim + 1)
+        if any(term.basis_size(dim) == 0 for term in kernel.kernel.terms(dim)):
+            raise ValueError("`MultiOutputGPPrior.kernel` holds `White`: give `noise_var`, one variance per output, instead.")
+        if _checks.is_concrete(self.X):
+            check_valid(kernel.kernel, self.X, "X")
+        if not callable(self.mean) and self.mean.shape not in ((), (self.n_outputs,)):
+            raise ValueError(
+                f"`mean` must be a number, one per output, shape ({self.n_outputs},), or a callable; got {self.mean.shape}."
+            )
+        if self.jitter is not None:
+            if self.jitter.ndim != 0:
+                raise ValueError(f"`jitter` must be a scalar; got shape {self.jitter.shape}.")
+            _checks.positive(self.jitter, "jitter", or_zero=True)
+
+
+class ConditionedMultiOutputGP(eqx.Module):
+    """The posterior of several outputs given y, made by `MultiOutputGPPrior.condition`.
+
+    **Fields:** `prior`: with its training inputs X, `n d`, and p outputs; `y`: `n p`; `noise_var`: `p`; `factor`: of
+    A = k(X, X) ⊗ B + I ⊗ diag(noise + jitter); `coefficients`: A⁻¹(y − m(X)), `n p`.
+    """
+
+    prior: MultiOutputGPPrior
+    y: Float[Array, "n p"]
+    noise_var: Float[Array, "p"]
+    factor: KroneckerFactor
+    coefficients: Float[Array, "n p"]
+
+    @property
+    def kernel(self) -> AbstractKernel:
+        """The kernel of the inputs."""
+        return self.prior.kernel.kernel
+
+    def mean(self, X: Float[AnyArray, "*n d"]) -> Float[Array, "*n p"]:
+        """Posterior mean of each output, m(x) + k(x, X) A⁻¹(y − m(X)) B.
+
+        **Arguments:** `X`: inputs, `*n d`. **Returns:** `*n p`. **Raises:** ValueError where the last axis is not d.
+        """
+        X = self._inputs(X)
+        return _mean(self, X.reshape(-1, X.shape[-1])).reshape(*X.shape[:-1], self.prior.n_outputs)
+
+    def variance(self, X: Float[AnyArray, "*n d"]) -> Float[Array, "*n p"]:
+        """Posterior variance of each output, without noise, at least 0 under rounding.
+
+        **Arguments:** `X`: inputs, `*n d`. **Returns:** `*n p`. **Raises:** ValueError where the last axis is not d.
+        """
+        X = self._inputs(X)
+        return _variance(self, X.reshape(-1, X.shape[-1])).reshape(*X.shape[:-1], self.prior.n_outputs)
+
+    def _inputs(self, X: Any) -> Array:
+        X = _checks.inputs(X, self.prior.X.shape[1]).astype(self.prior.X.dtype)
+        return check_valid(self.kernel, X.reshape(-1, X.shape[-1]), "X").reshape(X.shape)
+
+
+@eqx.filter_jit
+def _log_prob(prior: MultiOutputGPPrior, y: Float[Array, "n p"], noise_var: Float[Array, "p"]) -> Float[Array, ""]:
+    return prior.factor(noise_var).log_density(y - prior.mean_at(prior.X))
+
+
+@eqx.filter_jit
+def _condition(
+    prior: MultiOutputGPPrior, y: Float[Array, "n p"], noise_var: Float[Array, "p"]
+) -> tuple[KroneckerFactor, Float[Array, "n p"]]:
+    factor = prior.factor(noise_var)
+    return factor, factor.solve(y - prior.mean_at(prior.X))
+
+
+@eqx.filter_jit
+def _mean(posterior: ConditionedMultiOutputGP, X: Float[Array, "n d"]) -> Float[Array, "n p"]:
+    prior = posterior.prior
+    weights = inner(prior.B, posterior.coefficients)  # p n
+    update = map_rows(lambda rows: inner(weights, posterior.kernel.matrix(rows, prior.X)), X, prior.X.shape[0])
+    return prior.mean_at(X) + update.T
+
+
+@eqx.filter_jit
+def _variance(posterior: ConditionedMultiOutputGP, X: Float[Array, "n d"]) -> Float[Array, "n p"]:
+    prior, B = posterior.prior, posterior.prior.B
+
+    def block(rows: Float[Array, "b d"]) -> Float[Array, "p b"]:
+        # The covariances of output q at x with all that was observed, k(x, X) ⊗ B_q, for each x and q.
+        k = posterior.kernel.matrix(rows, prior.X)
+        cross = k[None, :, :, None] * B[:, None, None, :]
+        explained = jnp.sum(cross * posterior.factor.solve(cross), axis=(2, 3))
+        return jnp.diagonal(B)[:, None] * posterior.kernel.diagonal(rows)[None, :] - explained
+
+    p = prior.n_outputs
+    return jnp.maximum(map_rows(block, X, prior.X.shape[0] * p * p), 0).T

@@ -1,0 +1,312 @@
+"""Hard numbers: the jitter policy, single precision, and data of every size."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from tables import LINEAR, points, RBF
+
+import pathwise_gp as pgp
+from pathwise_gp._numerics.distances import squared_distances
+from pathwise_gp._numerics.linalg import settled_cholesky
+
+KEY = jax.random.key(0)
+
+
+def settle(A, given=0.0, first=1e-12, bound=1e-3):
+    A = jnp.asarray(A)
+    return settled_cholesky(A, *(jnp.asarray(v, A.dtype) for v in (given, first, bound)))
+
+
+def indefinite(lowest, n=6):
+    """A symmetric matrix with one eigenvalue below zero, or just above."""
+    Q = np.linalg.qr(np.random.default_rng(0).normal(size=(n, n)))[0]
+    return (Q * np.r_[lowest, np.linspace(0.5, 1.5, n - 1)]) @ Q.T
+
+
+def test_jitter_rises_by_decades_and_no_further_than_needed():
+    for lowest, expected in ((0.1, 0.0), (-3e-12, 1e-11), (-5e-6, 1e-5), (-2e-5, 1e-4), (-5e-4, 1e-3)):
+        A = indefinite(lowest)
+        lower, jitter = settle(A)
+        np.testing.assert_allclose(jitter, expected, rtol=1e-12)
+        np.testing.assert_allclose(lower @ lower.T, A + expected * np.eye(6), atol=1e-14)
+    lower, _ = settle(indefinite(-0.1))  # past the bound
+    assert np.all(np.isnan(np.diagonal(lower)))
+    # Of a matrix that holds a jitter already only the rest is added.
+    lower, jitter = settle(indefinite(-5e-6) + 2e-6 * np.eye(6), given=2e-6, first=2e-5)
+    np.testing.assert_allclose(jitter, 2e-5)
+    np.testing.assert_allclose(lower @ lower.T, indefinite(-5e-6) + 2e-5 * np.eye(6), atol=1e-14)
+
+
+def test_a_bad_matrix_in_a_batch_does_not_change_its_neighbours():
+    batch = jnp.asarray(np.stack([indefinite(v) for v in (0.1, -5e-6, -0.1, 0.2)]))
+    lower, jitter = jax.jit(jax.vmap(settle))(batch)
+    for i in (0, 1, 3):
+        alone, own = settle(batch[i])
+        np.testing.assert_allclose(lower[i], alone, rtol=1e-13)
+        assert jitter[i] == own
+    assert jitter[0] == jitter[3] == 0 and np.all(np.isnan(np.diagonal(lower[2])))
+
+
+def test_derivative_of_a_settled_factor():
+    A, weights = indefinite(-5e-6), np.random.default_rng(1).normal(size=(6, 6))
+    direction = np.random.default_rng(2).normal(size=(6, 6))
+    direction = direction + direction.T
+    # Of the matrix that it ended with: where the jitter was raised, of A + 1e-5 I.
+    for matrix, plain in ((A, A + 1e-5 * np.eye(6)), (indefinite(0.3), indefinite(0.3))):
+        gradient = jax.grad(lambda A: jnp.sum(weights * settle(A)[0]))(jnp.asarray(matrix))
+        h = 1e-8
+        up, down = (np.sum(weights * np.linalg.cholesky(plain + s * h * direction)) for s in (1, -1))
+        np.testing.assert_allclose(np.sum(gradient * direction), (up - down) / (2 * h), rtol=1e-4)
+        forward = jax.jvp(lambda A: settle(A)[0], (jnp.asarray(matrix),), (jnp.asarray(direction),))[1]
+        np.testing.assert_allclose(np.sum(weights * forward), np.sum(gradient * direction), rtol=1e-9)
+
+
+def repeated(jitter=None, dtype=float):
+    """A prior whose covariance is singular: each point twice."""
+    X = np.repeat(points(6, 2), 2, axis=0).astype(dtype)
+    return pgp.GPPrior(kernel=pgp.RBF(2.0, 0.9), X=X, jitter=jitter)
+
+
+def test_posterior_reports_the_jitter_it_used():
+    y = np.zeros(12)
+    enough = repeated(jitter=0.25).condition(y, 0.0)
+    assert enough.jitter == 0.25  # as given
+    raised = repeated(jitter=0.0).condition(y, 0.0)
+    decades = float(raised.jitter) / (2.0 * np.finfo(float).eps)
+    assert 0 < raised.jitter <= 2e-3 and abs(np.log10(decades) - round(np.log10(decades))) < 1e-9
+    np.testing.assert_allclose(raised.noise, np.full(12, raised.jitter))  # and the same in ε
+    paths = pgp.PathwiseSampler(raised, 64).sample_paths(KEY, 2)
+    np.testing.assert_array_equal(paths.noise, raised.noise)
+    # It is the posterior of a prior with that jitter.
+    again = repeated(jitter=float(raised.jitter)).condition(y, 0.0)
+    np.testing.assert_allclose(raised.factor.lower, again.factor.lower, atol=1e-7)
+    assert again.jitter == raised.jitter
+    # Under jit the same.
+    jitted = eqx.filter_jit(lambda: repeated(jitter=0.0).condition(y, 0.0))()
+    np.testing.assert_allclose(jitted.jitter, raised.jitter, rtol=1e-12)
+
+
+def test_jitter_of_inducing_points_is_raised_too():
+    Z = np.repeat(points(4, 2), 2, axis=0)
+    prior = pgp.SparseGPPrior(kernel=RBF, Z=Z, jitter=0.0)
+    settled, factor = prior.settled()
+    assert 0 < settled.jitter <= 1.3e-3 and bool(factor.is_finite())
+    paths = pgp.DecoupledPathwiseSampler(prior, pgp.WhitenedGuide(np.zeros(8), np.eye(8)), 64).sample_paths(KEY, 2)
+    np.testing.assert_array_equal(paths.noise, np.full(8, settled.jitter))
+    assert np.all(np.isfinite(paths(points(3, 2))))
+
+
+def test_past_the_bound_there_is_an_error(no_hook):
+    class Indefinite(pgp.AbstractKernel):
+        def matrix(self, X, Z):
+            return jnp.where(X[:, None, 0] == Z[None, :, 0], 0.1, 1.0)
+
+    prior = pgp.GPPrior(kernel=Indefinite(), X=points(3, 1), jitter=1e-9)
+    message = r"not even with a jitter of .* raised by decades to 0.001 of the mean variance.*Give a larger `jitter`"
+    with pytest.raises(ValueError, match=message):
+        prior.condition(np.zeros(3), 1e-6)
+    with pytest.raises(Exception, match="raised by decades"):
+        jax.block_until_ready(eqx.filter_jit(lambda: prior.condition(np.zeros(3), 1e-6).coefficients)())
+
+
+def test_gradients_through_a_raised_jitter_are_finite():
+    def variance(lengthscale):
+        prior = pgp.GPPrior(kernel=pgp.RBF(1.0, lengthscale), X=np.repeat(points(4, 2), 2, axis=0), jitter=0.0)
+        return jnp.sum(prior.condition(np.ones(8), 0.0).mean(points(3, 2, seed=1)))
+
+    value, gradient = jax.jit(jax.value_and_grad(variance))(jnp.asarray(0.8))
+    h = 1e-4
+    numeric = (variance(jnp.asarray(0.8 + h)) - variance(jnp.asarray(0.8 - h))) / (2 * h)
+    assert np.isfinite(value)
+    np.testing.assert_allclose(gradient, numeric, rtol=1e-2)
+
+
+# The reference workflow: 28 points of a sine and a cosine, noise 0.15.
+X28 = np.linspace(-1.5, 1.5, 28)[:, None]
+Y28 = np.sin(3 * X28[:, 0]) + 0.3 * np.cos(7 * X28[:, 0])
+GRID = np.linspace(-2, 2, 41)[:, None]
+
+
+def workflow(dtype, basis):
+    kernel = pgp.RBF(np.asarray(1.0, dtype), np.asarray(0.3, dtype))
+    prior = pgp.GPPrior(kernel=kernel, X=X28.astype(dtype), jitter=np.asarray(1e-6, dtype))
+    posterior = prior.condition(Y28.astype(dtype), np.asarray(0.15**2, dtype))
+    sampler = pgp.PathwiseSampler(posterior, 256, features=basis)
+    return posterior, sampler
+
+
+@pytest.mark.parametrize("basis", [pgp.QuasiMonteCarlo(), pgp.HilbertSpace()], ids=["random", "Hilbert"])
+def test_single_precision_agrees_with_double(basis):
+    # The same draw: the basis and Gaussian inputs of double precision, rounded.
+    double, sampler = workflow(np.float64, basis)
+    drawn = sampler.sample_paths(KEY, 8)
+    noise = jax.random.normal(jax.random.key(1), (8, 28))
+    single, rounded = workflow(np.float32, basis)
+    cast = lambda tree: jax.tree.map(lambda leaf: leaf.astype(jnp.float32), tree)
+    paths = sampler.update(drawn.features, drawn.weights, noise)
+    others = rounded.update(cast(drawn.features), cast(drawn.weights), cast(noise))
+    grid32 = GRID.astype(np.float32)
+    assert others(grid32).dtype == jnp.float32
+    np.testing.assert_allclose(others(grid32), paths(GRID), atol=1e-3)
+    slope = lambda p, x: jax.vmap(jax.grad(lambda point: p(point)))(x)
+    np.testing.assert_allclose(
+        slope(others[2], jnp.asarray(grid32)), slope(paths[2], jnp.asarray(GRID)), atol=1e-3 * np.abs(slope(paths[2], jnp.asarray(GRID))).max()
+    )
+    np.testing.assert_allclose(single.mean(grid32), double.mean(GRID), atol=1e-3)
+    np.testing.assert_allclose(single.variance(grid32), double.variance(GRID), atol=1e-3)
+    by_lengthscale = lambda prior, noise_var: eqx.filter_grad(lambda p: p.log_prob(Y28, noise_var))(prior).kernel.lengthscale
+    np.testing.assert_allclose(by_lengthscale(single.prior, 0.0225), by_lengthscale(double.prior, 0.0225), rtol=1e-3)
+
+
+@pytest.mark.parametrize("offset", [0.0, 1.0, 1e3, 1e5])
+@pytest.mark.parametrize("dim", [1, 6, 80])
+def test_single_precision_distances_wherever_the_inputs_lie(offset, dim):
+    X = (points(40, dim) + offset).astype(np.float32)
+    Z = np.concatenate([X[:5], (points(10, dim, seed=1) + offset).astype(np.float32)])
+    lengthscale = np.full(dim, 0.4, np.float32)
+    got = squared_distances(jnp.asarray(X), jnp.asarray(Z), jnp.asarray(lengthscale))
+    exact = np.sum(((X[:, None].astype(float) - Z[None].astype(float)) / 0.4) ** 2, axis=2)
+    np.testing.assert_allclose(got, exact, rtol=2e-6, atol=0)
+    assert np.all(np.diagonal(got)[:5] == 0)
+    kernel = pgp.RBF(1.0, np.float32(0.4))
+    np.testing.assert_allclose(kernel(X, Z), np.exp(-exact / 2), atol=1e-6)
+
+
+@pytest.mark.parametrize("offset", [0.0, 1e4, 1e6])
+def test_single_precision_paths_far_from_the_origin(offset):
+    # Inputs on a grid that float32 has exactly, thousands of periods from 0: features are made about the data.
+    x = offset + np.arange(16)[:, None]
+    kernel = pgp.RBF(1.0, 3.0)
+    values = []
+    for dtype in (np.float32, np.float64):
+        prior = pgp.GPPrior(kernel=jax.tree.map(lambda leaf: leaf.astype(dtype), kernel), X=x.astype(dtype), jitter=1e-5)  # noqa: B023
+        paths = pgp.PathwiseSampler(prior.condition(np.sin(np.arange(16)), 0.01), 512).sample_paths(KEY, 1)
+        values.append(np.asarray(paths.marginal_variance(x)))
+    np.testing.assert_allclose(values[0], values[1], rtol=5e-2)
+    np.testing.assert_allclose(values[1], prior.condition(np.sin(np.arange(16)), 0.01).variance(x), rtol=5e-2)
+
+
+def check(prior, y, noise_var, test, rtol=0.1):
+    """Paths are finite, and their mean and variance are the posterior's, as far as the features allow."""
+    posterior = prior.condition(y, noise_var)
+    paths = pgp.PathwiseSampler(posterior, 2048).sample_paths(KEY, 4)
+    assert np.all(np.isfinite(paths(test)))
+    np.testing.assert_allclose(paths.mean_path(test), posterior.mean(test), rtol=1e-6, atol=1e-9)
+    np.testing.assert_allclose(paths.marginal_variance(test), posterior.variance(test), rtol=rtol)
+    return posterior, paths
+
+
+def test_one_point():
+    prior = pgp.GPPrior(kernel=RBF, X=np.zeros((1, 2)))
+    posterior, _ = check(prior, np.ones(1), 0.1, points(5, 2))
+    np.testing.assert_allclose(posterior.mean(np.zeros(2)), 1.3 / (1.4 + float(posterior.jitter)))
+
+
+def test_repeated_points_are_more_observations_of_one_value():
+    X, y = points(3, 2), np.array([0.3, -0.2, 0.9])
+    posterior, _ = check(pgp.GPPrior(kernel=RBF, X=np.repeat(X, 4, axis=0), jitter=0.0), np.repeat(y, 4), 0.4, points(5, 2, 1))
+    once = pgp.GPPrior(kernel=RBF, X=X, jitter=0.0).condition(y, 0.1)
+    np.testing.assert_allclose(posterior.mean(points(5, 2, 1)), once.mean(points(5, 2, 1)), rtol=1e-9)
+    np.testing.assert_allclose(posterior.variance(points(5, 2, 1)), once.variance(points(5, 2, 1)), rtol=1e-9)
+
+
+def test_constant_values():
+    X = points(10, 2)
+    check(pgp.GPPrior(kernel=RBF, X=X), np.full(10, 7.0), 0.1, points(4, 2, 1))
+    level = pgp.GPPrior(kernel=RBF, X=X, mean=7.0).condition(np.full(10, 7.0), 0.1)
+    np.testing.assert_array_equal(level.mean(points(4, 2, 1)), np.full(4, 7.0))
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_a_hundred_dimensions(dtype):
+    X, test = points(20, 100).astype(dtype), points(5, 100, 1).astype(dtype)
+    for kernel in (pgp.RBF(1.0, 0.7), pgp.Matern(2.5, 1.0, np.full(100, 0.7)), pgp.ArcCosine(1.0, 1)):
+        posterior = pgp.GPPrior(kernel=kernel, X=X).condition(X[:, 0].astype(dtype), 0.1)
+        paths = pgp.PathwiseSampler(posterior, 2048).sample_paths(KEY, 2)
+        assert np.all(np.isfinite(paths(test)))
+        np.testing.assert_allclose(paths.marginal_variance(test), posterior.variance(test), rtol=0.15)
+
+
+@pytest.mark.parametrize("scale", [1e-6, 1e-3, 1e3, 1e6])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_units_of_the_input_do_not_matter(scale, dtype):
+    # The same data in other units, and the lengthscale with them.
+    X, y, test = points(12, 2), np.sin(np.arange(12.0)), points(5, 2, 1)
+    values = []
+    for s in (1.0, scale):
+        kernel = pgp.Matern(2.5, np.asarray(1.0, dtype), np.asarray(0.6 * s, dtype)) + pgp.Linear(np.asarray(0.5 / s**2, dtype))
+        posterior = pgp.GPPrior(kernel=kernel, X=(s * X).astype(dtype), jitter=1e-5).condition(y, 0.05)
+        paths = pgp.PathwiseSampler(posterior, 256).sample_paths(KEY, 3)
+        inputs = (s * test).astype(dtype)
+        values.append((posterior.mean(inputs), posterior.variance(inputs), paths(inputs)))
+    atol = 2e-3 if dtype == np.float32 else 1e-9
+    for one, other in zip(*values, strict=True):
+        np.testing.assert_allclose(one, other, atol=atol)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("lengthscale", [1e-3, 1e3])
+def test_lengthscales_far_from_the_spacing(lengthscale, dtype):
+    X, y = points(12, 2).astype(dtype), np.sin(np.arange(12.0)).astype(dtype)
+    kernel = pgp.RBF(np.asarray(1.0, dtype), np.asarray(lengthscale, dtype))
+    posterior = pgp.GPPrior(kernel=kernel, X=X, jitter=1e-4).condition(y, 0.1)
+    paths = pgp.PathwiseSampler(posterior, 1024).sample_paths(KEY, 3)
+    test = points(5, 2, 1).astype(dtype)
+    assert np.all(np.isfinite(paths(test)))
+    if lengthscale < 1:  # every point on its own: the prior elsewhere
+        np.testing.assert_allclose(posterior.mean(test), 0, atol=1e-6)
+        np.testing.assert_allclose(paths.marginal_variance(test), 1.0, rtol=0.1)
+    else:  # a constant: twelve observations of one value
+        level = np.sum(y) / (12 + 0.1001)
+        np.testing.assert_allclose(posterior.mean(test), level, atol=1e-3)
+        np.testing.assert_allclose(paths(test), np.asarray(paths(test))[:, :1] * np.ones(5), atol=1e-2)
+
+
+def test_white_noise_joins_the_noise_of_observations():
+    X, y, test = points(8, 2), np.sin(np.arange(8.0)), points(4, 2, 1)
+    white = pgp.GPPrior(kernel=RBF + LINEAR + pgp.White(0.3), X=X, jitter=1e-6)
+    plain = pgp.GPPrior(kernel=RBF + LINEAR, X=X, jitter=1e-6)
+    np.testing.assert_allclose(white.log_prob(y, 0.1), plain.log_prob(y, 0.4), rtol=1e-12)
+    a, b = white.condition(y, 0.1), plain.condition(y, 0.4)
+    np.testing.assert_allclose(a.noise, b.noise, rtol=1e-12)
+    np.testing.assert_allclose(a.mean(test), b.mean(test), rtol=1e-10)
+    np.testing.assert_allclose(a.variance(X), b.variance(X), rtol=1e-9)  # of f: at the inputs too
+    assert np.all(np.isfinite(white.condition(y, 0.0).mean(test)))  # noise of its own is enough
+    paths = [pgp.PathwiseSampler(p, 128).sample_paths(KEY, 3) for p in (a, b)]
+    np.testing.assert_allclose(paths[0](X), paths[1](X), atol=1e-9)
+    # A product is noise whose variance is the product at a point.
+    scaled = pgp.GPPrior(kernel=RBF + pgp.White(0.3) * LINEAR, X=X, jitter=1e-6).condition(y, 0.1)
+    np.testing.assert_allclose(scaled.noise, 0.1 + 1e-6 + 0.3 * 0.6 * np.sum(X**2, axis=1), rtol=1e-12)
+    # The optimal sparse guide sees it.
+    sparse = [pgp.SparseGPPrior(kernel=k, Z=X[:4], jitter=1e-6) for k in (RBF + pgp.White(0.3), RBF)]
+    guides = [pgp.optimal_guide(p, X, y, v) for p, v in zip(sparse, (0.1, 0.4), strict=True)]
+    np.testing.assert_allclose(guides[0].mean, guides[1].mean, rtol=1e-9)
+    np.testing.assert_allclose(
+        pgp.elbo(sparse[0], guides[0], X, y, 0.1), pgp.elbo(sparse[1], guides[1], X, y, 0.4), rtol=1e-10
+    )
+    np.testing.assert_array_equal(np.asarray(pgp.White(0.3)(X, X)), 0)  # the covariance of a function that is 0
+
+
+def test_deep_kernels_learn():
+    # The weights of a network inside a kernel get gradients, through the likelihood and through a path.
+    network = eqx.nn.MLP(2, 3, 8, 1, key=jax.random.key(1))
+    X, y = points(10, 2), np.sin(np.arange(10.0))
+
+    def loss(network):
+        prior = pgp.GPPrior(kernel=pgp.Warped(pgp.RBF(1.0, 0.8), network), X=X, jitter=1e-4)
+        return -prior.log_prob(y, 0.1)
+
+    def value(network):
+        prior = pgp.GPPrior(kernel=pgp.Warped(pgp.RBF(1.0, 0.8), network), X=X, jitter=1e-4)
+        return pgp.PathwiseSampler(prior.condition(y, 0.1), 32).sample_paths(KEY, 1)(points(3, 2, 1)).sum()
+
+    for function in (loss, value):
+        gradient = eqx.filter_jit(eqx.filter_grad(function))(network)
+        bias = gradient.layers[0].bias
+        h = 1e-6
+        step = lambda s: eqx.tree_at(lambda n: n.layers[0].bias, network, network.layers[0].bias.at[0].add(s))
+        numeric = (function(step(h)) - function(step(-h))) / (2 * h)
+        np.testing.assert_allclose(bias[0], numeric, rtol=1e-5, atol=1e-8)
+        assert all(np.any(np.asarray(leaf) != 0) for leaf in jax.tree.leaves(eqx.filter(gradient, eqx.is_array)))
