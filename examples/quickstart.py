@@ -2,7 +2,8 @@
 
 A Gaussian process with unknown hyperparameters is conditioned on 521 monthly means (the record that ships with
 statsmodels). NUTS draws the hyperparameters; each draw gives paths; and every answer below is a functional of them: the
-forecast, the growth rate (a derivative), and the month in which 380 ppm is first passed (a first crossing).
+forecast, its parts (trend, season, irregularities), the growth rate (a derivative), and the month in which 380 ppm is
+first passed (a first crossing).
 
 Run it with `make demo`. `--fast` takes a part of the record and few draws, to see that it runs.
 """
@@ -96,6 +97,21 @@ def plot_forecast(times, y, grid, values):
     return figure
 
 
+def plot_parts(times, y, grid, parts, trend_at_times):
+    figure, panels = plt.subplots(3, 1, figsize=(9, 7), sharex=True, constrained_layout=True)
+    for axes, (name, values), colour in zip(panels, parts.items(), (BLUE, ORANGE, GREY), strict=True):
+        band(axes, grid, values, colour, name)
+        axes.axvline(times[-1], color=GREY, lw=0.8, ls=":")
+        axes.set_ylabel(f"{name} in ppm")
+    panels[0].plot(times, y, ".", color="black", ms=1, label="monthly means")
+    panels[0].legend(frameon=False, loc="upper left")
+    panels[1].plot(times, y - trend_at_times, ".", color="black", ms=1, label="monthly means less the median trend")
+    panels[1].legend(frameon=False, loc="upper left", ncols=3)
+    panels[2].set(xlabel="year", xlim=(grid[0], grid[-1]))
+    panels[0].set_title("Parts of the same paths, which add up to them")
+    return figure
+
+
 def plot_growth(times, growth, last):
     figure, axes = plt.subplots(figsize=(8, 3.6), constrained_layout=True)
     band(axes, times, growth, BLUE, "growth rate")
@@ -156,6 +172,21 @@ def main(fast: bool, folder: pathlib.Path) -> None:
     values = np.asarray(co2_at(grid))
     print(f"Paths after {time.perf_counter() - started:.0f} s")
 
+    # The parts of each path under the same draw, in the order of the kernel's terms: the parabola has three.
+    *parabola, slow, season, irregular = ensemble.components()
+    value = lambda part, t: np.asarray(part(jnp.asarray(t - EPOCH)[:, None])).reshape(-1, len(t))
+    trend = lambda t: centre + sum(value(part, t) for part in (*parabola, slow))
+    parts = {"trend": trend(grid), "season": value(season, grid), "irregularities": value(irregular, grid)}
+    off = np.abs(sum(parts.values()) - values).max()
+    swing = (
+        np.median(np.ptp(parts["season"][:, : 10 * 24], axis=1)),
+        np.median(np.ptp(parts["season"][:, -10 * 24 :], axis=1)),
+    )
+    print(
+        f"\nParts add up to the paths within {off:.0e} ppm. The season swings by {swing[0]:.1f} ppm in the first ten years"
+    )
+    print(f"and by {swing[1]:.1f} in the last ten.")
+
     # Growth: the derivative of each path, averaged over a year so that the season drops out. A value depends on its own
     # time only, so one forward derivative along ones gives all of them.
     years = jnp.arange(np.ceil(times[0]) + 0.5, times[-1] + 10, 1 / 2)
@@ -186,6 +217,7 @@ def main(fast: bool, folder: pathlib.Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     figures = {
         "co2_paths.png": plot_forecast(times, y, np.asarray(grid), values),
+        "co2_parts.png": plot_parts(times, y, np.asarray(grid), parts, np.median(trend(times), axis=0)),
         "co2_growth.png": plot_growth(np.asarray(years), growth, times[-1]),
         "co2_first_passage.png": plot_first_passage(passed),
     }

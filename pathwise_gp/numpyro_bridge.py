@@ -278,8 +278,8 @@ def posterior_paths(
     - `*args`, `model_kwargs`: the arguments of the model. Floats are passed as arrays; one that must stay a Python number
       (a Matérn's `nu`) is bound beforehand, as by `functools.partial`.
     - `n_paths`: S, paths for each draw. With many draws one path each is the better estimator.
-    - `n_features`, `features`, `share_features`: as in `PathwiseSampler`; features are drawn anew for each draw, so that even shared
-      ones average out over the ensemble.
+    - `n_features`, `features`, `share_features`: as in `PathwiseSampler`; features are drawn anew for each draw, so that
+      even shared ones average out over the ensemble.
     - `chunk_size`: draws worked on at once; memory beyond the result is that of a chunk.
 
     **Returns:** an ensemble of `draws` times `n_paths` paths, with the training inputs stored once.
@@ -307,7 +307,12 @@ def posterior_paths(
 
 @eqx.filter_jit
 def _posterior_paths(
-    model: Any, samples: dict[str, Any], key: Any, args: Any, kwargs: Any, settings: tuple[int, int, AbstractBasis, bool, int]
+    model: Any,
+    samples: dict[str, Any],
+    key: Any,
+    args: Any,
+    kwargs: Any,
+    settings: tuple[int, int, AbstractBasis, bool, int],
 ) -> PathEnsemble:
     n_paths, n_features, basis, share_features, chunk_size = settings
 

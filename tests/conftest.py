@@ -8,6 +8,9 @@ CACHE = pathlib.Path(__file__).parents[1] / ".cache"
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(CACHE / "jax"))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.2")
 
+# Most of the time goes into compiling small programs, which takes half as long without optimisation.
+os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
+
 # A core for each worker: two that share two cores spend most of their time waiting for each other's threads.
 worker = os.environ.get("PYTEST_XDIST_WORKER")
 if worker and hasattr(os, "sched_setaffinity"):
@@ -42,3 +45,12 @@ def standard_promotion():
     """JAX's default promotion rules, for NumPyro's samplers, which mix dtypes and ranks inside."""
     with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
         yield
+
+
+@pytest.fixture(autouse=True)
+def few_programs():
+    """Compiled programs stay mapped, a hundred maps and more for each, and a process that has too many crashes."""
+    yield
+    maps = pathlib.Path("/proc/self/maps")
+    if maps.exists() and maps.read_bytes().count(b"\n") > 20_000:
+        jax.clear_caches()

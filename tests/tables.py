@@ -136,7 +136,9 @@ def _coregionalised(part: Formula) -> Formula:
 
 
 def _warped(part: Formula) -> Formula:
-    return lambda k, X, Z: part(k.kernel, np.array([bend(k.transform, x) for x in X]), np.array([bend(k.transform, z) for z in Z]))
+    return lambda k, X, Z: part(
+        k.kernel, np.array([bend(k.transform, x) for x in X]), np.array([bend(k.transform, z) for z in Z])
+    )
 
 
 def bend(transform: Any, x: np.ndarray) -> np.ndarray:

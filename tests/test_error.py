@@ -77,8 +77,8 @@ def test_feature_error_is_the_error_of_the_variance():
 
 
 def test_low_discrepancy_features_with_a_tail_are_the_best():
-    # The published table: Matérn-5/2, four dimensions, 200 points, 1024 features. Independent draws 0.12 to 0.17, the sequence
-    # over all five coordinates 0.06, with the tail 0.028.
+    # The published table: Matérn-5/2, four dimensions, 200 points, 1024 features. Independent draws 0.12 to 0.17, the
+    # sequence over all five coordinates 0.06, with the tail 0.028.
     rng = np.random.default_rng(1)
     X, test = rng.normal(size=(200, 4)), rng.normal(size=(200, 4))
     posterior = pgp.GPPrior(kernel=pgp.Matern(2.5, 1.0, 1.0), X=X).condition(rng.normal(size=200), 0.01)
@@ -124,8 +124,8 @@ DENSITIES = {
 @pytest.mark.parametrize("dim", [1, 2, 3])
 @pytest.mark.parametrize("name", DENSITIES)
 def test_spectral_density_gives_the_kernel(name, dim):
-    # k(r) = ∫ S(s) A_d s^{d−1} Λ_d(2πsr) ds with A_d the area of the sphere and Λ_d the mean of a plane wave over it (Rasmussen
-    # & Williams 2006, equation 4.7), by the trapezoidal rule in log s up to 60 cycles.
+    # k(r) = ∫ S(s) A_d s^{d−1} Λ_d(2πsr) ds with A_d the area of the sphere and Λ_d the mean of a plane wave over it
+    # (Rasmussen & Williams 2006, equation 4.7), by the trapezoidal rule in log s up to 60 cycles.
     kernel = DENSITIES[name]
     u = np.linspace(-45, math.log(60), 20001)
     s = np.exp(u)

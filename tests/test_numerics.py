@@ -9,7 +9,10 @@ import numpy as np
 import pytest
 import scipy.linalg
 import scipy.stats
+from scipy import special, stats
+from scipy.stats import qmc
 
+import pathwise_gp as pgp
 from pathwise_gp._numerics import blocks, distances
 from pathwise_gp._numerics.blocks import map_rows
 from pathwise_gp._numerics.dependence import depends
@@ -23,6 +26,8 @@ from pathwise_gp._numerics.linalg import (
     inner,
     inverse_factor,
 )
+from pathwise_gp._numerics.quantiles import log_gamma, radius
+from pathwise_gp._numerics.sobol import sobol
 from pathwise_gp._numerics.trigonometry import cos_turns, sin_turns
 
 TURNS = {"cos": cos_turns, "sin": sin_turns}
@@ -361,3 +366,105 @@ def test_depends_follows_values_through_compiled_functions():
 
     got = depends(function, jnp.zeros(3))
     assert got == {"both": True, "passed": False, "doubled": False, "looped": True, "own": False}
+
+
+def test_sobol_points_are_those_of_the_sequence_scrambled():
+    # A scramble keeps which points share an elementary interval: in each coordinate, 2ᵐ points fill 2ᵐ cells; two by two they
+    # fill boxes of equal volume as the plain sequence does.
+    points = np.asarray(sobol(jax.random.key(0), 64, 5))
+    plain = qmc.Sobol(5, scramble=False).random_base2(6)
+    assert points.dtype == np.uint32
+    for i in range(5):
+        np.testing.assert_array_equal(np.sort(points[:, i] >> 26), np.arange(64))
+    boxes = lambda u, i, j, a: np.bincount(
+        (u[:, i] * 2**a).astype(int) * 2 ** (6 - a) + (u[:, j] * 2 ** (6 - a)).astype(int), minlength=64
+    )
+    for i, j, a in ((0, 1, 3), (0, 1, 2), (0, 2, 3)):
+        np.testing.assert_array_equal(np.sort(boxes(points / 2.0**32, i, j, a)), np.sort(boxes(plain, i, j, a)))
+    # Prefixes, other keys, other scrambles.
+    np.testing.assert_array_equal(sobol(jax.random.key(0), 40, 5)[:33], sobol(jax.random.key(0), 33, 5))
+    assert np.all(points != np.asarray(sobol(jax.random.key(1), 64, 5)))
+    assert sobol(jax.random.key(0), 1, 1).shape == (1, 1)
+    discrepancy = qmc.discrepancy(np.asarray(sobol(jax.random.key(2), 500, 3)) / 2.0**32)
+    assert discrepancy < 0.1 * qmc.discrepancy(np.random.default_rng(0).uniform(size=(500, 3)))
+
+
+def test_each_sobol_point_is_uniform():
+    keys = jax.random.split(jax.random.key(0), 4000)
+    points = np.asarray(jax.jit(jax.vmap(lambda key: sobol(key, 3, 2)))(keys)) / 2.0**32
+    for i in range(3):
+        for j in range(2):
+            assert stats.kstest(points[:, i, j], "uniform").pvalue > 1e-4
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("nu", [None, 0.5, 2.5, 49.5])
+@pytest.mark.parametrize("dim", [1, 2, 8, 100])
+def test_radius(dim, nu, dtype):
+    z = np.linspace(-8, 8, 161)
+    got = radius(jnp.asarray(z, dtype), dim, nu)
+    assert got.dtype == dtype
+    tail = special.ndtr(-np.abs(z))
+    if nu is None:
+        half = np.where(z < 0, special.gammaincinv(dim / 2, tail), special.gammainccinv(dim / 2, tail))
+        expected = np.sqrt(2 * half)
+    else:
+        share, rest = special.betaincinv(dim / 2, nu, tail), special.betaincinv(nu, dim / 2, tail)
+        expected = np.sqrt(2 * nu * np.where(z < 0, share / (1 - share), (1 - rest) / rest))
+    np.testing.assert_allclose(got, expected, rtol=2e-4 if dtype == np.float32 else 1e-8)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("shape", [0.02, 0.3, 1.0, 7.0, 300.0])
+def test_log_gamma_quantile(shape, dtype):
+    z = np.linspace(-8, 8, 161)
+    got = jax.jit(log_gamma)(jnp.asarray(z, dtype), jnp.asarray(shape, dtype))
+    assert got.dtype == dtype
+    tail = special.ndtr(-np.abs(z))
+    x = np.where(z < 0, special.gammaincinv(shape, tail), special.gammainccinv(shape, tail))
+    seen = x > 1e-200
+    expected = np.where(seen, np.log(np.where(seen, x, 1)), (special.log_ndtr(z) + special.gammaln(shape + 1)) / shape)
+    rtol, atol = (2e-6, 3e-5) if dtype == np.float32 else (1e-12, 3e-13)
+    np.testing.assert_allclose(got, expected, rtol=rtol, atol=atol)
+
+
+@pytest.mark.parametrize("shape", [0.02, 0.3, 1.0, 7.0, 300.0])
+def test_log_gamma_derivatives(shape):
+    z, h = jnp.linspace(-5, 5, 21), 1e-5
+    by_shape = jax.jacfwd(log_gamma, argnums=1)(z, jnp.asarray(shape))
+    numeric = (log_gamma(z, jnp.asarray(shape * (1 + h))) - log_gamma(z, jnp.asarray(shape * (1 - h)))) / (
+        2 * h * shape
+    )
+    np.testing.assert_allclose(by_shape, numeric, rtol=1e-6)
+    by_score = jax.vmap(jax.grad(lambda z: log_gamma(z[None], jnp.asarray(shape))[0]))(z)
+    numeric = (log_gamma(z + h, jnp.asarray(shape)) - log_gamma(z - h, jnp.asarray(shape))) / (2 * h)
+    np.testing.assert_allclose(by_score, numeric, rtol=1e-6)
+
+
+def test_orthogonal_draws():
+    coordinates = pgp.Coordinates(4, (0,), ((1, 4),))
+    draw = jax.jit(lambda key: pgp.Orthogonal().normals(key, 7, coordinates, np.float64)[0])
+    z = np.asarray(jax.vmap(draw)(jax.random.split(jax.random.key(0), 4000)))
+    directions = z[:, :, 1:]
+    for start in (0, 3):  # the seventh stands alone
+        block = directions[:, start : start + 3]
+        gram = np.einsum("kid,kjd->kij", block, block)
+        np.testing.assert_allclose(gram[:, ~np.eye(3, dtype=bool)], 0, atol=1e-12)
+    for i in (0, 2, 6):  # each row is standard normal
+        for j in range(4):
+            assert stats.kstest(z[:, i, j], "norm").pvalue > 1e-4
+    lengths = np.sum(directions**2, axis=2)
+    assert stats.kstest(lengths[:, 1], stats.chi2(3).cdf).pvalue > 1e-4
+    assert abs(np.corrcoef(lengths[:, 0], lengths[:, 1])[0, 1]) < 4 / np.sqrt(4000)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("tail", [1.0, 2.0, 4.0])
+def test_scores_of_a_sequence(tail, dtype):
+    # The weighted share of scores below a value is its probability, in the far tails too.
+    rule, n = pgp.QuasiMonteCarlo(tail), 2**14
+    z, weights = (np.asarray(v, float) for v in rule.normals(jax.random.key(0), n, pgp.Coordinates(1, (0,)), dtype))
+    np.testing.assert_allclose(weights.mean(), 1, rtol=1e-4)
+    for value in (-3.0, -1.0, 0.0, 1.0, 3.0):
+        np.testing.assert_allclose(np.mean(weights * (z[:, 0] > value)), special.ndtr(-value), rtol=2e-2, atol=1e-4)
+    assert np.all(np.isfinite(z)) and (tail == 1 or z.max() > 5)

@@ -168,9 +168,12 @@ def test_outputs_observed_at_inputs_of_their_own():
         k = kernel(name)
         posterior = pgp.GPPrior(kernel=k, X=rows, jitter=0.0).condition(y, 0.2)
         index, base = k.index().covariance(), k.kernel
-        full = lambda a, b: np.asarray(base(a[:, :-1], b[:, :-1])) * np.asarray(index)[  # noqa: B023
-            np.ix_(a[:, -1].astype(int), b[:, -1].astype(int))
-        ]
+        full = lambda a, b: (
+            np.asarray(base(a[:, :-1], b[:, :-1]))
+            * np.asarray(index)[  # noqa: B023
+                np.ix_(a[:, -1].astype(int), b[:, -1].astype(int))
+            ]
+        )
         at = np.asarray(pgp.with_outputs(TEST, P)).reshape(-1, DIM + 1)
         H = full(at, rows) @ np.linalg.inv(full(rows, rows) + 0.2 * np.eye(7))
         close(posterior.mean(at), H @ y)

@@ -86,15 +86,13 @@ def test_default_jitter_factors_a_noise_free_matrix_of_many_points_in_float32():
     assert np.all(np.isfinite(prior.checked_factor().lower))
 
 
-def test_a_failed_factorisation_is_an_error_now_and_under_jit():
+def test_a_failed_factorisation_is_raised_by_decades_and_rejected_by_the_likelihood():
     X32 = jnp.linspace(-1, 1, 100, dtype=jnp.float32)[:, None]
     prior = pgp.GPPrior(kernel=pgp.RBF(1.0, 5.0), X=X32, jitter=1e-9)
     y = jnp.zeros(100, jnp.float32)
-    with pytest.raises(ValueError, match=r"100 points `X` is not positive definite in float32.*jitter of 1e-09.*Raise"):
-        prior.condition(y, 1e-9)
-    with pytest.raises(Exception, match="Raise `jitter`"):
-        eqx.filter_jit(lambda prior: prior.condition(y, 1e-9).coefficients)(prior).block_until_ready()
-    assert prior.log_prob(y, 1e-9) == -jnp.inf
+    posterior = prior.condition(y, 1e-9)
+    assert 1e-9 < posterior.jitter <= 1e-3
+    assert prior.log_prob(y, 1e-9) == -jnp.inf  # as given: a sampler of hyperparameters moves on
 
 
 def test_nan_is_an_error_under_jit_and_in_a_mean():

@@ -152,11 +152,15 @@ def test_single_precision_agrees_with_double(basis):
     np.testing.assert_allclose(others(grid32), paths(GRID), atol=1e-3)
     slope = lambda p, x: jax.vmap(jax.grad(lambda point: p(point)))(x)
     np.testing.assert_allclose(
-        slope(others[2], jnp.asarray(grid32)), slope(paths[2], jnp.asarray(GRID)), atol=1e-3 * np.abs(slope(paths[2], jnp.asarray(GRID))).max()
+        slope(others[2], jnp.asarray(grid32)),
+        slope(paths[2], jnp.asarray(GRID)),
+        atol=1e-3 * np.abs(slope(paths[2], jnp.asarray(GRID))).max(),
     )
     np.testing.assert_allclose(single.mean(grid32), double.mean(GRID), atol=1e-3)
     np.testing.assert_allclose(single.variance(grid32), double.variance(GRID), atol=1e-3)
-    by_lengthscale = lambda prior, noise_var: eqx.filter_grad(lambda p: p.log_prob(Y28, noise_var))(prior).kernel.lengthscale
+    by_lengthscale = lambda prior, noise_var: (
+        eqx.filter_grad(lambda p: p.log_prob(Y28, noise_var))(prior).kernel.lengthscale
+    )
     np.testing.assert_allclose(by_lengthscale(single.prior, 0.0225), by_lengthscale(double.prior, 0.0225), rtol=1e-3)
 
 
@@ -181,7 +185,9 @@ def test_single_precision_paths_far_from_the_origin(offset):
     kernel = pgp.RBF(1.0, 3.0)
     values = []
     for dtype in (np.float32, np.float64):
-        prior = pgp.GPPrior(kernel=jax.tree.map(lambda leaf: leaf.astype(dtype), kernel), X=x.astype(dtype), jitter=1e-5)  # noqa: B023
+        prior = pgp.GPPrior(
+            kernel=jax.tree.map(lambda leaf: leaf.astype(dtype), kernel), X=x.astype(dtype), jitter=1e-5
+        )
         paths = pgp.PathwiseSampler(prior.condition(np.sin(np.arange(16)), 0.01), 512).sample_paths(KEY, 1)
         values.append(np.asarray(paths.marginal_variance(x)))
     np.testing.assert_allclose(values[0], values[1], rtol=5e-2)
@@ -206,7 +212,9 @@ def test_one_point():
 
 def test_repeated_points_are_more_observations_of_one_value():
     X, y = points(3, 2), np.array([0.3, -0.2, 0.9])
-    posterior, _ = check(pgp.GPPrior(kernel=RBF, X=np.repeat(X, 4, axis=0), jitter=0.0), np.repeat(y, 4), 0.4, points(5, 2, 1))
+    posterior, _ = check(
+        pgp.GPPrior(kernel=RBF, X=np.repeat(X, 4, axis=0), jitter=0.0), np.repeat(y, 4), 0.4, points(5, 2, 1)
+    )
     once = pgp.GPPrior(kernel=RBF, X=X, jitter=0.0).condition(y, 0.1)
     np.testing.assert_allclose(posterior.mean(points(5, 2, 1)), once.mean(points(5, 2, 1)), rtol=1e-9)
     np.testing.assert_allclose(posterior.variance(points(5, 2, 1)), once.variance(points(5, 2, 1)), rtol=1e-9)
@@ -236,7 +244,9 @@ def test_units_of_the_input_do_not_matter(scale, dtype):
     X, y, test = points(12, 2), np.sin(np.arange(12.0)), points(5, 2, 1)
     values = []
     for s in (1.0, scale):
-        kernel = pgp.Matern(2.5, np.asarray(1.0, dtype), np.asarray(0.6 * s, dtype)) + pgp.Linear(np.asarray(0.5 / s**2, dtype))
+        kernel = pgp.Matern(2.5, np.asarray(1.0, dtype), np.asarray(0.6 * s, dtype)) + pgp.Linear(
+            np.asarray(0.5 / s**2, dtype)
+        )
         posterior = pgp.GPPrior(kernel=kernel, X=(s * X).astype(dtype), jitter=1e-5).condition(y, 0.05)
         paths = pgp.PathwiseSampler(posterior, 256).sample_paths(KEY, 3)
         inputs = (s * test).astype(dtype)

@@ -90,7 +90,7 @@ def closed_form(make):
 @pytest.mark.parametrize("share_features", [True, False])
 @pytest.mark.parametrize("make", [exact, decoupled, of_prior])
 def test_moments_over_draws_are_those_of_the_posterior(make, share_features, n_features):
-    values = replicas(make(n_features, share_features), keys(2, 4000), 2)
+    values = replicas(make(n_features, share_features), keys(3, 4000), 2)
     mean, covariance = closed_form(make)
     pooled = np.asarray(values).mean(axis=1)  # the two paths of a call may share features: a call is one sample
     within(pooled, mean)
@@ -156,7 +156,8 @@ def test_own_features_differ_between_paths_and_shared_ones_are_one_set():
 
 def test_fourth_moment_of_one_random_cosine():
     # f = √2 w cos(·) with a uniform phase: E[f⁴] = 4 · 3 · 3/8 = 4.5 where the normal has 3.
-    paths = _paths(of_prior(1, False), jax.random.key(9), 40000)
+    draw = eqx.filter_jit(POSTERIOR.prior.sample_paths)
+    paths = draw(jax.random.key(9), 40000, 1, share_features=False, features=pgp.MonteCarlo())
     values = np.asarray(paths(TEST[:1]))[:, 0] / math.sqrt(1.4)
     within(values**4, 4.5)
 

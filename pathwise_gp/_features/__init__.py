@@ -13,7 +13,7 @@ from .exact import (
     NoFeatures as NoFeatures,
     TableFeatures as TableFeatures,
 )
-from .fourier import FourierFeatures as FourierFeatures, fourier_pairs as fourier_pairs
+from .fourier import fourier_pairs as fourier_pairs, FourierFeatures as FourierFeatures
 from .hilbert import HilbertSpace as HilbertSpace
 from .rectified import RectifiedFeatures as RectifiedFeatures
 from .sampling import (

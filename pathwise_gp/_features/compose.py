@@ -16,8 +16,8 @@ from .fourier import FourierFeatures
 class ConcatenatedFeatures(AbstractFeatures):
     """The basis of a sum of kernels: the parts' features side by side.
 
-    **Fields:** `parts`: bases; `sizes`: how many features each has; `terms`: the number of the term of the sum that each stands
-    for. A part of Fourier features may stand for several terms: then its number is −1, and its features say which.
+    **Fields:** `parts`: bases; `sizes`: how many features each has; `terms`: the number of the term of the sum that each
+    stands for. A part of Fourier features may stand for several terms: then its number is −1, and its features say which.
     """
 
     parts: tuple[AbstractFeatures, ...]

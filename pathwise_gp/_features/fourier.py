@@ -16,8 +16,8 @@ class FourierFeatures(AbstractFeatures):
     """φ_j(x) = a_j cos(2π((x − c)·ω_j + b_j)).
 
     **Fields:** `frequencies`: ω, `f d`, in turns (cycles) per unit of the input; `phases`: b, `f`, in turns (a phase of −¼
-    makes a cosine a sine); `amplitudes`: a, `f`; `centre`: c, `d`, 0 unless given; `term`: for a sum of kernels, the number of
-    the one that a feature stands for, `f`.
+    makes a cosine a sine); `amplitudes`: a, `f`; `centre`: c, `d`, 0 unless given; `term`: for a sum of kernels, the number
+    of the one that a feature stands for, `f`.
     """
 
     frequencies: Float[Array, "f d"]
@@ -43,7 +43,8 @@ class FourierFeatures(AbstractFeatures):
 
 
 def fourier_pairs(frequencies: Float[Array, "h d"], weights: Float[Array, "h"]) -> FourierFeatures:
-    """A cosine and a sine for each of h frequencies, first all cosines: the kernel is the mean of weight · cos(2πω·(x − z))."""
+    """A cosine and a sine for each of h frequencies, first all cosines: the kernel is the mean of weight · cos(2πω·(x −
+    z))."""
     amplitudes = jnp.sqrt(weights / frequencies.shape[0])
     zero = jnp.zeros_like(amplitudes)
     return FourierFeatures(

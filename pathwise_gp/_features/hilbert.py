@@ -50,7 +50,7 @@ class SineFeatures(AbstractFeatures):
         # Widened by rounding, so that the corners are inside.
         slack = 1e-4 * (self.upper - self.lower)
         lower, upper = (corner.astype(X.dtype)[None, :] for corner in (self.lower - slack, self.upper + slack))
-        return jnp.all((X >= lower) & (X <= upper))
+        return jnp.all((lower <= X) & (upper >= X))
 
 
 def _as_box(box: Any) -> Any:
@@ -66,8 +66,8 @@ def _as_box(box: Any) -> Any:
 
 
 class HilbertSpace(AbstractBasis):
-    """A deterministic basis for few dimensions: k(x, z) ≈ Σ_j S(√λ_j) φ_j(x) φ_j(z) with the eigenvalues λ_j and eigenfunctions
-    φ_j of the Laplacian on a box, and the spectral density S of the kernel.
+    """A deterministic basis for few dimensions: k(x, z) ≈ Σ_j S(√λ_j) φ_j(x) φ_j(z) with the eigenvalues λ_j and
+    eigenfunctions φ_j of the Laplacian on a box, and the spectral density S of the kernel.
 
     Given as `features=` to a sampler. In one dimension its error falls exponentially for smooth kernels; in d dimensions it
     takes the d-th power of the number of features, so that random ones win from four on. It serves stationary kernels with a
@@ -76,14 +76,14 @@ class HilbertSpace(AbstractBasis):
 
     **Fields:**
 
-    - `box`: the region where paths will be evaluated, `2 d`, lower and upper corner; unless given, the range of the points that
-      the paths are conditioned on, widened by a quarter on each side. Outside it paths raise an error.
+    - `box`: the region where paths will be evaluated, `2 d`, lower and upper corner; unless given, the range of the points
+      that the paths are conditioned on, widened by a quarter on each side. Outside it paths raise an error.
     - `boundary`: half the width of the region of the eigenfunctions, in units of half the box, above 1; unless given, as much
       as brings the correlation with the nearest image behind the boundary to 1e-4 (Riutort-Mayol et al. 2023 give rules of
       thumb for the same).
 
-    **Raises:** ValueError where `box` is not `2 d` or its corners are exchanged, or `boundary` is not above 1. Source: Solin &
-    Särkkä (2020), equations 20 and 60.
+    **Raises:** ValueError where `box` is not `2 d` or its corners are exchanged, or `boundary` is not above 1. Source:
+    Solin & Särkkä (2020), equations 20 and 60.
     """
 
     box: Float[Array, "2 d"] | None = eqx.field(converter=_as_box, default=None)

@@ -17,7 +17,6 @@ from .._types import Key
 from .base import AbstractFeatures, size
 from .fourier import random_fourier
 
-
 # Past this many dimensions the tail is sampled less and less densely.
 _MANY_DIMENSIONS = 8
 
@@ -25,9 +24,9 @@ _MANY_DIMENSIONS = 8
 class Coordinates(NamedTuple):
     """What a random frequency of a kernel is made from: a number of independent standard normal variables.
 
-    **Fields:** `count`: how many; `radial`: the indices of those with which the length of the frequency grows, whose upper tail
-    a rule may sample more densely; `directions`: ranges `(start, stop)` of which only the direction counts; `least`: how many
-    frequencies are needed at the least.
+    **Fields:** `count`: how many; `radial`: the indices of those with which the length of the frequency grows, whose upper
+    tail a rule may sample more densely; `directions`: ranges `(start, stop)` of which only the direction counts; `least`:
+    how many frequencies are needed at the least.
     """
 
     count: int
@@ -145,8 +144,8 @@ class QuasiMonteCarlo(AbstractRandomBasis):
 
     **Fields:** `tail`: a number of at least 1, part of the structure; at 1 frequencies follow the spectral law.
 
-    **Raises:** ValueError where `tail` is less than 1. Source: the sequence, Sobol (1967) and Matoušek (1998); low-discrepancy
-    random features, Avron et al. (2016).
+    **Raises:** ValueError where `tail` is less than 1. Source: the sequence, Sobol (1967) and Matoušek (1998);
+    low-discrepancy random features, Avron et al. (2016).
     """
 
     tail: float | int = eqx.field(static=True, default=2.0)
@@ -156,8 +155,8 @@ class QuasiMonteCarlo(AbstractRandomBasis):
     ) -> tuple[Float[Array, "n r"], Float[Array, "n"]]:
         points = sobol(key, n, max(1, coordinates.count))[:, : coordinates.count]
         columns, weights = [], jnp.ones((n,), dtype)
-        # Several lengths share the exponent: their weights multiply. In many dimensions lengths vary little, and the weights would
-        # do more harm than the tail good.
+        # Several lengths share the exponent: their weights multiply. In many dimensions lengths vary little, and the
+        # weights would do more harm than the tail good.
         width = max((stop - start for start, stop in coordinates.directions), default=1)
         power = 1 + (self.tail - 1) * min(1.0, (_MANY_DIMENSIONS / width) ** 2) / max(1, len(coordinates.radial))
         for i in range(coordinates.count):
@@ -186,9 +185,7 @@ def _scores(points: UInt32[Array, "n"], dtype: Any) -> Float[Array, "n"]:
     return jnp.where(upper, -score, score)
 
 
-def _in_the_tail(
-    points: UInt32[Array, "n"], power: float, dtype: Any
-) -> tuple[Float[Array, "n"], Float[Array, "n"]]:
+def _in_the_tail(points: UInt32[Array, "n"], power: float, dtype: Any) -> tuple[Float[Array, "n"], Float[Array, "n"]]:
     """Scores whose upper tail probability is s^power for uniform s, and their weights."""
     low, s = _probability(points, dtype), _probability(~points, dtype)
     log_s = jnp.where(low < 0.5, jnp.log1p(-low), jnp.log(s))

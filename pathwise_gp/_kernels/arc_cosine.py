@@ -81,9 +81,7 @@ class ArcCosine(AbstractKernel):
     def is_stationary(self, dim: int) -> bool:
         return False
 
-    def random_features(
-        self, normals: Float[Array, "h r"], weights: Float[Array, "h"], dim: int
-    ) -> RectifiedFeatures:
+    def random_features(self, normals: Float[Array, "h r"], weights: Float[Array, "h"], dim: int) -> RectifiedFeatures:
         # The features are homogeneous: the length of a normal direction is averaged over, E‖z‖²ⁿ = d(d + 2)…(d + 2n − 2).
         directions = normals / jnp.sqrt(jnp.sum(normals * normals, axis=1, keepdims=True))
         moment = math.prod(dim + 2 * i for i in range(self.order))

@@ -16,8 +16,8 @@ from .._types import AnyArray, Key, Number
 class Spectrum(NamedTuple):
     """Draws of the spectral law of a stationary kernel: k(x, z) = E[weight · cos(2πω·(x − z))] (Bochner's theorem).
 
-    **Fields:** `frequencies`: ω, `h d`, in turns per unit of the input; `weights`: `h`; `term`: for a sum of kernels, the number
-    of the one that a frequency stands for, `h`.
+    **Fields:** `frequencies`: ω, `h d`, in turns per unit of the input; `weights`: `h`; `term`: for a sum of kernels, the
+    number of the one that a frequency stands for, `h`.
     """
 
     frequencies: Float[Array, "h d"]
@@ -86,10 +86,9 @@ class AbstractKernel(eqx.Module):
         """Draws of the spectral law on ℝᵈ, made from standard normal variables, as many as `coordinates` asks for."""
         raise NotImplementedError(f"`{self.label()}` is not stationary.")
 
-    def random_features(
-        self, normals: Float[Array, "h r"], weights: Float[Array, "h"], dim: int
-    ) -> AbstractFeatures:
-        """A basis of h independent draws, ordered with the number of the draw last; the mean of weight · (φφᵀ of a draw) is k."""
+    def random_features(self, normals: Float[Array, "h r"], weights: Float[Array, "h"], dim: int) -> AbstractFeatures:
+        """A basis of h independent draws, ordered with the number of the draw last; the mean of weight · (φφᵀ of a draw) is
+        k."""
         frequencies, own, _ = self.spectrum(normals, dim)
         return fourier_pairs(frequencies, own * weights)
 

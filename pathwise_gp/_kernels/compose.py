@@ -60,8 +60,8 @@ class AbstractComposite(AbstractKernel):
 class Sum(AbstractComposite):
     """k(x, z) = Σ_i k_i(x, z), written `k1 + k2`.
 
-    Its basis is the terms' bases side by side. Terms that draw frequencies share them out in proportion to their variances, at
-    least a few each; the other random terms get an even share.
+    Its basis is the terms' bases side by side. Terms that draw frequencies share them out in proportion to their variances,
+    at least a few each; the other random terms get an even share.
 
     **Fields:** `kernels`: a tuple of kernels.
 
@@ -116,7 +116,9 @@ class Sum(AbstractComposite):
         choose = lambda leaves: jnp.stack(leaves)[term, jnp.arange(h)]
         weights = choose([part.weights for part in parts])
         # Of the mean over all frequencies a term has only a share.
-        return Spectrum(choose([part.frequencies for part in parts]), weights * (h / counts.astype(weights.dtype))[term], term)
+        return Spectrum(
+            choose([part.frequencies for part in parts]), weights * (h / counts.astype(weights.dtype))[term], term
+        )
 
     def features(
         self, n_features: int, dim: int, *, key: Key, basis: AbstractBasis = QuasiMonteCarlo()
@@ -195,9 +197,7 @@ class Product(AbstractComposite):
             frequencies = frequencies + signs[:, i, None] * part.frequencies
         return Spectrum(frequencies, functools.reduce(operator.mul, (part.weights for part in parts)))
 
-    def random_features(
-        self, normals: Float[Array, "h r"], weights: Float[Array, "h"], dim: int
-    ) -> AbstractFeatures:
+    def random_features(self, normals: Float[Array, "h r"], weights: Float[Array, "h"], dim: int) -> AbstractFeatures:
         if self.is_stationary(dim):
             return super().random_features(normals, weights, dim)
         pairs = self._shared_out(normals, dim)
@@ -248,9 +248,7 @@ class Product(AbstractComposite):
         """The factors of the one term that there is."""
         return tuple(factor for kernel in self.kernels for factor in kernel.terms(dim)[0].factors(dim))
 
-    def _shared_out(
-        self, normals: Float[Array, "h r"], dim: int
-    ) -> list[tuple[AbstractKernel, Float[Array, "h q"]]]:
+    def _shared_out(self, normals: Float[Array, "h r"], dim: int) -> list[tuple[AbstractKernel, Float[Array, "h q"]]]:
         """Each kernel with its own of the variables."""
         ends = list(itertools.accumulate((_count(kernel, dim) for kernel in self.kernels), initial=0))
         return [
@@ -266,7 +264,8 @@ def _count(kernel: AbstractKernel, dim: int) -> int:
 
 
 def _shares(variances: Float[Array, "k"], h: int) -> Any:
-    """How many of h frequencies each of k terms gets: in proportion to their variances, but a few at the least. They add up."""
+    """How many of h frequencies each of k terms gets: in proportion to their variances, but a few at the least. They add
+    up."""
     k = variances.shape[0]
     least = min(_LEAST_FREQUENCIES, h // k)
     ends = jnp.round(jnp.cumsum(variances) / jnp.sum(variances) * (h - k * least))

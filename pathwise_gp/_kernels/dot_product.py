@@ -58,8 +58,8 @@ class Polynomial(AbstractKernel):
     - `offset`: a scalar, positive, in squared units of the input: the weight of the lower degrees.
     - `degree`: p, a whole number of at least 1; part of the structure, not a leaf.
 
-    **Raises:** ValueError where a field is not positive, not a scalar, or `degree` is not a whole number of at least 1. Source:
-    Rasmussen & Williams (2006), section 4.2.2.
+    **Raises:** ValueError where a field is not positive, not a scalar, or `degree` is not a whole number of at least 1.
+    Source: Rasmussen & Williams (2006), section 4.2.2.
     """
 
     variance: Float[Array, ""] = _fields.positive()

@@ -107,8 +107,8 @@ class Coregionalised(AbstractKernel):
     """k((x, i), (z, j)) = B_ij · kernel(x, z) with B = W Wᵀ + diag(κ): p outputs that share one kernel (the intrinsic
     coregionalisation model). A sum of these is the linear model of coregionalisation.
 
-    The last column of the inputs is the number of the output, a whole number from 0 to p − 1; the kernel sees the others. Where
-    W is 0, or has no columns, the outputs are independent.
+    The last column of the inputs is the number of the output, a whole number from 0 to p − 1; the kernel sees the others.
+    Where W is 0, or has no columns, the outputs are independent.
 
     **Fields:**
 
@@ -195,7 +195,7 @@ def with_outputs(X: Float[AnyArray, "n d"], n_outputs: int) -> Float[Array, "n p
 
 
 def are_categories(X: Float[Array, "n 1"], n: int) -> Bool[Array, ""]:
-    return jnp.all((X == jnp.round(X)) & (X >= 0) & (X < n))
+    return jnp.all((jnp.round(X) == X) & (X >= 0) & (n > X))
 
 
 def check_column(kernel: AbstractKernel, dim: int) -> None:

@@ -12,10 +12,10 @@ from .base import AbstractKernel
 class White(AbstractKernel):
     """Independent noise of a variance at every observation.
 
-    It is noise, not a function: it adds to the diagonal of the covariance of what is observed (beside `noise_var`, in the solve
-    and in the draws of ε alike), each observation has its own even where inputs repeat, and it is no part of the function f
-    that paths draw. So `k(X, Z)`, the covariance of f, is zero. A product with another kernel is noise whose variance is the
-    product of both at a point: `White(1.0) * ActiveDims(Index(...), (1,))` has a variance for each category.
+    It is noise, not a function: it adds to the diagonal of the covariance of what is observed (beside `noise_var`, in the
+    solve and in the draws of ε alike), each observation has its own even where inputs repeat, and it is no part of the
+    function f that paths draw. So `k(X, Z)`, the covariance of f, is zero. A product with another kernel is noise whose
+    variance is the product of both at a point: `White(1.0) * ActiveDims(Index(...), (1,))` has a variance for each category.
 
     **Fields:** `variance`: a scalar, positive, in squared units of the values.
 

@@ -140,8 +140,8 @@ class Periodic(AbstractKernel):
             beyond = jnp.cumsum(weights[::-1])[::-1] - weights
             size = jnp.searchsorted(-beyond, -upper).astype(dtype)
             columns.append(size if i == 0 else jnp.where(z < 0, -size, size))
-            # A harmonic does not move with ℓ, its probability does. The weight is 1, and its derivatives those of the ratio of
-            # probabilities: so the derivatives of the kernel are unbiased.
+            # A harmonic does not move with ℓ, its probability does. The weight is 1, and its derivatives those of the ratio
+            # of probabilities: so the derivatives of the kernel are unbiased.
             log_weight = log_weight + _log_weight(size, jnp.broadcast_to(1 / lengthscale**2, size.shape))
         frequencies = jnp.stack(columns, axis=1) / jnp.broadcast_to(self.period.astype(dtype), (dim,))[None, :]
         return Spectrum(frequencies, self.variance.astype(dtype) * jnp.exp(log_weight))

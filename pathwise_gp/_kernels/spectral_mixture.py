@@ -17,7 +17,8 @@ from .compose import sum_features
 
 
 class SpectralMixture(AbstractKernel):
-    """k(x, z) = Σ_q w_q Π_i exp(−2π² t_i² s_qi²) cos(2π t_i μ_qi) with t = x − z: any stationary kernel, with enough components.
+    """k(x, z) = Σ_q w_q Π_i exp(−2π² t_i² s_qi²) cos(2π t_i μ_qi) with t = x − z: any stationary kernel, with enough
+    components.
 
     The spectral law of a component is normal about μ_q, and about its mirror images in each dimension.
 

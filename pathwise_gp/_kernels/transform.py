@@ -83,9 +83,7 @@ class ActiveDims(AbstractKernel):
         frequencies = jnp.zeros((normals.shape[0], dim), spectrum.frequencies.dtype)
         return spectrum._replace(frequencies=frequencies.at[:, np.asarray(self.dims)].set(spectrum.frequencies))
 
-    def random_features(
-        self, normals: Float[Array, "h r"], weights: Float[Array, "h"], dim: int
-    ) -> AbstractFeatures:
+    def random_features(self, normals: Float[Array, "h r"], weights: Float[Array, "h"], dim: int) -> AbstractFeatures:
         return SelectedFeatures(self.kernel.random_features(normals, weights, len(self.dims)), self.dims)
 
     def features(
@@ -130,8 +128,8 @@ class Warped(AbstractKernel):
     - `transform`: g, a callable that maps one point, `d`, to `k` numbers (or to a scalar): any Equinox module, such as
       `equinox.nn.MLP`, or a function.
 
-    **Raises:** ValueError where `kernel` is not a kernel or `transform` not callable; at use, where `transform` does not take a
-    point of the inputs or does not return a vector that the kernel fits.
+    **Raises:** ValueError where `kernel` is not a kernel or `transform` not callable; at use, where `transform` does not
+    take a point of the inputs or does not return a vector that the kernel fits.
     """
 
     kernel: AbstractKernel
@@ -167,9 +165,7 @@ class Warped(AbstractKernel):
     def is_stationary(self, dim: int) -> bool:
         return False
 
-    def random_features(
-        self, normals: Float[Array, "h r"], weights: Float[Array, "h"], dim: int
-    ) -> AbstractFeatures:
+    def random_features(self, normals: Float[Array, "h r"], weights: Float[Array, "h"], dim: int) -> AbstractFeatures:
         return WarpedFeatures(self.kernel.random_features(normals, weights, self._dim(dim)), self._map)
 
     def features(

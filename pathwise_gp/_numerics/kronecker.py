@@ -11,11 +11,13 @@ from .linalg import inner
 
 
 class KroneckerFactor(eqx.Module):
-    """A = K ⊗ B + I ⊗ diag(D), by the eigenvectors of K and of D^{−½} B D^{−½} (Rakitsch et al. 2013). Vectors are matrices `n p`.
+    """A = K ⊗ B + I ⊗ diag(D), by the eigenvectors of K and of D^{−½} B D^{−½} (Rakitsch et al. 2013). Vectors are matrices
+    `n p`.
 
     It takes O(n³ + p³) where the dense matrix takes O(n³p³).
 
-    **Fields:** `K`: `n n`; `B`: `p p`; `noise`: D, `p`; `vectors`, `values`: of K; `output_vectors`, `output_values`: of the other.
+    **Fields:** `K`: `n n`; `B`: `p p`; `noise`: D, `p`; `vectors`, `values`: of K; `output_vectors`, `output_values`: of
+    the other.
     """
 
     K: Float[Array, "n n"]
@@ -56,9 +58,7 @@ def factorise(K: Float[Array, "n n"], B: Float[Array, "p p"], noise: Float[Array
     values, vectors = jnp.linalg.eigh(fixed(K))
     output_values, output_vectors = jnp.linalg.eigh(fixed(B) * scale[:, None] * scale[None, :])
     # Both are positive semidefinite: what is below zero is rounding.
-    return KroneckerFactor(
-        K, B, noise, vectors, jnp.maximum(values, 0), output_vectors, jnp.maximum(output_values, 0)
-    )
+    return KroneckerFactor(K, B, noise, vectors, jnp.maximum(values, 0), output_vectors, jnp.maximum(output_values, 0))
 
 
 @jax.custom_jvp
@@ -74,11 +74,7 @@ def _solve_jvp(primals, tangents):
     # d(A⁻¹r) = A⁻¹(dr − dA A⁻¹r), to any order.
     (factor, R), (dfactor, dR) = primals, tangents
     X = _solve(factor, R)
-    dAX = (
-        inner(inner(dfactor.K, X.T), factor.B)
-        + inner(inner(factor.K, X.T), dfactor.B.T)
-        + X * dfactor.noise[None, :]
-    )
+    dAX = inner(inner(dfactor.K, X.T), factor.B) + inner(inner(factor.K, X.T), dfactor.B.T) + X * dfactor.noise[None, :]
     return X, _solve(factor, dR - dAX)
 
 

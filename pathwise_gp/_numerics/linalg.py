@@ -37,8 +37,8 @@ def settled_cholesky(
 ) -> tuple[Float[Array, "n n"], Float[Array, ""]]:
     """Lower Cholesky factor of A, which holds a given jitter, with as much more of it as the factorisation needs.
 
-    A is tried as it is; where that fails the jitter is `first`, and then ten times more at each step, up to `bound`. In a batch
-    (under vmap) each matrix goes its own way.
+    A is tried as it is; where that fails the jitter is `first`, and then ten times more at each step, up to `bound`. In a
+    batch (under vmap) each matrix goes its own way.
 
     **Returns:** the factor, NaN where the bound was not enough; and the jitter, `given` where A was fine.
     """
@@ -58,8 +58,9 @@ def settled_cholesky(
 
 @settled_cholesky.defjvp
 def _settled_cholesky_jvp(primals, tangents):
-    # A loop of unknown length has no reverse derivative, and how much jitter is added does not vary: what differentiates is the
-    # factor of the matrix that it ended with, dL = L Φ(L⁻¹ dA L⁻ᵀ) with Φ the lower triangle and half the diagonal (Murray 2016).
+    # A loop of unknown length has no reverse derivative, and how much jitter is added does not vary: what differentiates is
+    # the factor of the matrix that it ended with, dL = L Φ(L⁻¹ dA L⁻ᵀ) with Φ the lower triangle and half the diagonal
+    # (Murray 2016).
     lower, jitter = settled_cholesky(*primals)
     solve = lambda B: jsl.solve_triangular(lower, B, lower=True)
     inside = jnp.tril(solve(solve(tangents[0]).T))

@@ -94,8 +94,8 @@ def map_draws(
 ) -> tuple[PathwiseFunction, PathwiseFunction]:
     """The fields of an ensemble: `draw` of each of many arguments, and once what does not depend on them.
 
-    **Arguments:** `draw`; `first`: its arguments for one member; `all_of_them`: the same with a leading axis; `batch_size`: members
-    worked on at once.
+    **Arguments:** `draw`; `first`: its arguments for one member; `all_of_them`: the same with a leading axis; `batch_size`:
+    members worked on at once.
     """
     varies = depends(lambda *one: eqx.filter(draw(*one), eqx.is_array), *first)
     arrays, rest = eqx.partition(draw(*first), eqx.is_array)

@@ -156,7 +156,9 @@ class PathwiseFunction(eqx.Module):
 
     def _one_basis(self) -> AbstractFeatures:
         """The features, or those of the first path where each has its own."""
-        return take(self.features, (0,) * len(self.shape)) if self._own_features else self.features
+        if not self._own_features:
+            return self.features
+        return NoFeatures() if 0 in self.shape else take(self.features, (0,) * len(self.shape))
 
     @property
     def _own_features(self) -> bool:

@@ -22,8 +22,8 @@ from .prior_draw import check_covered
 class MultiOutputPaths(eqx.Module):
     """Draws of p outputs as functions: `paths(X)` is `*s *n p`, f_q(·) = m_q(·) + φ(·)ᵀw_q + k(·, X)α_q.
 
-    All outputs share the basis, the kernel and the inputs, which are stored once. `len(paths)`, `paths[i]` and iteration go along
-    the draws.
+    All outputs share the basis, the kernel and the inputs, which are stored once. `len(paths)`, `paths[i]` and iteration go
+    along the draws.
 
     **Fields:**
 
@@ -51,8 +51,8 @@ class MultiOutputPaths(eqx.Module):
     def __call__(self, X: Float[AnyArray, "*n d"]) -> Float[Array, "..."]:
         """Values of all outputs of all paths at all inputs.
 
-        **Arguments:** `X`: inputs, `*n d`. **Returns:** `*s *n p`. **Raises:** ValueError where the last axis of `X` is not the
-        input dimension, or a point lies where the path does not hold.
+        **Arguments:** `X`: inputs, `*n d`. **Returns:** `*s *n p`. **Raises:** ValueError where the last axis of `X` is not
+        the input dimension, or a point lies where the path does not hold.
         """
         return _evaluate(self, self._check(X))
 
@@ -75,9 +75,7 @@ class MultiOutputPaths(eqx.Module):
     def mean_path(self) -> "MultiOutputPaths":
         """The posterior mean as one path."""
         weights = jnp.zeros((self.noise.shape[0], 0), self.weights.dtype)
-        return dataclasses.replace(
-            self, features=NoFeatures(), weights=weights, coefficients=self.mean_coefficients
-        )
+        return dataclasses.replace(self, features=NoFeatures(), weights=weights, coefficients=self.mean_coefficients)
 
     def __len__(self) -> int:
         if not self.shape:

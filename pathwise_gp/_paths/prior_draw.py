@@ -27,8 +27,8 @@ def draw_prior(
 ) -> tuple[AbstractFeatures, Float[Array, "s f"]]:
     """A basis (one for all paths, or with a leading axis of one a path) and weights w ~ N(0, I).
 
-    `like` are the points that the paths are conditioned on, or near which they will be evaluated: they give the dimension, the
-    dtype, and the region where rounding errors are to be small.
+    `like` are the points that the paths are conditioned on, or near which they will be evaluated: they give the dimension,
+    the dtype, and the region where rounding errors are to be small.
     """
     key_features, key_weights = jax.random.split(key)
     dim = like.shape[1]

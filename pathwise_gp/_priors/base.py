@@ -10,7 +10,6 @@ from .. import _checks, _means
 from .._kernels import AbstractKernel, check_valid
 from .._numerics.linalg import add_diagonal, cholesky, CholeskyFactor, default_jitter, settled_cholesky
 
-
 # In units of the mean of the diagonal: past this a jitter is a noise that ought to be asked for.
 _LARGEST_JITTER = 1e-3
 
@@ -29,7 +28,8 @@ class AbstractPrior(eqx.Module):
     def jitter_at(self, X: Float[Array, "n d"]) -> Float[Array, ""]:
         """What is added to the diagonal of k(X, X) for numerical reasons: the given jitter, else √eps times its mean.
 
-        The process that is conditioned on is f(X) plus independent noise of this variance, in the solve and in the draws alike.
+        The process that is conditioned on is f(X) plus independent noise of this variance, in the solve and in the draws
+        alike.
         """
         if self.jitter is None:
             return default_jitter(self.kernel.diagonal(X))

@@ -40,8 +40,8 @@ class GPPrior(AbstractPrior):
     def log_prob(self, y: Float[AnyArray, "n"], noise_var: Number | Float[AnyArray, "n"]) -> Float[Array, ""]:
         """Log marginal likelihood, log N(y | m(X), k(X, X) + noise + jitter).
 
-        **Arguments:** `y`: observations, `n`; `noise_var`: variance of the noise, a scalar or one per point. Noise of the kernel
-        (`White`) comes on top.
+        **Arguments:** `y`: observations, `n`; `noise_var`: variance of the noise, a scalar or one per point. Noise of the
+        kernel (`White`) comes on top.
 
         **Returns:** a scalar: −inf, with zero derivatives, where the covariance is not positive definite in the dtype of
         X, so that a sampler of hyperparameters rejects the step.

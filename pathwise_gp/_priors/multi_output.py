@@ -6,7 +6,7 @@ import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from .. import _checks, _means
+from .. import _checks
 from .._kernels import AbstractKernel, check_valid, Coregionalised
 from .._numerics.blocks import map_rows
 from .._numerics.kronecker import factorise, KroneckerFactor
@@ -22,9 +22,9 @@ def _as_output_mean(mean: Any) -> Any:
 class MultiOutputGPPrior(eqx.Module):
     """f ~ GP(m, k ⊗ B) with p outputs, all of them to be observed at each of the training inputs X.
 
-    The same process as a `GPPrior` with a `Coregionalised` kernel on the grid of all inputs and outputs; the Kronecker structure
-    of its covariance makes the solve O(n³ + p³) instead of O(n³p³). Where outputs are observed at inputs of their own, or for a
-    sum of coregionalised kernels, use that instead.
+    The same process as a `GPPrior` with a `Coregionalised` kernel on the grid of all inputs and outputs; the Kronecker
+    structure of its covariance makes the solve O(n³ + p³) instead of O(n³p³). Where outputs are observed at inputs of their
+    own, or for a sum of coregionalised kernels, use that instead.
 
     **Fields:**
 
@@ -33,9 +33,9 @@ class MultiOutputGPPrior(eqx.Module):
     - `mean`: m, a number, one number per output, `p`, or a callable that maps `n d` to `n p`; zero unless given.
     - `jitter`: variance added to that of the noise of each output, a scalar; √eps times the mean variance unless given.
 
-    **Raises:** ValueError where `kernel` is not a `Coregionalised` of a kernel without noise of its own, `X` is not a finite `n d`
-    array, the kernel does not fit d, the mean does not fit p, or `jitter` is negative. Source: Bonilla et al. (2007), section 2;
-    Rakitsch et al. (2013), equation 7.
+    **Raises:** ValueError where `kernel` is not a `Coregionalised` of a kernel without noise of its own, `X` is not a
+    finite `n d` array, the kernel does not fit d, the mean does not fit p, or `jitter` is negative. Source: Bonilla et al.
+    (2007), section 2; Rakitsch et al. (2013), equation 7.
     """
 
     kernel: Coregionalised
@@ -80,7 +80,8 @@ class MultiOutputGPPrior(eqx.Module):
 
         **Arguments:** `y`: observations, `n p`; `noise_var`: variance of the noise, a scalar or one per output.
 
-        **Returns:** a scalar. **Raises:** ValueError where a shape does not fit, `y` is not finite or `noise_var` not positive.
+        **Returns:** a scalar. **Raises:** ValueError where a shape does not fit, `y` is not finite or `noise_var` not
+        positive.
         """
         y, noise_var = self._check(y, noise_var)
         return _log_prob(self, y, noise_var)
@@ -130,7 +131,9 @@ class MultiOutputGPPrior(eqx.Module):
         dim = self.X.shape[1]
         kernel.check_dim(dim + 1)
         if any(term.basis_size(dim) == 0 for term in kernel.kernel.terms(dim)):
-            raise ValueError("`MultiOutputGPPrior.kernel` holds `White`: give `noise_var`, one variance per output, instead.")
+            raise ValueError(
+                "`MultiOutputGPPrior.kernel` holds `White`: give `noise_var`, one variance per output, instead."
+            )
         if _checks.is_concrete(self.X):
             check_valid(kernel.kernel, self.X, "X")
         if not callable(self.mean) and self.mean.shape not in ((), (self.n_outputs,)):

@@ -33,8 +33,8 @@ class SparseGPPrior(AbstractPrior):
         return self.factor_at(self.Z)
 
     def settled(self) -> "tuple[SparseGPPrior, CholeskyFactor]":
-        """This prior with a jitter that factors k(Z, Z), raised by decades where the given one does not, and the factor; or an
-        error where none does."""
+        """This prior with a jitter that factors k(Z, Z), raised by decades where the given one does not, and the factor; or
+        an error where none does."""
         prior, factor = _settle(self)
         return prior, prior.check_factor(factor, self.Z, "Z")
 

@@ -33,7 +33,8 @@ def feature_error(
     """The error of a basis: the relative error of the variance of a path against that of the posterior.
 
     Root mean square over the inputs and over some draws of the basis; exact for each draw, with no paths drawn. At a single
-    input the variance of a path is (1 ± this) times the posterior's, and about half of it is the error of the standard deviation.
+    input the variance of a path is (1 ± this) times the posterior's, and about half of it is the error of the standard
+    deviation.
 
     **Arguments:**
 
@@ -85,7 +86,9 @@ def _error(
 def enough_features(posterior: ConditionedGP, tolerance: Any, basis: AbstractBasis) -> int:
     """The least power of two for which `feature_error` about the training inputs is within a tolerance."""
     if not all(_checks.is_concrete(leaf) for leaf in jax.tree.leaves((posterior, tolerance))):
-        raise ValueError("`tolerance` chooses a number of features, which jit must know: make the sampler outside of it.")
+        raise ValueError(
+            "`tolerance` chooses a number of features, which jit must know: make the sampler outside of it."
+        )
     tolerance = float(_checks.floating(tolerance, "tolerance"))
     if not 0 < tolerance < 1:
         raise ValueError(f"`tolerance` is a relative error, between 0 and 1; got {tolerance}.")

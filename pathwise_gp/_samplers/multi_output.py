@@ -50,8 +50,8 @@ class MultiOutputPathwiseSampler(eqx.Module):
     ) -> MultiOutputPaths:
         """The paths that given Gaussian inputs lead to: affine in `weights` and `noise`, both standard normal.
 
-        **Arguments:** `features`: the basis; `weights`: w, `s c f` with c the columns of the root R of B; `noise`: ε in units of
-        its standard deviation, `s n p`.
+        **Arguments:** `features`: the basis; `weights`: w, `s c f` with c the columns of the root R of B; `noise`: ε in
+        units of its standard deviation, `s n p`.
 
         **Returns:** paths with one axis, of length s.
         """

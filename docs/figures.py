@@ -1,0 +1,133 @@
+"""The figures and the error table of the documentation: `make figures` writes them anew."""
+
+import os
+import pathlib
+
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
+import jax
+import jax.numpy as jnp
+import matplotlib
+import matplotlib.pyplot as plt
+import numpy as np
+
+import pathwise_gp as pgp
+
+jax.config.update("jax_enable_x64", True)
+matplotlib.use("agg")
+
+FOLDER = pathlib.Path(__file__).parent / "pages" / "figures"
+COLOURS = ("#2b6cb0", "#c05621", "#2f855a", "#6b46c1", "#4a5568")
+RULES = {
+    "`MonteCarlo()`": pgp.MonteCarlo(),
+    "`Orthogonal()`": pgp.Orthogonal(),
+    "`QuasiMonteCarlo(tail=1)`": pgp.QuasiMonteCarlo(tail=1.0),
+    "`QuasiMonteCarlo()`": pgp.QuasiMonteCarlo(),
+}
+KERNELS = {
+    "RBF": pgp.RBF(1.0, 1.0),
+    "Matérn-1/2": pgp.Matern(0.5, 1.0, 1.0),
+    "Matérn-3/2": pgp.Matern(1.5, 1.0, 1.0),
+    "Matérn-5/2": pgp.Matern(2.5, 1.0, 1.0),
+    "RQ, α = 1.5": pgp.RationalQuadratic(1.0, 1.0, 1.5),
+}
+
+
+def setting(kernel: pgp.AbstractKernel, dim: int) -> tuple[pgp.ConditionedGP, np.ndarray]:
+    """200 standard normal training inputs, noise variance 0.01, and 200 test inputs from the same law."""
+    rng = np.random.default_rng(1)
+    X, test = rng.normal(size=(200, dim)), rng.normal(size=(200, dim))
+    return pgp.GPPrior(kernel=kernel, X=X).condition(np.zeros(200), 0.01), test
+
+
+def error_table() -> str:
+    """RMS relative error of a path's variance at 1024 features."""
+    lines = ["| kernel | d | " + " | ".join(RULES) + " | `HilbertSpace()` |", "| --- " * (len(RULES) + 3) + "|"]
+    for name, kernel in KERNELS.items():
+        for dim in (1, 2, 4, 8):
+            posterior, test = setting(kernel, dim)
+            errors = [float(pgp.feature_error(posterior, test, 1024, features=r, n_draws=8)) for r in RULES.values()]
+            best = min(errors)
+            cells = [f"**{e:.2g}**" if e == best else f"{e:.2g}" for e in errors]
+            # The box of the test inputs: what the paths will be asked.
+            box = np.stack([np.minimum(test.min(0), -3.5), np.maximum(test.max(0), 3.5)])
+            hilbert = pgp.HilbertSpace(box)
+            cells.append(
+                f"{float(pgp.feature_error(posterior, test, 1024, features=hilbert, n_draws=1)):.2g}"
+                if dim <= 2
+                else ""
+            )
+            lines.append(f"| {name} | {dim} | " + " | ".join(cells) + " |")
+            print(lines[-1], flush=True)
+    return "\n".join(lines)
+
+
+def plot_errors() -> None:
+    figure, panels = plt.subplots(1, 3, figsize=(11, 3.4), sharey=True, constrained_layout=True)
+    counts = [64, 128, 256, 512, 1024, 2048, 4096]
+    for axes, dim in zip(panels, (1, 2, 4), strict=True):
+        posterior, test = setting(KERNELS["Matérn-5/2"], dim)
+        rules = dict(RULES)
+        if dim < 4:
+            rules["`HilbertSpace()`"] = pgp.HilbertSpace(np.array([[-3.7] * dim, [3.7] * dim]))
+        for (name, rule), colour in zip(rules.items(), COLOURS, strict=False):
+            errors = [float(pgp.feature_error(posterior, test, n, features=rule, n_draws=4)) for n in counts]
+            axes.loglog(counts, errors, "o-", color=colour, ms=3, lw=1.2, label=name.strip("`"))
+        axes.set(title=f"Matérn-5/2, d = {dim}", xlabel="features", ylim=(1e-5, 3))
+    panels[0].set_ylabel("relative error of a path's variance")
+    panels[-1].legend(frameon=False, fontsize=8)
+    figure.savefig(FOLDER / "errors.png", dpi=130)
+
+
+def plot_kernels() -> None:
+    x = jnp.linspace(-3, 3, 401)[:, None]
+    shapes = {
+        "RBF": pgp.RBF(1.0, 0.6),
+        "Matérn-1/2": pgp.Matern(0.5, 1.0, 0.6),
+        "rational quadratic": pgp.RationalQuadratic(1.0, 0.6, 0.5),
+        "periodic": pgp.Periodic(1.0, 0.8, 1.5),
+        "locally periodic": pgp.RBF(1.0, 1.5) * pgp.Periodic(1.0, 0.8, 1.0),
+        "cosine": pgp.Cosine(1.0, 1.5),
+        "spectral mixture": pgp.SpectralMixture([0.7, 0.3], [[0.6], [2.0]], [[0.1], [0.2]]),
+        "linear * RBF": pgp.Linear(0.5) * pgp.RBF(1.0, 0.5),
+        "polynomial, degree 3": pgp.Polynomial(0.02, 1.0, 3),
+        "arc-cosine, order 1, with a bias": pgp.Warped(pgp.ArcCosine(1.0, 1), lambda x: jnp.append(x, 1.0)),
+        "warped RBF": pgp.Warped(pgp.RBF(1.0, 0.6), lambda x: jnp.sign(x) * x**2 / 2),
+        "categories": pgp.Warped(pgp.Categorical(1.0, 7), lambda x: jnp.floor(x + 3)),
+    }
+    figure, panels = plt.subplots(3, 4, figsize=(11, 6), sharex=True, constrained_layout=True)
+    for axes, (name, kernel) in zip(panels.flat, shapes.items(), strict=True):
+        prior = pgp.GPPrior(kernel=kernel, X=x[::40] * 0.99)
+        paths = prior.sample_paths(jax.random.key(3), 4)
+        for values, colour in zip(np.asarray(paths(x * 0.99)), COLOURS, strict=False):
+            axes.plot(x[:, 0], values, color=colour, lw=0.9)
+        axes.set_title(name, fontsize=9)
+    figure.savefig(FOLDER / "kernels.png", dpi=110)
+
+
+def plot_outputs() -> None:
+    rng = np.random.default_rng(4)
+    loadings = np.array([[1.0], [0.8], [-0.9]])
+    kernel = pgp.Coregionalised(pgp.RBF(1.0, 0.7), loadings, [0.05, 0.05, 0.05])
+    # One output seen everywhere, one on the left, one at two places.
+    places = [np.linspace(-3, 3, 14), np.linspace(-3, -0.5, 7), np.array([-2.0, -1.2])]
+    X = np.concatenate([np.c_[p, np.full(p.size, i)] for i, p in enumerate(places)])
+    prior = pgp.GPPrior(kernel=kernel, X=X)
+    y = np.asarray(prior.sample_paths(jax.random.key(7))[0](X)) + 0.05 * rng.normal(size=len(X))
+    paths = pgp.PathwiseSampler(prior.condition(y, 0.05**2)).sample_paths(jax.random.key(1), 40)
+    x = np.linspace(-3.5, 3.5, 200)
+    values = np.asarray(paths(pgp.with_outputs(x[:, None], 3)))
+    figure, panels = plt.subplots(1, 3, figsize=(11, 3.2), sharey=True, constrained_layout=True)
+    for i, (axes, place) in enumerate(zip(panels, places, strict=True)):
+        axes.plot(x, values[:, :, i].T, color=COLOURS[i], lw=0.5, alpha=0.6)
+        axes.plot(place, y[X[:, 1] == i], "o", color="black", ms=4)
+        axes.set(title=f"output {i}: {place.size} observations", xlabel="x")
+    figure.savefig(FOLDER / "outputs.png", dpi=120)
+
+
+if __name__ == "__main__":
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    plot_kernels()
+    plot_outputs()
+    plot_errors()
+    print(error_table())
