@@ -1,7 +1,8 @@
 """What is asked of values that come in by a door: each failure names the argument and says what to do."""
 
 import operator
-from typing import Any
+from collections.abc import Iterable
+from typing import Any, Literal
 
 import equinox as eqx
 import jax
@@ -126,6 +127,14 @@ def flag(value: Any, name: str) -> bool:
     if not isinstance(value, (bool, np.bool_)):
         raise ValueError(f"`{name}` must be True or False; got {value!r}.")
     return bool(value)
+
+
+def every(answers: Iterable[Literal[True] | Bool[Array, ""]]) -> Literal[True] | Bool[Array, ""]:
+    """Whether all are true; True itself where that needs no arrays."""
+    found: Literal[True] | Array = True
+    for answer in answers:
+        found = answer if found is True else found if answer is True else found & answer
+    return found
 
 
 def require(ok: Bool[Array, ""], value: Float[Array, "..."], message: str) -> Float[Array, "..."]:

@@ -213,7 +213,9 @@ KERNELS = {
     "Matern 5/2": Row(lambda d: matern(2.5), _matern, smooth=4),
     "Matern 7/2": Row(lambda d: matern(3.5), _matern, smooth=6),
     "Matern 21/2": Row(lambda d: matern(10.5), _matern),
-    "Matern 5/2 ARD": Row(lambda d: pgp.Matern(nu=2.5, variance=1.4, lengthscale=_ard(d)), _matern, smooth=4, random=(1, 3, 8)),
+    "Matern 5/2 ARD": Row(
+        lambda d: pgp.Matern(nu=2.5, variance=1.4, lengthscale=_ard(d)), _matern, smooth=4, random=(1, 3, 8)
+    ),
     "RationalQuadratic": Row(
         lambda d: pgp.RationalQuadratic(variance=1.1, lengthscale=0.8, alpha=1.6), _rational_quadratic
     ),

@@ -282,7 +282,7 @@ def test_matern_frequencies_are_multivariate_t():
 
 @eqx.filter_jit
 def spectrum(kernel, n, dim):
-    normals = jax.random.normal(jax.random.key(0), (n, kernel.coordinates(dim).count))
+    normals = jax.random.normal(jax.random.key(0), (n, kernel.coordinates(dim).number))
     return kernel.spectrum(normals, dim)[:2]
 
 

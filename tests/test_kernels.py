@@ -115,7 +115,7 @@ def test_derivatives_at_different_points(name):
         np.testing.assert_allclose(gradient[i], first, atol=2e-6)
         np.testing.assert_allclose(hessian[i, i], second, atol=2e-5)
         for j in range(row.continuous(3)):
-            by_z = lambda x: numeric(lambda z: value(kernel, x, z), z, j)[0]  # noqa: B023
+            by_z = lambda x: numeric(lambda z: value(kernel, x, z), z, j)[0]
             np.testing.assert_allclose(mixed[i, j], numeric(by_z, x, i)[0], atol=1e-5)
     np.testing.assert_allclose(hessian, hessian.T, atol=1e-13)
     flat, unravel = ravel_pytree(kernel)
@@ -277,7 +277,7 @@ def evaluate_stacked(kernels, X, Z):
 @pytest.mark.parametrize("name", NAMES)
 def test_stacked_kernels_are_a_loop(name):
     kernel, (X, Z) = KERNELS[name].make(3), inputs(3, name)
-    kernels = [jax.tree.map(lambda leaf: factor * leaf, kernel) for factor in (1.0, 0.7, 1.6)]  # noqa: B023
+    kernels = [jax.tree.map(lambda leaf: factor * leaf, kernel) for factor in (1.0, 0.7, 1.6)]
     stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *kernels)
     loop = [evaluate(kernel, X, Z)[0] for kernel in kernels]
     # Fused in another way, by rounding only.

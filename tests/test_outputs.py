@@ -74,7 +74,7 @@ def test_derivatives_on_the_grid_are_those_of_the_dense_process(name):
     }
     for what, functions in values.items():
         got, wanted = (
-            ravel_pytree(eqx.filter_jit(eqx.filter_grad(lambda pair: f(*pair)))((kernel(name), jnp.asarray(NOISE))))[0]  # noqa: B023
+            ravel_pytree(eqx.filter_jit(eqx.filter_grad(lambda pair: f(*pair)))((kernel(name), jnp.asarray(NOISE))))[0]
             for f in functions
         )
         assert np.abs(wanted).max() > 0.1
@@ -170,9 +170,7 @@ def test_outputs_observed_at_inputs_of_their_own():
         index, base = k.index().covariance(), k.kernel
         full = lambda a, b: (
             np.asarray(base(a[:, :-1], b[:, :-1]))
-            * np.asarray(index)[  # noqa: B023
-                np.ix_(a[:, -1].astype(int), b[:, -1].astype(int))
-            ]
+            * np.asarray(index)[np.ix_(a[:, -1].astype(int), b[:, -1].astype(int))]
         )
         at = np.asarray(pgp.with_outputs(TEST, P)).reshape(-1, DIM + 1)
         H = full(at, rows) @ np.linalg.inv(full(rows, rows) + 0.2 * np.eye(7))

@@ -1,6 +1,7 @@
 """What a finite basis is."""
 
 import abc
+from typing import Literal
 
 import equinox as eqx
 import numpy as np
@@ -18,7 +19,7 @@ class AbstractFeatures(eqx.Module):
         """A basis of the same process whose rounding errors are smallest near a point; itself where that is all the same."""
         return self
 
-    def covers(self, X: Float[Array, "n d"]) -> bool | Bool[Array, ""]:
+    def covers(self, X: Float[Array, "n d"]) -> Literal[True] | Bool[Array, ""]:
         """Whether all points lie where the basis holds; True where it holds everywhere."""
         return True
 

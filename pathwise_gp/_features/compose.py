@@ -1,13 +1,15 @@
 """Bases made of bases."""
 
 import functools
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
+from typing import Literal
 
 import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
+from .. import _checks
 from .base import AbstractFeatures
 from .exact import NoFeatures
 from .fourier import FourierFeatures
@@ -27,8 +29,8 @@ class ConcatenatedFeatures(AbstractFeatures):
     def __call__(self, X: Float[Array, "n d"]) -> Float[Array, "n f"]:
         return jnp.concatenate([part(X) for part in self.parts], axis=1)
 
-    def covers(self, X: Float[Array, "n d"]) -> bool | Bool[Array, ""]:
-        return _all(part.covers(X) for part in self.parts)
+    def covers(self, X: Float[Array, "n d"]) -> Literal[True] | Bool[Array, ""]:
+        return _checks.every(part.covers(X) for part in self.parts)
 
     def about(self, point: Float[Array, "d"]) -> "ConcatenatedFeatures":
         return ConcatenatedFeatures(tuple(part.about(point) for part in self.parts), self.sizes, self.terms)
@@ -55,10 +57,6 @@ def _of_term(part: AbstractFeatures, i: int) -> FourierFeatures:
     return eqx.tree_at(lambda f: (f.amplitudes, f.term), part, (kept, None))
 
 
-def _all(answers: Iterable[bool | Bool[Array, ""]]) -> bool | Bool[Array, ""]:
-    return functools.reduce(lambda a, b: b if a is True else a if b is True else a & b, answers, True)
-
-
 class ProductFeatures(AbstractFeatures):
     """The basis of a product of kernels: every product of one feature from each part."""
 
@@ -71,8 +69,8 @@ class ProductFeatures(AbstractFeatures):
             product = (product[:, :, None] * part(X)[:, None, :]).reshape(n, -1)
         return product
 
-    def covers(self, X: Float[Array, "n d"]) -> bool | Bool[Array, ""]:
-        return _all(part.covers(X) for part in self.parts)
+    def covers(self, X: Float[Array, "n d"]) -> Literal[True] | Bool[Array, ""]:
+        return _checks.every(part.covers(X) for part in self.parts)
 
     def about(self, point: Float[Array, "d"]) -> "ProductFeatures":
         return ProductFeatures(tuple(part.about(point) for part in self.parts))
@@ -110,7 +108,7 @@ class SelectedFeatures(AbstractFeatures):
     def __call__(self, X: Float[Array, "n d"]) -> Float[Array, "n f"]:
         return self.features(X[:, np.asarray(self.columns)])
 
-    def covers(self, X: Float[Array, "n d"]) -> bool | Bool[Array, ""]:
+    def covers(self, X: Float[Array, "n d"]) -> Literal[True] | Bool[Array, ""]:
         return self.features.covers(X[:, np.asarray(self.columns)])
 
     def about(self, point: Float[Array, "d"]) -> "SelectedFeatures":

@@ -24,12 +24,12 @@ _MANY_DIMENSIONS = 8
 class Coordinates(NamedTuple):
     """What a random frequency of a kernel is made from: a number of independent standard normal variables.
 
-    **Fields:** `count`: how many; `radial`: the indices of those with which the length of the frequency grows, whose upper
+    **Fields:** `number`: how many; `radial`: the indices of those with which the length of the frequency grows, whose upper
     tail a rule may sample more densely; `directions`: ranges `(start, stop)` of which only the direction counts; `least`:
     how many frequencies are needed at the least.
     """
 
-    count: int
+    number: int
     radial: tuple[int, ...] = ()
     directions: tuple[tuple[int, int], ...] = ()
     least: int = 1
@@ -37,7 +37,7 @@ class Coordinates(NamedTuple):
     def shift(self, by: int) -> "Coordinates":
         """The same after `by` other variables."""
         radial = tuple(i + by for i in self.radial)
-        return Coordinates(self.count, radial, tuple((a + by, b + by) for a, b in self.directions), self.least)
+        return Coordinates(self.number, radial, tuple((a + by, b + by) for a, b in self.directions), self.least)
 
 
 class AbstractBasis(eqx.Module):
@@ -106,7 +106,7 @@ class MonteCarlo(AbstractRandomBasis):
     def normals(
         self, key: Key, n: int, coordinates: Coordinates, dtype: Any
     ) -> tuple[Float[Array, "n r"], Float[Array, "n"]]:
-        return jax.random.normal(key, (n, coordinates.count), dtype), jnp.ones((n,), dtype)
+        return jax.random.normal(key, (n, coordinates.number), dtype), jnp.ones((n,), dtype)
 
 
 class Orthogonal(AbstractRandomBasis):
@@ -119,7 +119,7 @@ class Orthogonal(AbstractRandomBasis):
         self, key: Key, n: int, coordinates: Coordinates, dtype: Any
     ) -> tuple[Float[Array, "n r"], Float[Array, "n"]]:
         key_normal, key_blocks = jax.random.split(key)
-        normals = jax.random.normal(key_normal, (n, coordinates.count), dtype)
+        normals = jax.random.normal(key_normal, (n, coordinates.number), dtype)
         for (start, stop), k in zip(
             coordinates.directions, jax.random.split(key_blocks, max(1, len(coordinates.directions))), strict=False
         ):
@@ -153,13 +153,13 @@ class QuasiMonteCarlo(AbstractRandomBasis):
     def normals(
         self, key: Key, n: int, coordinates: Coordinates, dtype: Any
     ) -> tuple[Float[Array, "n r"], Float[Array, "n"]]:
-        points = sobol(key, n, max(1, coordinates.count))[:, : coordinates.count]
+        points = sobol(key, n, max(1, coordinates.number))[:, : coordinates.number]
         columns, weights = [], jnp.ones((n,), dtype)
         # Several lengths share the exponent: their weights multiply. In many dimensions lengths vary little, and the
         # weights would do more harm than the tail good.
         width = max((stop - start for start, stop in coordinates.directions), default=1)
         power = 1 + (self.tail - 1) * min(1.0, (_MANY_DIMENSIONS / width) ** 2) / max(1, len(coordinates.radial))
-        for i in range(coordinates.count):
+        for i in range(coordinates.number):
             if i in coordinates.radial and power > 1:
                 scores, weight = _in_the_tail(points[:, i], power, dtype)
                 weights = weights * weight

@@ -1,7 +1,7 @@
 """What a kernel is: a covariance function that also gives a finite basis of its own."""
 
 import abc
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import equinox as eqx
 import jax
@@ -50,7 +50,7 @@ class AbstractKernel(eqx.Module):
     def check_dim(self, dim: int) -> None:
         """Raises a ValueError where the kernel does not fit inputs of `dim` dimensions."""
 
-    def valid(self, X: Float[Array, "n d"]) -> bool | Bool[Array, ""]:
+    def valid(self, X: Float[Array, "n d"]) -> Literal[True] | Bool[Array, ""]:
         """Whether all points are in the kernel's domain; True where that is ℝᵈ."""
         return True
 

@@ -5,7 +5,7 @@ import itertools
 import math
 import operator
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -42,9 +42,8 @@ class AbstractComposite(AbstractKernel):
         for kernel in self.kernels:
             kernel.check_dim(dim)
 
-    def valid(self, X: Float[Array, "n d"]) -> bool | Bool[Array, ""]:
-        answers = [answer for answer in (kernel.valid(X) for kernel in self.kernels) if answer is not True]
-        return functools.reduce(operator.and_, answers) if answers else True
+    def valid(self, X: Float[Array, "n d"]) -> Literal[True] | Bool[Array, ""]:
+        return _checks.every(kernel.valid(X) for kernel in self.kernels)
 
     def _values(self, combine: Callable[..., Any], values: Callable[[AbstractKernel], Any]) -> Any:
         return functools.reduce(combine, map(values, self.kernels))
@@ -98,8 +97,8 @@ class Sum(AbstractComposite):
             return None
         # Each term takes the first of the variables: one is radial, or part of a direction, if it is for all that take it.
         radial = tuple(i for i in known[0].radial if all(i in c.radial for c in known))
-        directions = tuple(r for r in known[0].directions if all(r in c.directions or c.count <= r[0] for c in known))
-        return Coordinates(max(c.count for c in known), radial, directions, len(terms))
+        directions = tuple(r for r in known[0].directions if all(r in c.directions or c.number <= r[0] for c in known))
+        return Coordinates(max(c.number for c in known), radial, directions, len(terms))
 
     def is_stationary(self, dim: int) -> bool:
         return all(term.is_stationary(dim) for term in self.terms(dim))
@@ -170,11 +169,11 @@ class Product(AbstractComposite):
         known = [c for c in found if c is not None]
         if len(known) < len(found):
             return None
-        shifts = itertools.accumulate((c.count for c in known), initial=0)
+        shifts = itertools.accumulate((c.number for c in known), initial=0)
         shifted = [c.shift(by) for c, by in zip(known, shifts, strict=False)]
         # Of every frequency but the first the sign counts: it is one more variable.
         return Coordinates(
-            sum(c.count for c in known) + len(known) - 1,
+            sum(c.number for c in known) + len(known) - 1,
             tuple(i for c in shifted for i in c.radial),
             tuple(r for c in shifted for r in c.directions),
             max(c.least for c in known),
@@ -260,7 +259,7 @@ class Product(AbstractComposite):
 def _count(kernel: AbstractKernel, dim: int) -> int:
     coordinates = kernel.coordinates(dim)
     assert coordinates is not None
-    return coordinates.count
+    return coordinates.number
 
 
 def _shares(variances: Float[Array, "k"], h: int) -> Any:
@@ -300,7 +299,7 @@ def sum_features(
         numbers.append(i)
     if mixed:
         n = sum(share(j) for j in range(taken, n_random))
-        shared = basis.features(Sum(tuple(term for term, _ in mixed)), n, dim, key=next(keys))
+        shared: Any = basis.features(Sum(tuple(term for term, _ in mixed)), n, dim, key=next(keys))
         parts.append(shared.renumbered(jnp.asarray([i for _, i in mixed])))
         numbers.append(-1)
     sizes = tuple(size(part, dim) for part in parts)

@@ -1,5 +1,7 @@
 """Kernels of categories, and of several outputs."""
 
+from typing import Literal
+
 import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
@@ -25,7 +27,9 @@ class Categorical(AbstractKernel):
     """
 
     variance: Float[Array, ""] = _fields.positive()
-    n_categories: int = eqx.field(static=True, converter=lambda n: _checks.count(n, "Categorical.n_categories"))
+    n_categories: int = eqx.field(  # pyright: ignore[reportGeneralTypeIssues]
+        static=True, converter=lambda n: _checks.count(n, "Categorical.n_categories")
+    )
 
     def matrix(self, X: Float[Array, "n d"], Z: Float[Array, "m d"]) -> Float[Array, "n m"]:
         same = X[:, 0, None] == Z[None, :, 0]
@@ -149,7 +153,7 @@ class Coregionalised(AbstractKernel):
             )
         self.kernel.check_dim(dim - 1)
 
-    def valid(self, X: Float[Array, "n d"]) -> bool | Bool[Array, ""]:
+    def valid(self, X: Float[Array, "n d"]) -> Literal[True] | Bool[Array, ""]:
         return self.product(X.shape[1]).valid(X)
 
     def terms(self, dim: int) -> tuple[AbstractKernel, ...]:
@@ -201,8 +205,8 @@ def are_categories(X: Float[Array, "n 1"], n: int) -> Bool[Array, ""]:
 def check_column(kernel: AbstractKernel, dim: int) -> None:
     if dim != 1:
         raise ValueError(
-            f"`{type(kernel).__name__}` is a kernel of one column of categories; the inputs have {dim} dimensions. Choose the "
-            "column with `ActiveDims`."
+            f"`{type(kernel).__name__}` is a kernel of one column of categories; the inputs have {dim} dimensions. "
+            "Choose the column with `ActiveDims`."
         )
 
 

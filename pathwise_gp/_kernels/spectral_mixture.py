@@ -110,7 +110,8 @@ class SpectralMixture(AbstractKernel):
             shape = getattr(self, name).shape
             if len(shape) != 2 or shape[0] != self.weights.shape[0] or shape[1] == 0:
                 raise ValueError(
-                    f"`SpectralMixture.{name}` must have shape ({self.weights.shape[0]}, d), a row for each weight; got {shape}."
+                    f"`SpectralMixture.{name}` must have shape ({self.weights.shape[0]}, d), a row for each weight; "
+                    f"got {shape}."
                 )
         if self.means.shape != self.scales.shape:
             raise ValueError(

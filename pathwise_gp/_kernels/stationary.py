@@ -204,12 +204,12 @@ class RationalQuadratic(AbstractStationary):
 
     def coordinates(self, dim: int) -> Coordinates:
         plain = super().coordinates(dim)
-        return Coordinates(plain.count + 1, (0, plain.count), plain.directions)
+        return Coordinates(plain.number + 1, (0, plain.number), plain.directions)
 
     def lengths(self, normals: Float[Array, "h r"], dim: int) -> Float[Array, "h"]:
         # √τ ‖z‖ with τ ~ Gamma(α, rate α); by logarithms, which small draws do not underflow.
         alpha = self.alpha.astype(normals.dtype)
-        log_tau = log_gamma(normals[:, self.coordinates(dim).count - 1], alpha) - jnp.log(alpha)
+        log_tau = log_gamma(normals[:, self.coordinates(dim).number - 1], alpha) - jnp.log(alpha)
         return jnp.exp(0.5 * log_tau) * radius(normals[:, 0], dim, None)
 
     def spectral_density_at(self, squares: Float[Array, "h"], dim: int) -> Float[Array, "h"]:

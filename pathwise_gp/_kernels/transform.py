@@ -2,7 +2,7 @@
 
 import operator
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import equinox as eqx
 import jax
@@ -57,7 +57,7 @@ class ActiveDims(AbstractKernel):
             raise ValueError(f"`ActiveDims.dims` is {self.dims}, but the inputs have {dim} dimension(s).")
         self.kernel.check_dim(len(self.dims))
 
-    def valid(self, X: Float[Array, "n d"]) -> bool | Bool[Array, ""]:
+    def valid(self, X: Float[Array, "n d"]) -> Literal[True] | Bool[Array, ""]:
         return self.kernel.valid(self._select(X))
 
     def terms(self, dim: int) -> tuple[AbstractKernel, ...]:
@@ -147,7 +147,7 @@ class Warped(AbstractKernel):
     def check_dim(self, dim: int) -> None:
         self.kernel.check_dim(self._dim(dim))
 
-    def valid(self, X: Float[Array, "n d"]) -> bool | Bool[Array, ""]:
+    def valid(self, X: Float[Array, "n d"]) -> Literal[True] | Bool[Array, ""]:
         return self.kernel.valid(self._map(X))
 
     def terms(self, dim: int) -> tuple[AbstractKernel, ...]:

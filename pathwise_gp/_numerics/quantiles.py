@@ -103,7 +103,12 @@ def _log_gamma_jvp(primals, tangents):
     t = log_gamma(scores, shape)
     x = jnp.exp(t)
     # At a fixed probability: dx/dα = −(∂F/∂α)/(∂F/∂x); for small x of the two terms of `_log_small`.
-    by_shape = jax.lax.random_gamma_grad(jnp.broadcast_to(shape, x.shape), jnp.maximum(x, _SMALL)) / x
+    by_shape = (
+        jax.lax.random_gamma_grad(  # pyright: ignore[reportCallIssue]
+            jnp.broadcast_to(shape, x.shape), jnp.maximum(x, _SMALL)
+        )
+        / x
+    )
     small = (jsp.digamma(shape + 1) - t + x / (shape + 1) ** 2) / (shape - shape * x / (shape + 1))
     by_shape = jnp.where(x < _SMALL, small, by_shape)
     density = jnp.exp(-0.5 * scores**2 - 0.5 * math.log(2 * math.pi))

@@ -80,5 +80,6 @@ def check_covered(features: AbstractFeatures, X: Float[Array, "n d"]) -> Float[A
     return _checks.require(
         inside,
         X,
-        "`X` holds points outside the box on which the basis of these paths holds. Give `HilbertSpace` a `box` that contains them.",
+        "`X` holds points outside the box on which the basis of these paths holds. Give `HilbertSpace` a `box` that "
+        "contains them.",
     )

@@ -62,10 +62,10 @@ class AbstractPrior(eqx.Module):
         lower = _checks.require(
             factor.is_finite(),
             factor.lower,
-            f"The covariance matrix of the {X.shape[0]} points `{name}` is not positive definite in {X.dtype}, not even with a "
-            f"jitter{shown} on its diagonal: it was raised by decades to {_LARGEST_JITTER} of the mean variance. Give a larger "
-            "`jitter` or noise, remove (nearly) repeated points, shorten a lengthscale that is long beside the spread of the "
-            "points, or compute in float64.",
+            f"The covariance matrix of the {X.shape[0]} points `{name}` is not positive definite in {X.dtype}, not even with "
+            f"a jitter{shown} on its diagonal: it was raised by decades to {_LARGEST_JITTER} of the mean variance. Give a "
+            "larger `jitter` or noise, remove (nearly) repeated points, shorten a lengthscale that is long beside the "
+            "spread of the points, or compute in float64.",
         )
         return CholeskyFactor(lower)
 

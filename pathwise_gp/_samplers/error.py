@@ -100,8 +100,8 @@ def enough_features(posterior: ConditionedGP, tolerance: Any, basis: AbstractBas
             return n_features
         n_features *= 2
     raise ValueError(
-        f"`tolerance` of {tolerance} is not reached with {_MOST} features, whose error is {error:.3g}. Allow more, draw a basis for "
-        "each path (`share_features=False`), or use `features=HilbertSpace()` in few dimensions."
+        f"`tolerance` of {tolerance} is not reached with {_MOST} features, whose error is {error:.3g}. Allow more, draw a "
+        "basis for each path (`share_features=False`), or use `features=HilbertSpace()` in few dimensions."
     )
 
 
