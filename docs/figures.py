@@ -63,7 +63,7 @@ def error_table() -> str:
 
 
 def plot_errors() -> None:
-    figure, panels = plt.subplots(1, 3, figsize=(11, 3.4), sharey=True, constrained_layout=True)
+    figure, panels = plt.subplots(1, 3, figsize=(11, 3.8), sharey=True, constrained_layout=True)
     counts = [64, 128, 256, 512, 1024, 2048, 4096]
     for axes, dim in zip(panels, (1, 2, 4), strict=True):
         posterior, test = setting(KERNELS["Matérn-5/2"], dim)
@@ -75,7 +75,9 @@ def plot_errors() -> None:
             axes.loglog(counts, errors, "o-", color=colour, ms=3, lw=1.2, label=name.strip("`"))
         axes.set(title=f"Matérn-5/2, d = {dim}", xlabel="features", ylim=(1e-5, 3))
     panels[0].set_ylabel("relative error of a path's variance")
-    panels[-1].legend(frameon=False, fontsize=8)
+    figure.legend(
+        *panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=5, frameon=False, fontsize=9
+    )
     figure.savefig(FOLDER / "errors.png", dpi=130)
 
 

@@ -107,6 +107,7 @@ def plot_parts(times, y, grid, parts, trend_at_times):
     panels[0].legend(frameon=False, loc="upper left")
     panels[1].plot(times, y - trend_at_times, ".", color="black", ms=1, label="monthly means less the median trend")
     panels[1].legend(frameon=False, loc="upper left", ncols=3)
+    panels[1].set_ylim(top=1.6 * parts["season"].max())
     panels[2].set(xlabel="year", xlim=(grid[0], grid[-1]))
     panels[0].set_title("Parts of the same paths, which add up to them")
     return figure
@@ -178,6 +179,9 @@ def main(fast: bool, folder: pathlib.Path) -> None:
     trend = lambda t: centre + sum(value(part, t) for part in (*parabola, slow))
     parts = {"trend": trend(grid), "season": value(season, grid), "irregularities": value(irregular, grid)}
     off = np.abs(sum(parts.values()) - values).max()
+    # Data say what trend and season add up to, but not at which level the season lies: the figure has its mean in the trend.
+    level = parts["season"].mean(axis=1, keepdims=True)
+    parts["trend"], parts["season"] = parts["trend"] + level, parts["season"] - level
     swing = (
         np.median(np.ptp(parts["season"][:, : 10 * 24], axis=1)),
         np.median(np.ptp(parts["season"][:, -10 * 24 :], axis=1)),
@@ -217,7 +221,7 @@ def main(fast: bool, folder: pathlib.Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     figures = {
         "co2_paths.png": plot_forecast(times, y, np.asarray(grid), values),
-        "co2_parts.png": plot_parts(times, y, np.asarray(grid), parts, np.median(trend(times), axis=0)),
+        "co2_parts.png": plot_parts(times, y, np.asarray(grid), parts, np.median(trend(times) + level, axis=0)),
         "co2_growth.png": plot_growth(np.asarray(years), growth, times[-1]),
         "co2_first_passage.png": plot_first_passage(passed),
     }
