@@ -156,8 +156,8 @@ BAD = {
         lambda: pgp.PathwiseSampler(
             pgp.GPPrior(kernel=pgp.Warped(K, jnp.tanh), X=X).condition(Y, 0.1), features=pgp.HilbertSpace()
         ).sample_paths(KEY),
-        NotImplementedError,
-        r"`HilbertSpace` needs the box.*use random features for `Warped`",
+        ValueError,
+        r"`HilbertSpace` needs a `box` here.*use random features for `Warped`",
     ),
     "Categorical none": (lambda: pgp.Categorical(1.0, 0), ValueError, r"`Categorical.n_categories` must be at least 1"),
     "Categorical variance zero": (

@@ -284,6 +284,29 @@ def test_the_ensemble_has_the_mixture_moments():
     np.testing.assert_array_less(np.abs(squares.mean(axis=(0, 1)) - variances.mean(0)), 4 * spread)
 
 
+@pytest.mark.parametrize("share_features", [True, False])
+def test_parts_of_an_ensemble_are_those_of_its_members(share_features):
+    def additive(X, y):
+        variance = numpyro.sample("variance", dist.LogNormal(0.0, 0.5))
+        kernel = pgp.RBF(variance, 0.5) + pgp.Linear(0.7) + pgp.Matern(1.5, 0.3, 0.4) + pgp.White(0.01)
+        prior = pgp.GPPrior(kernel=kernel, X=X, mean=0.3, jitter=1e-4)
+        bridge.gp_factor("obs", prior, y, NOISE)
+        return prior
+
+    # The shares of the frequencies vary with the variances.
+    samples = {"variance": jnp.asarray([0.1, 1.0, 10.0])}
+    settings = {"n_paths": 2, "n_features": 24, "share_features": share_features}
+    ensemble = bridge.posterior_paths(additive, samples, jax.random.key(0), X, Y, **settings)
+    parts = ensemble.components()
+    assert [part.shape for part in parts] == [(3, 2)] * 5  # four terms and the mean
+    np.testing.assert_allclose(sum(np.asarray(part(TEST)) for part in parts), ensemble(TEST), atol=1e-10)
+    for i in range(3):
+        for part, own in zip(parts, ensemble[i].components(), strict=True):
+            np.testing.assert_allclose(part[i](TEST), own(TEST), atol=1e-11)
+            np.testing.assert_allclose(part.mean_path[i](TEST), own.mean_path(TEST), atol=1e-11)
+    assert parts[0].common.inputs is not None  # stored once
+
+
 def latent(X, y):
     kernel = bridge.lift(pgp.RBF(1.0, 0.4), {"variance": dist.LogNormal(0.0, 0.3)})
     prior = pgp.GPPrior(kernel=kernel, X=X, mean=0.5, jitter=1e-6)

@@ -197,6 +197,11 @@ def test_hilbert_space_box_comes_from_the_data():
     with pytest.raises(Exception, match="outside the box"):
         jax.block_until_ready(eqx.filter_jit(paths)(X.max(axis=0) + width))
     wide = pgp.HilbertSpace(np.array([[-9.0, -9.0], [9.0, 9.0]]))
+    narrow = pgp.HilbertSpace(np.array([[-0.1, -0.1], [0.1, 0.1]]))
+    with pytest.raises(Exception, match="`box` does not contain the points"):
+        jax.block_until_ready(pgp.PathwiseSampler(posterior, 64, features=narrow).sample_paths(KEY, 4).weights)
+    with pytest.raises(Exception, match="outside the box"):
+        jax.block_until_ready(pgp.feature_error(posterior, TEST, 64, features=narrow))
     paths = pgp.PathwiseSampler(posterior, 4096, features=wide).sample_paths(KEY, 4)
     far = 8 * TEST / np.abs(TEST).max()
     np.testing.assert_allclose(paths.marginal_variance(far), posterior.variance(far), rtol=2e-2)
@@ -282,6 +287,8 @@ def test_a_kernel_that_is_no_sum_has_one_part():
     paths = pgp.PathwiseSampler(conditioned(2.0 * RBF), 32).sample_paths(KEY, 3)
     (part,) = paths.components()
     np.testing.assert_array_equal(part(TEST), paths(TEST))
+    with pytest.raises(ValueError, match="this is a part of one"):
+        pgp.PathwiseSampler(conditioned(RBF + LINEAR), 32).sample_paths(KEY, 3).components()[0].marginal_variance(TEST)
     (mean,) = paths.mean_path.components()
     np.testing.assert_array_equal(mean(TEST), paths.mean_path(TEST))
 

@@ -457,6 +457,14 @@ def test_product_of_kernels_without_features_is_named(kernel):
         kernel.features(8, 2, key=jax.random.key(0))
 
 
+def test_factors_of_a_deterministic_product_have_keys_of_their_own():
+    # With few harmonics each factor samples its tail, and the same draw in both would not average to the product.
+    both = pgp.ActiveDims(pgp.Periodic(1.0, 0.4, 1.0), (0,)) * pgp.ActiveDims(pgp.Periodic(1.0, 0.4, 1.0), (1,))
+    X = points(4, 2, seed=1)
+    basis = pgp.HilbertSpace(np.array([[-2.0, -2.0], [2.0, 2.0]]))
+    assert_mean(replicas(both, X, 16, 4000, basis=basis), np.asarray(both(X, X)))
+
+
 def test_white_noise_has_no_features():
     for kernel in (pgp.White(1.0), 2.0 * pgp.White(1.0), pgp.White(1.0) * RBF):
         with pytest.raises(NotImplementedError, match="`White` is noise, not a function"):

@@ -99,10 +99,6 @@ def test_jitter_of_inducing_points_is_raised_too():
 
 
 def test_past_the_bound_there_is_an_error(no_hook):
-    class Indefinite(pgp.AbstractKernel):
-        def matrix(self, X, Z):
-            return jnp.where(X[:, None, 0] == Z[None, :, 0], 0.1, 1.0)
-
     prior = pgp.GPPrior(kernel=Indefinite(), X=points(3, 1), jitter=1e-9)
     message = r"not even with a jitter of .* raised by decades to 0.001 of the mean variance.*larger `jitter`"
     with pytest.raises(ValueError, match=message):
@@ -320,3 +316,59 @@ def test_deep_kernels_learn():
         numeric = (function(step(h)) - function(step(-h))) / (2 * h)
         np.testing.assert_allclose(bias[0], numeric, rtol=1e-5, atol=1e-8)
         assert all(np.any(np.asarray(leaf) != 0) for leaf in jax.tree.leaves(eqx.filter(gradient, eqx.is_array)))
+
+
+def test_a_covariance_of_nothing_or_of_infinity_is_an_error_and_not_a_loop():
+    with pytest.raises(ValueError, match="not positive definite"):
+        pgp.GPPrior(kernel=pgp.Linear(1.0), X=jnp.zeros((1, 1))).condition(jnp.zeros(1), 0.0)
+    with pytest.raises(ValueError, match="not positive definite"):
+        pgp.SparseGPPrior(kernel=pgp.White(1.0), Z=jnp.zeros((2, 1))).settled()
+    far = jnp.asarray([[1e8], [2e8]], jnp.float32)
+    with pytest.raises(ValueError, match="not positive definite"):
+        pgp.GPPrior(kernel=pgp.Polynomial(1.0, 1.0, 5), X=far).condition(jnp.zeros(2, jnp.float32), 0.1)
+
+
+def test_a_small_noise_beside_a_large_variance_survives_a_product():
+    X = points(3, 2).astype(np.float32)
+    kernel = 2.0 * (pgp.RBF(1e4, 0.2) + pgp.White(1e-3))
+    np.testing.assert_allclose(kernel.noise(jnp.asarray(X)), 2e-3, rtol=1e-6)
+
+
+def test_inputs_outside_the_domain_are_an_error_under_jit_too():
+    kernel, y = pgp.Index(np.ones((3, 1)), np.ones(3)), np.ones(3)
+    bad = np.array([[0.0], [7.0], [1.5]])
+    for function in (
+        lambda X: pgp.GPPrior(kernel=kernel, X=X).condition(y, 0.1).coefficients,
+        lambda X: pgp.GPPrior(kernel=kernel, X=X).log_prob(y, 0.1),
+        lambda X: pgp.SparseGPPrior(kernel=kernel, Z=X).checked_factor().lower,
+    ):
+        with pytest.raises(Exception, match="not one of the categories"):
+            jax.block_until_ready(eqx.filter_jit(function)(bad))
+
+
+def test_outputs_on_a_grid_have_the_jitter_policy():
+    X = np.linspace(-1, 1, 100)[:, None].astype(np.float32)
+    y = np.stack([np.sin(3 * X[:, 0]), np.cos(3 * X[:, 0])], axis=1)
+    kernel = pgp.Coregionalised(pgp.RBF(1.0, 0.3), np.ones((2, 1)), [0.1, 0.1])
+    single = jax.tree.map(lambda leaf: leaf.astype(jnp.float32), kernel)
+    prior = pgp.MultiOutputGPPrior(kernel=single, X=X, jitter=0.0)
+    assert prior.log_prob(y, 1e-9) == -jnp.inf  # in float32 the noise is rounding
+    gradient = jax.grad(lambda noise: prior.log_prob(y, noise))(jnp.asarray(1e-9, jnp.float32))
+    assert gradient == 0
+    posterior = prior.condition(y, 1e-9)
+    assert 1e-9 < posterior.prior.jitter <= 1.1e-3
+    np.testing.assert_allclose(posterior.factor.noise, 1e-9 + np.full(2, posterior.prior.jitter), rtol=1e-6)
+    np.testing.assert_allclose(posterior.mean(X), y, atol=1e-2)
+    assert prior.condition(y, 0.01).prior.jitter == 0  # enough as given
+    double = pgp.MultiOutputGPPrior(kernel=kernel, X=X.astype(float), jitter=0.0)
+    assert double.condition(y, 1e-9).prior.jitter == 0 and np.isfinite(double.log_prob(y, 1e-9))
+    with pytest.raises(ValueError, match="not positive definite in float64, not even with a jitter"):
+        wrong = pgp.Coregionalised(Indefinite(), np.ones((2, 1)), [0.1, 0.1])
+        pgp.MultiOutputGPPrior(kernel=wrong, X=X.astype(float)).condition(y, 0.1)
+
+
+class Indefinite(pgp.AbstractKernel):
+    """Covariances larger than the variances: no covariance function."""
+
+    def matrix(self, X, Z):
+        return jnp.where(X[:, None, 0] == Z[None, :, 0], 0.1, 1.0)

@@ -60,7 +60,7 @@ def _as_box(box: Any) -> Any:
     if box.ndim != 2 or box.shape[0] != 2 or box.shape[1] == 0:
         raise ValueError(f"`box` must have shape (2, d), the lower and the upper corner; got {box.shape}.")
     _checks.finite(box, "box")
-    if _checks.is_concrete(box) and not bool(np.all(np.asarray(box[0] <= box[1]))):
+    if _checks.is_concrete(box) and np.any(np.asarray(box)[0] > np.asarray(box)[1]):
         raise ValueError(f"`box` must hold the lower corner first; got {np.asarray(box)}.")
     return box
 
@@ -72,7 +72,8 @@ class HilbertSpace(AbstractBasis):
     Given as `features=` to a sampler. In one dimension its error falls exponentially for smooth kernels; in d dimensions it
     takes the d-th power of the number of features, so that random ones win from four on. It serves stationary kernels with a
     spectral density (RBF, Matérn, rational quadratic, spectral mixtures), their sums, and products of these and exact bases.
-    In several dimensions the eigenfunctions of largest density are kept.
+    In several dimensions it keeps those of largest density
+    among the 4F eigenfunctions of least |j|², so that lengthscales should not differ by much in units of the box.
 
     **Fields:**
 
@@ -108,14 +109,15 @@ class HilbertSpace(AbstractBasis):
         box = None if self.box is None else self.box[:, np.asarray(dims)]
         return HilbertSpace(box, self.boundary)
 
-    def warp(self, transform: Callable[[Float[Array, "n d"]], Float[Array, "n k"]]) -> AbstractBasis:
-        raise NotImplementedError(
-            "`HilbertSpace` needs the box that the kernel sees, which a transform hides: use random features for `Warped`."
-        )
+    def warp(self, transform: Callable[[Float[Array, "n d"]], Float[Array, "n k"]]) -> "HilbertSpace":
+        return HilbertSpace(None, self.boundary)
 
     def features(self, kernel: Any, n_features: int, dim: int, *, key: Key) -> SineFeatures:
         if self.box is None:
-            raise ValueError("`HilbertSpace` needs a `box` here: no points are known to find one from.")
+            raise ValueError(
+                "`HilbertSpace` needs a `box` here: no points are known to find one from, or a transform hides them "
+                "(use random features for `Warped`)."
+            )
         if self.box.shape[1] != dim:
             raise ValueError(f"`box` has {self.box.shape[1]} dimension(s), but the inputs have {dim}.")
         reach = kernel.reach(dim)
@@ -126,7 +128,9 @@ class HilbertSpace(AbstractBasis):
         lower, upper = self.box[0], self.box[1]
         centre, half = (lower + upper) / 2, (upper - lower) / 2
         # The nearest image of a point of the box lies twice the gap away from it.
-        half_width = half + reach.astype(half.dtype) / 2 if self.boundary is None else half * self.boundary
+        half_width = half + reach.astype(half.dtype) / 2
+        if self.boundary is not None:  # a side of no width has the boundary that the kernel needs
+            half_width = jnp.where(half > 0, half * self.boundary, half_width)
         orders = jnp.asarray(_lowest_orders(_CANDIDATES * n_features if dim > 1 else n_features, dim), half.dtype)
         density = kernel.spectral_density(orders / (4 * half_width)[None, :])
         if dim > 1:

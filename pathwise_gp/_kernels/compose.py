@@ -109,14 +109,14 @@ class Sum(AbstractComposite):
         origin = jnp.zeros((1, dim), normals.dtype)
         variances = jnp.stack([term.diagonal(origin)[0] for term in terms])
         counts = _shares(variances, h)
-        term = jnp.searchsorted(jnp.cumsum(counts), jnp.arange(h), side="right")
-        term = jnp.minimum(term, len(terms) - 1)
+        owner = jnp.searchsorted(jnp.cumsum(counts), jnp.arange(h), side="right")
+        owner = jnp.minimum(owner, len(terms) - 1)
         parts = [term.spectrum(normals[:, : _count(term, dim)], dim) for term in terms]
-        choose = lambda leaves: jnp.stack(leaves)[term, jnp.arange(h)]
+        choose = lambda leaves: jnp.stack(leaves)[owner, jnp.arange(h)]
         weights = choose([part.weights for part in parts])
         # Of the mean over all frequencies a term has only a share.
         return Spectrum(
-            choose([part.frequencies for part in parts]), weights * (h / counts.astype(weights.dtype))[term], term
+            choose([part.frequencies for part in parts]), weights * (h / counts.astype(weights.dtype))[owner], owner
         )
 
     def features(
@@ -147,9 +147,12 @@ class Product(AbstractComposite):
         return self._values(operator.mul, lambda kernel: kernel.diagonal(X))
 
     def noise(self, X: Float[Array, "n d"]) -> Float[Array, "n"]:
-        # Of (f + noise of f) for each factor, all that is not the product of the functions.
-        whole = self._values(operator.mul, lambda kernel: kernel.diagonal(X) + kernel.noise(X))
-        return whole - self.diagonal(X)
+        # (f₁ + e₁)(f₂ + e₂) = f₁f₂ + (f₁e₂ + e₁f₂ + e₁e₂), without a difference, of which a small noise would not survive.
+        function, noise = self.kernels[0].diagonal(X), self.kernels[0].noise(X)
+        for kernel in self.kernels[1:]:
+            other, its_noise = kernel.diagonal(X), kernel.noise(X)
+            function, noise = function * other, function * its_noise + noise * (other + its_noise)
+        return noise
 
     def terms(self, dim: int) -> tuple[AbstractKernel, ...]:
         expanded = list(itertools.product(*(kernel.terms(dim) for kernel in self.kernels)))
@@ -190,7 +193,7 @@ class Product(AbstractComposite):
         parts = [kernel.spectrum(own, dim) for kernel, own in self._shared_out(normals, dim)]
         # cos a · cos b = ½ (cos(a + b) + cos(a − b)): a kernel need not draw ω and −ω, but a sum of frequencies needs both.
         n_signs = len(parts) - 1
-        signs = jnp.sign(normals[:, normals.shape[1] - n_signs :])
+        signs = jnp.where(normals[:, normals.shape[1] - n_signs :] < 0, -1, 1).astype(normals.dtype)
         frequencies = parts[0].frequencies
         for i, part in enumerate(parts[1:]):
             frequencies = frequencies + signs[:, i, None] * part.frequencies
@@ -230,14 +233,15 @@ class Product(AbstractComposite):
         # Every random feature is multiplied by every exact one; too few of them would be a poor basis however many products.
         n_exact = math.prod(size for size in sizes if size is not None)
         share = max(min(n_features, _LEAST_SHARE), n_features // max(n_exact, 1))
-        parts = [factor.features(n_features, dim, key=key, basis=basis) for factor in exact]
+        keys = iter(jax.random.split(key, len(factors)))
+        parts = [factor.features(n_features, dim, key=next(keys), basis=basis) for factor in exact]
         if basis.multiplies and len(random) > 1:
             each = max(1, math.floor(share ** (1 / len(random)) + 1e-9))
-            parts += [factor.features(each, dim, key=key, basis=basis) for factor in random]
+            parts += [factor.features(each, dim, key=next(keys), basis=basis) for factor in random]
         elif len(random) == 1:
-            parts.append(random[0].features(share, dim, key=key, basis=basis))
+            parts.append(random[0].features(share, dim, key=next(keys), basis=basis))
         elif random:
-            parts.append(basis.features(Product(random), share, dim, key=key))
+            parts.append(basis.features(Product(random), share, dim, key=next(keys)))
         return parts[0] if len(parts) == 1 else ProductFeatures(tuple(parts))
 
     def label(self) -> str:

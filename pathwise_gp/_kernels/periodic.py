@@ -137,7 +137,7 @@ class Periodic(AbstractKernel):
             upper = jax.scipy.special.ndtr(-z) if i == 0 else 2 * jax.scipy.special.ndtr(-jnp.abs(z))
             # The harmonic is the number of those that more than this lies beyond.
             weights = jnp.exp(jax.lax.stop_gradient(_log_weights(lengthscale, _TAIL)))
-            beyond = jnp.cumsum(weights[::-1])[::-1] - weights
+            beyond = jnp.append(jnp.cumsum(weights[::-1])[::-1][1:], 0)
             size = jnp.searchsorted(-beyond, -upper).astype(dtype)
             columns.append(size if i == 0 else jnp.where(z < 0, -size, size))
             # A harmonic does not move with ℓ, its probability does. The weight is 1, and its derivatives those of the ratio

@@ -67,7 +67,7 @@ class SpectralMixture(AbstractKernel):
         z = normals[:, 1 : dim + 1]
         z = radius(normals[:, 0], dim, None)[:, None] * z / jnp.sqrt(jnp.sum(z * z, axis=1, keepdims=True))
         # Of ω and −ω one is enough, so the first mean has one sign.
-        signs = jnp.sign(normals[:, dim + 1 :])
+        signs = jnp.where(normals[:, dim + 1 :] < 0, -1, 1).astype(normals.dtype)
         signs = jnp.concatenate([jnp.ones_like(normals[:, :1]), signs], axis=1)
         frequencies = signs * self.means + self.scales * z
         return Spectrum(frequencies, jnp.broadcast_to(self.weights, (normals.shape[0],)))

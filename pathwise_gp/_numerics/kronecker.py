@@ -5,9 +5,12 @@ import math
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from .linalg import inner
+
+# Of the largest eigenvalue of A, in units of eps, what an eigenvalue may be off by.
+_ROUNDING = 8
 
 
 class KroneckerFactor(eqx.Module):
@@ -45,9 +48,18 @@ class KroneckerFactor(eqx.Module):
         """log N(r | 0, A), with derivatives of first order."""
         return _log_density(self, R)
 
-    def is_finite(self) -> Array:
-        """Whether the decompositions succeeded."""
-        return jnp.all(jnp.isfinite(self.values)) & jnp.all(jnp.isfinite(self.output_values))
+    def is_definite(self) -> Bool[Array, ""]:
+        """Whether A is positive definite in the precision of its dtype: the noise is above the rounding of its eigenvalues.
+
+        Where it is not a dense factorisation would fail; here nothing does, but what comes out is rounding.
+        """
+        finite = jnp.all(jnp.isfinite(self.values)) & jnp.all(jnp.isfinite(self.output_values))
+        return finite & (jnp.min(self.noise) > 0) & (jnp.min(self.noise) >= self.rounding())
+
+    def rounding(self) -> Float[Array, ""]:
+        """An eigenvalue of A below this is rounding."""
+        largest = jnp.max(self.values) * jnp.max(jnp.diagonal(self.B))
+        return jax.lax.stop_gradient(_ROUNDING * jnp.finfo(self.K.dtype).eps * largest)
 
 
 def factorise(K: Float[Array, "n n"], B: Float[Array, "p p"], noise: Float[Array, "p"]) -> KroneckerFactor:
@@ -56,6 +68,9 @@ def factorise(K: Float[Array, "n n"], B: Float[Array, "p p"], noise: Float[Array
     fixed = jax.lax.stop_gradient
     scale = 1 / jnp.sqrt(fixed(noise))
     values, vectors = jnp.linalg.eigh(fixed(K))
+    # No covariance has eigenvalues as far below zero as this: NaN, which is seen, instead of clipping them.
+    indefinite = values[0] < -K.shape[0] * _ROUNDING * jnp.finfo(K.dtype).eps * jnp.abs(values[-1])
+    values = jnp.where(indefinite, jnp.nan, values)
     output_values, output_vectors = jnp.linalg.eigh(fixed(B) * scale[:, None] * scale[None, :])
     # Both are positive semidefinite: what is below zero is rounding.
     return KroneckerFactor(K, B, noise, vectors, jnp.maximum(values, 0), output_vectors, jnp.maximum(output_values, 0))
@@ -83,7 +98,7 @@ def _log_density(factor: KroneckerFactor, R: Float[Array, "n p"]) -> Float[Array
     n = R.shape[0]
     log_det = jnp.sum(jnp.log(factor.spectrum())) + n * jnp.sum(jnp.log(factor.noise))
     value = -0.5 * jnp.sum(R * _solve(factor, R)) - 0.5 * log_det - 0.5 * R.size * math.log(2 * math.pi)
-    return jnp.where(factor.is_finite(), value, -jnp.inf)
+    return jnp.where(factor.is_definite(), value, -jnp.inf)
 
 
 @_log_density.defjvp
@@ -91,22 +106,25 @@ def _log_density_jvp(primals, tangents):
     # ½ tr((ααᵀ − A⁻¹) dA) − αᵀdr with α = A⁻¹r (Rasmussen & Williams 2006, equation 5.9).
     (factor, R), (dfactor, dR) = primals, tangents
     value = _log_density(factor, R)
-    alpha = _solve(factor, R)
+    # Zeros where there is no density, so that no NaN is left for the reverse derivative to multiply by zero.
+    ok = factor.is_definite()
+    zero_if_not = lambda x: jnp.where(ok, x, jnp.zeros_like(x))
+    alpha = zero_if_not(_solve(factor, R))
     dA_alpha = (
         inner(inner(dfactor.K, alpha.T), factor.B)
         + inner(inner(factor.K, alpha.T), dfactor.B.T)
         + alpha * dfactor.noise[None, :]
     )
-    U, V, inverse = factor.vectors, factor.output_vectors, 1 / factor.spectrum()
-    scale = 1 / jnp.sqrt(factor.noise)
+    U, V, inverse = map(zero_if_not, (factor.vectors, factor.output_vectors, 1 / factor.spectrum()))
+    scale, per_noise = zero_if_not(1 / jnp.sqrt(factor.noise)), zero_if_not(1 / factor.noise)
     along = jnp.sum(U * inner(dfactor.K, U.T), axis=0)  # diag(UᵀdK U)
     turned = dfactor.B * scale[:, None] * scale[None, :]
     across = jnp.sum(V * inner(turned, V.T), axis=0)
-    by_noise = jnp.sum(V * V * (dfactor.noise / factor.noise)[:, None], axis=0)
+    by_noise = jnp.sum(V * V * (dfactor.noise * per_noise)[:, None], axis=0)
     trace = (
         jnp.sum(along * jnp.sum(inverse * factor.output_values[None, :], axis=1))
         + jnp.sum(across * jnp.sum(inverse * factor.values[:, None], axis=0))
         + jnp.sum(by_noise * jnp.sum(inverse, axis=0))
     )
     tangent = 0.5 * jnp.sum(alpha * dA_alpha) - 0.5 * trace - jnp.sum(alpha * dR)
-    return value, jnp.where(factor.is_finite(), tangent, jnp.zeros_like(tangent))
+    return value, tangent

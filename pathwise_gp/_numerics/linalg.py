@@ -45,7 +45,8 @@ def settled_cholesky(
 
     def failed(state):
         lower, _, following = state
-        return ~jnp.all(jnp.isfinite(jnp.diagonal(lower))) & (following <= bound)
+        more = (following <= bound) & (following > 0) & jnp.isfinite(following)
+        return ~jnp.all(jnp.isfinite(jnp.diagonal(lower))) & more
 
     def raise_jitter(state):
         _, _, jitter = state

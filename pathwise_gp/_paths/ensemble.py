@@ -100,9 +100,9 @@ def map_draws(
     varies = depends(lambda *one: eqx.filter(draw(*one), eqx.is_array), *first)
     arrays, rest = eqx.partition(draw(*first), eqx.is_array)
     common = eqx.combine(eqx.filter(arrays, varies, inverse=True), rest)
-    varying = jax.lax.map(
-        lambda one: eqx.filter(eqx.filter(draw(*one), eqx.is_array), varies), all_of_them, batch_size=batch_size
-    )
+    one_of_them = lambda one: eqx.filter(eqx.filter(draw(*one), eqx.is_array), varies)
+    # In batches `lax.map` cannot handle arrays without entries, such as the weights of a mean.
+    varying = jax.lax.map(one_of_them, all_of_them, batch_size=batch_size if batch_size > 1 else None)
     return varying, common
 
 

@@ -40,7 +40,8 @@ class PathwiseFunction(eqx.Module):
     - `inputs`: L, the points the path is conditioned on, `n d`; none (n = 0) for draws of a prior.
     - `coefficients`: α, `*s n`.
     - `mean_coefficients`: those of the posterior mean, `n`.
-    - `noise`: the variances of ε, which were added to the diagonal of k(L, L) in the solve, `n`.
+    - `noise`: the variances of ε, which were added to the diagonal of k(L, L) in the solve, `n`; None for a
+      part of a path.
     - `spread`: a square root of the covariance of the inducing values under the guide, `n n`; None where what was observed is
       known.
     - `share_features`: whether one basis serves all paths; part of the structure, not a leaf.
@@ -55,7 +56,7 @@ class PathwiseFunction(eqx.Module):
     inputs: Float[Array, "n d"]
     coefficients: Float[Array, "*s n"]
     mean_coefficients: Float[Array, "n"]
-    noise: Float[Array, "n"]
+    noise: Float[Array, "n"] | None
     spread: Float[Array, "n n"] | None = None
     share_features: bool = eqx.field(static=True, default=True)
 
@@ -108,6 +109,10 @@ class PathwiseFunction(eqx.Module):
         X = self._check(X)
         if isinstance(self.features, NoFeatures):
             raise ValueError("`marginal_variance` is of random paths; this is a mean, which has none.")
+        if self.noise is None:
+            raise ValueError(
+                "`marginal_variance` is of whole paths; this is a part of one, whose solve is that of the whole."
+            )
         return _marginal_variance(self, X)
 
     def components(self) -> tuple["PathwiseFunction", ...]:
@@ -223,7 +228,10 @@ def _join(paths: list[PathwiseFunction], join: Callable[..., Array]) -> Pathwise
     parts = [_partition(path, own_features=not shared) for path in paths]
     if len({jax.tree.structure(random) for random, _ in parts}) > 1:
         raise ValueError("Only paths whose bases are of one structure can be joined.")
-    random = jax.tree.map(lambda *leaves: join(leaves), *(random for random, _ in parts))
+    try:
+        random = jax.tree.map(lambda *leaves: join(leaves), *(random for random, _ in parts))
+    except TypeError as e:
+        raise ValueError("Only paths with the same number of features can be joined.") from e
     return eqx.combine(random, parts[0][1])
 
 
@@ -305,11 +313,12 @@ def _evaluate_paired(paths: PathwiseFunction, X: Float[Array, "..."]) -> Float[A
 @eqx.filter_jit
 def _marginal_variance(paths: PathwiseFunction, X: Float[Array, "*n d"]) -> Float[Array, "..."]:
     L = paths.inputs
-    factor = CholeskyFactor(cholesky(add_diagonal(paths.kernel.matrix(L, L), paths.noise)))
+    noise = jnp.zeros_like(L[:, 0]) if paths.noise is None else paths.noise
+    factor = CholeskyFactor(cholesky(add_diagonal(paths.kernel.matrix(L, L), noise)))
     flat = X.reshape(-1, X.shape[-1])
 
     def of(features: AbstractFeatures) -> Float[Array, "n"]:
-        return path_variance(paths.kernel, factor, paths.noise, paths.spread, features, L, flat)
+        return path_variance(paths.kernel, factor, noise, paths.spread, features, L, flat)
 
     if not paths._own_features:
         return of(paths.features).reshape(X.shape[:-1])
@@ -327,7 +336,12 @@ def _components(paths: PathwiseFunction) -> tuple[PathwiseFunction, ...]:
         parts = paths.features.split(len(kernels))
     made = [
         dataclasses.replace(
-            paths, mean=_means.ZeroMean(), kernel=kernel, features=features, weights=paths.weights[..., columns]
+            paths,
+            mean=_means.ZeroMean(),
+            kernel=kernel,
+            features=features,
+            weights=paths.weights[..., columns],
+            noise=None,
         )
         for kernel, (features, columns) in zip(kernels, parts, strict=True)
     ]
@@ -339,6 +353,7 @@ def _components(paths: PathwiseFunction) -> tuple[PathwiseFunction, ...]:
             weights=paths.weights[..., :0],
             coefficients=jnp.zeros_like(paths.coefficients),
             mean_coefficients=jnp.zeros_like(paths.mean_coefficients),
+            noise=None,
         )
         made.append(alone)
     return tuple(made)

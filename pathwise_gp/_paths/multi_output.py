@@ -97,7 +97,7 @@ class MultiOutputPaths(eqx.Module):
 
 @eqx.filter_jit
 def _evaluate(paths: MultiOutputPaths, X: Float[Array, "*n d"]) -> Float[Array, "..."]:
-    rows = X.reshape(-1, X.shape[-1])
+    rows = X.reshape(math.prod(X.shape[:-1]), X.shape[-1])
     every = math.prod(paths.weights.shape[:-1])
     weights = paths.weights.reshape(every, paths.weights.shape[-1])
     coefficients = paths.coefficients.reshape(every, paths.inputs.shape[0])
@@ -106,7 +106,7 @@ def _evaluate(paths: MultiOutputPaths, X: Float[Array, "*n d"]) -> Float[Array, 
         return inner(weights, paths.features(rows)) + inner(coefficients, paths.kernel.matrix(rows, paths.inputs))
 
     values = map_rows(block, rows, weights.shape[1] + coefficients.shape[1])
-    values = jnp.moveaxis(values.reshape(*paths.weights.shape[:-1], -1), -2, -1)  # *s n p
+    values = jnp.moveaxis(values.reshape(*paths.weights.shape[:-1], rows.shape[0]), -2, -1)  # *s n p
     values = values + jnp.broadcast_to(paths.mean(rows), values.shape)
     return values.reshape(*paths.shape, *X.shape[:-1], paths.noise.shape[0])
 

@@ -43,7 +43,13 @@ def draw_prior(
         features = eqx.filter_vmap(draw)(jax.random.split(key_features, n_paths))
         one = take(features, 0)
     n = size(one, dim)
-    return features, jax.random.normal(key_weights, (n_paths, n), like.dtype)
+    weights = jax.random.normal(key_weights, (n_paths, n), like.dtype)
+    inside = one.covers(like)
+    if inside is not True:
+        weights = _checks.require(
+            inside, weights, "`box` does not contain the points that the paths are conditioned on: give a larger one."
+        )
+    return features, weights
 
 
 def evaluate_prior(

@@ -11,7 +11,7 @@ from .._kernels import AbstractKernel, check_valid
 from .._numerics.linalg import add_diagonal, cholesky, CholeskyFactor, default_jitter, settled_cholesky
 
 # In units of the mean of the diagonal: past this a jitter is a noise that ought to be asked for.
-_LARGEST_JITTER = 1e-3
+LARGEST_JITTER = 1e-3
 
 
 def as_jitter(jitter: Any) -> Array | None:
@@ -63,7 +63,7 @@ class AbstractPrior(eqx.Module):
             factor.is_finite(),
             factor.lower,
             f"The covariance matrix of the {X.shape[0]} points `{name}` is not positive definite in {X.dtype}, not even with "
-            f"a jitter{shown} on its diagonal: it was raised by decades to {_LARGEST_JITTER} of the mean variance. Give a "
+            f"a jitter{shown} on its diagonal: it was raised by decades to {LARGEST_JITTER} of the mean variance. Give a "
             "larger `jitter` or noise, remove (nearly) repeated points, shorten a lengthscale that is long beside the "
             "spread of the points, or compute in float64.",
         )
@@ -83,7 +83,7 @@ def settle(
     """
     given, mean = prior.jitter_at(X), jnp.mean(prior.kernel.diagonal(X))
     first = jnp.maximum(10 * given, jnp.finfo(X.dtype).eps * mean)
-    lower, jitter = settled_cholesky(prior.covariance_at(X, noise_var), given, first, _LARGEST_JITTER * mean)
+    lower, jitter = settled_cholesky(prior.covariance_at(X, noise_var), given, first, LARGEST_JITTER * mean)
     settled = eqx.tree_at(lambda p: p.jitter, prior, jitter, is_leaf=lambda leaf: leaf is None)
     return settled, CholeskyFactor(lower)
 

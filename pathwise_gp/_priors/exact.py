@@ -49,7 +49,7 @@ class GPPrior(AbstractPrior):
         **Raises:** ValueError where a shape does not fit, `y` is not finite or `noise_var` is negative.
         """
         y, noise_var = self._check(y, noise_var)
-        return _log_prob(self, y, noise_var)
+        return _log_prob(self.checked(), y, noise_var)
 
     def condition(self, y: Float[AnyArray, "n"], noise_var: Number | Float[AnyArray, "n"]) -> "ConditionedGP":
         """The posterior given y. The one factorisation is made here and serves every draw. A jitter that does not suffice for
@@ -88,6 +88,11 @@ class GPPrior(AbstractPrior):
         n_paths, n_features = _checks.count(n_paths, "n_paths"), _checks.count(n_features, "n_features")
         share_features = _checks.flag(share_features, "share_features")
         return _sample_prior(self, key, n_paths, n_features, check_basis(features), share_features)
+
+    def checked(self) -> "GPPrior":
+        """This prior, or an error where an input is outside the kernel's domain (at run time under jit)."""
+        X = check_valid(self.kernel, self.X, "X")
+        return self if X is self.X else eqx.tree_at(lambda prior: prior.X, self, X)
 
     def _check(self, y: Any, noise_var: Any) -> tuple[Array, Array]:
         n, dtype = self.X.shape[0], self.X.dtype
@@ -170,7 +175,7 @@ class ConditionedGP(eqx.Module):
 
 def condition(prior: GPPrior, y: Float[Array, "n"], noise_var: Float[Array, "..."]) -> ConditionedGP:
     """`GPPrior.condition` for values that have been checked, or are known exactly (a noise of zero)."""
-    prior, factor = _settle(prior, noise_var)
+    prior, factor = _settle(prior.checked(), noise_var)
     factor = prior.check_factor(factor, prior.X, "X")
     coefficients = _coefficients(prior, factor, y)
     finite = jnp.all(jnp.isfinite(coefficients))

@@ -3,6 +3,7 @@
 from typing import Any
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
@@ -12,7 +13,7 @@ from .._numerics.blocks import map_rows
 from .._numerics.kronecker import factorise, KroneckerFactor
 from .._numerics.linalg import default_jitter, inner
 from .._types import AnyArray, Number
-from .base import as_jitter
+from .base import as_jitter, LARGEST_JITTER
 
 
 def _as_output_mean(mean: Any) -> Any:
@@ -31,7 +32,8 @@ class MultiOutputGPPrior(eqx.Module):
     - `kernel`: `Coregionalised`, with the kernel of the inputs and B = W Wᵀ + diag(κ).
     - `X`: the training inputs, `n d`, without the number of the output.
     - `mean`: m, a number, one number per output, `p`, or a callable that maps `n d` to `n p`; zero unless given.
-    - `jitter`: variance added to that of the noise of each output, a scalar; √eps times the mean variance unless given.
+    - `jitter`: variance added to that of the noise of each output, a scalar; √eps times the mean variance unless
+      given. Where it does not suffice `condition` raises it by decades.
 
     **Raises:** ValueError where `kernel` is not a `Coregionalised` of a kernel without noise of its own, `X` is not a
     finite `n d` array, the kernel does not fit d, the mean does not fit p, or `jitter` is negative. Source: Bonilla et al.
@@ -84,12 +86,13 @@ class MultiOutputGPPrior(eqx.Module):
         positive.
         """
         y, noise_var = self._check(y, noise_var)
-        return _log_prob(self, y, noise_var)
+        return _log_prob(self.checked(), y, noise_var)
 
     def condition(
         self, y: Float[AnyArray, "n p"], noise_var: Number | Float[AnyArray, "p"]
     ) -> "ConditionedMultiOutputGP":
-        """The posterior given y.
+        """The posterior given y. A jitter that does not suffice is raised by decades: `posterior.prior.jitter` is
+        what was used.
 
         **Arguments:** `y`: observations, `n p`; `noise_var`: variance of the noise, a scalar or one per output.
 
@@ -99,10 +102,20 @@ class MultiOutputGPPrior(eqx.Module):
         y, noise_var = self._check(y, noise_var)
         if not _checks.is_concrete(noise_var):
             noise_var = _checks.require(jnp.all(noise_var > 0), noise_var, "`noise_var` must be positive.")
-        factor, coefficients = _condition(self, y, noise_var)
-        message = "`y`, the mean and the covariance at `X` must be finite; got NaN or inf."
-        coefficients = _checks.require(jnp.all(jnp.isfinite(coefficients)), coefficients, message)
-        return ConditionedMultiOutputGP(self, y, noise_var, factor, coefficients)
+        prior, factor, coefficients = _condition(self.checked(), y, noise_var)
+        definite = factor.is_definite() & jnp.all(jnp.isfinite(coefficients))
+        message = (
+            f"The covariance matrix of the {self.X.shape[0]} points `X` is not positive definite in {self.X.dtype}, not even "
+            f"with a jitter of {LARGEST_JITTER} of the mean variance (or `y` or the mean is not finite). Give a larger "
+            "`jitter` or noise, or compute in float64."
+        )
+        coefficients = _checks.require(definite, coefficients, message)
+        return ConditionedMultiOutputGP(prior, y, noise_var, factor, coefficients)
+
+    def checked(self) -> "MultiOutputGPPrior":
+        """This prior, or an error where an input is outside the kernel's domain (at run time under jit)."""
+        X = check_valid(self.kernel.kernel, self.X, "X")
+        return self if X is self.X else eqx.tree_at(lambda prior: prior.X, self, X)
 
     def _check(self, y: Any, noise_var: Any) -> tuple[Array, Array]:
         shape, dtype = (self.X.shape[0], self.n_outputs), self.X.dtype
@@ -193,9 +206,19 @@ def _log_prob(prior: MultiOutputGPPrior, y: Float[Array, "n p"], noise_var: Floa
 @eqx.filter_jit
 def _condition(
     prior: MultiOutputGPPrior, y: Float[Array, "n p"], noise_var: Float[Array, "p"]
-) -> tuple[KroneckerFactor, Float[Array, "n p"]]:
+) -> tuple[MultiOutputGPPrior, KroneckerFactor, Float[Array, "n p"]]:
     factor = prior.factor(noise_var)
-    return factor, factor.solve(y - prior.mean_at(prior.X))
+    given = prior.jitter_at(prior.X)
+    # The policy of `settle`, in one step: what is needed is known from the eigenvalues.
+    mean = jnp.mean(prior.kernel.kernel.diagonal(prior.X)) * jnp.mean(jnp.diagonal(prior.B))
+    needed = factor.rounding() - jnp.min(noise_var)
+    first = jnp.maximum(10 * given, jnp.finfo(given.dtype).eps * mean)
+    decades = jnp.ceil(jnp.log10(jnp.maximum(needed / first, 1)) - 1e-3)
+    raised = jnp.minimum(first * 10**decades, jnp.maximum(LARGEST_JITTER * mean, given))
+    jitter = jnp.where(needed > given, jax.lax.stop_gradient(raised), given)
+    prior = eqx.tree_at(lambda p: p.jitter, prior, jitter, is_leaf=lambda leaf: leaf is None)
+    factor = prior.factor(noise_var)
+    return prior, factor, factor.solve(y - prior.mean_at(prior.X))
 
 
 @eqx.filter_jit

@@ -4,7 +4,7 @@ import equinox as eqx
 from jaxtyping import Array, Float
 
 from .. import _checks, _means
-from .._kernels import AbstractKernel
+from .._kernels import AbstractKernel, check_valid
 from .._numerics.linalg import CholeskyFactor
 from .base import AbstractPrior, as_jitter, check_prior, settle
 
@@ -35,7 +35,8 @@ class SparseGPPrior(AbstractPrior):
     def settled(self) -> "tuple[SparseGPPrior, CholeskyFactor]":
         """This prior with a jitter that factors k(Z, Z), raised by decades where the given one does not, and the factor; or
         an error where none does."""
-        prior, factor = _settle(self)
+        Z = check_valid(self.kernel, self.Z, "Z")
+        prior, factor = _settle(self if Z is self.Z else eqx.tree_at(lambda prior: prior.Z, self, Z))
         return prior, prior.check_factor(factor, self.Z, "Z")
 
     def checked_factor(self) -> CholeskyFactor:

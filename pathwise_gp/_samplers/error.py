@@ -12,7 +12,7 @@ from jaxtyping import Array, Float
 from .. import _checks
 from .._features import AbstractBasis, check_basis, QuasiMonteCarlo
 from .._numerics.sobol import sobol
-from .._paths import path_variance
+from .._paths import check_covered, path_variance
 from .._priors import ConditionedGP
 from .._types import AnyArray, Key
 
@@ -77,7 +77,8 @@ def _error(
 
     def mean_square(key: Any) -> Float[Array, ""]:
         drawn = kernel.features(n_features, dim, key=key, basis=fitted).about(centre)
-        relative = (variance(drawn, prior.X, X) - exact) / jnp.maximum(exact, floor)
+        inputs, inside = check_covered(drawn, prior.X), check_covered(drawn, X)
+        relative = (variance(drawn, inputs, inside) - exact) / jnp.maximum(exact, floor)
         return jnp.mean(relative * relative)
 
     return jnp.sqrt(jnp.mean(jax.lax.map(mean_square, keys)))
