@@ -288,7 +288,7 @@ MUTANTS = [
     Mutant(
         "shares of terms without their weight",
         COMPOSE,
-        "weights * (h / counts.astype(weights.dtype))[term]",
+        "weights * (h / counts.astype(weights.dtype))[owner]",
         "1 * weights",
         MEAN_KERNEL,
     ),
@@ -439,8 +439,8 @@ MUTANTS = [
     Mutant(
         "a part with the whole kernel",
         "_paths/function.py",
-        "mean=_means.ZeroMean(), kernel=kernel,",
-        "mean=_means.ZeroMean(), kernel=paths.kernel,",
+        "            kernel=kernel,\n",
+        "            kernel=paths.kernel,\n",
         f"{ERROR}::test_parts_add_up_and_are_posteriors_of_their_own",
     ),
     Mutant(
