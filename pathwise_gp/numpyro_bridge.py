@@ -260,7 +260,7 @@ def posterior_paths(
     n_features: int = 1024,
     features: AbstractBasis = QuasiMonteCarlo(),
     share_features: bool = True,
-    chunk_size: int = 4,
+    chunk_size: int = 1,
     model_kwargs: Mapping[str, Any] | None = None,
 ) -> PathEnsemble:
     """Paths of the Gaussian process in a model, under every posterior draw of its hyperparameters.
