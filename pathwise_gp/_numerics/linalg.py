@@ -31,8 +31,7 @@ def cholesky(K: Float[Array, "n n"]) -> Float[Array, "n n"]:
     return jax.lax.linalg.cholesky(K, symmetrize_input=False)
 
 
-@jax.custom_jvp
-def settled_cholesky(
+def _settle(
     A: Float[Array, "n n"], given: Float[Array, ""], first: Float[Array, ""], bound: Float[Array, ""]
 ) -> tuple[Float[Array, "n n"], Float[Array, ""]]:
     """Lower Cholesky factor of A, which holds a given jitter, with as much more of it as the factorisation needs.
@@ -55,6 +54,18 @@ def settled_cholesky(
 
     lower, jitter, _ = jax.lax.while_loop(failed, raise_jitter, (cholesky(A), given, first))
     return lower, jitter
+
+
+# One matrix after the other also in a batch: batched factorisations in a loop have hung on the CPU.
+_settle_each = jax.custom_batching.sequential_vmap(_settle)
+
+
+@jax.custom_jvp
+def settled_cholesky(
+    A: Float[Array, "n n"], given: Float[Array, ""], first: Float[Array, ""], bound: Float[Array, ""]
+) -> tuple[Float[Array, "n n"], Float[Array, ""]]:
+    """See `_settle`; with derivatives."""
+    return _settle_each(A, given, first, bound)
 
 
 @settled_cholesky.defjvp
