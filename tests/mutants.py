@@ -425,8 +425,8 @@ MUTANTS = [
     Mutant(
         "derivative of a grid's solve",
         "_numerics/kronecker.py",
-        "_solve(factor, dR - dAX)",
-        "_solve(factor, dR - 0.9 * dAX)",
+        "dR - _change(factor, dfactor, X)",
+        "dR - 0.9 * _change(factor, dfactor, X)",
         f"{OUT}::test_derivatives_on_the_grid_are_those_of_the_dense_process",
     ),
     Mutant(

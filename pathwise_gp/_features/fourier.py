@@ -43,8 +43,7 @@ class FourierFeatures(AbstractFeatures):
 
 
 def fourier_pairs(frequencies: Float[Array, "h d"], weights: Float[Array, "h"]) -> FourierFeatures:
-    """A cosine and a sine for each of h frequencies, first all cosines: the kernel is the mean of weight · cos(2πω·(x −
-    z))."""
+    """A cosine and a sine for each of h frequencies, first all cosines: the mean of weight · cos(2πω·(x − z))."""
     amplitudes = jnp.sqrt(weights / frequencies.shape[0])
     zero = jnp.zeros_like(amplitudes)
     return FourierFeatures(

@@ -2,7 +2,6 @@
 
 import itertools
 import math
-from collections.abc import Callable
 from typing import Any
 
 import equinox as eqx
@@ -72,8 +71,8 @@ class HilbertSpace(AbstractBasis):
     Given as `features=` to a sampler. In one dimension its error falls exponentially for smooth kernels; in d dimensions it
     takes the d-th power of the number of features, so that random ones win from four on. It serves stationary kernels with a
     spectral density (RBF, Matérn, rational quadratic, spectral mixtures), their sums, and products of these and exact bases.
-    In several dimensions it keeps those of largest density
-    among the 4F eigenfunctions of least |j|², so that lengthscales should not differ by much in units of the box.
+    In several dimensions it keeps those of largest density among the 4F eigenfunctions of least |j|², so that lengthscales
+    should not differ by much in units of the box.
 
     **Fields:**
 
@@ -109,7 +108,7 @@ class HilbertSpace(AbstractBasis):
         box = None if self.box is None else self.box[:, np.asarray(dims)]
         return HilbertSpace(box, self.boundary)
 
-    def warp(self, transform: Callable[[Float[Array, "n d"]], Float[Array, "n k"]]) -> "HilbertSpace":
+    def warp(self) -> "HilbertSpace":
         return HilbertSpace(None, self.boundary)
 
     def features(self, kernel: Any, n_features: int, dim: int, *, key: Key) -> SineFeatures:

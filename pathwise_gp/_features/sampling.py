@@ -2,7 +2,6 @@
 
 import abc
 import math
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import equinox as eqx
@@ -56,7 +55,7 @@ class AbstractBasis(eqx.Module):
         """The rule for kernels of some of the dimensions."""
         return self
 
-    def warp(self, transform: Callable[[Float[Array, "n d"]], Float[Array, "n k"]]) -> "AbstractBasis":
+    def warp(self) -> "AbstractBasis":
         """The rule for kernels of transformed inputs."""
         return self
 
@@ -139,8 +138,8 @@ class QuasiMonteCarlo(AbstractRandomBasis):
     scrambles it anew, and E[φ(x)ᵀφ(z)] = k(x, z) exactly.
 
     What data leave open of a smooth function is its high frequencies, of which the spectral law has few: drawn from the law,
-    they carry the whole error of a path's variance. So the upper tail probability s of a length is taken to the power `tail`,
-    with the weight tail · s^(1 − 1/tail) that this asks for (less in more than eight dimensions, where lengths vary little).
+    they carry the whole error of a path's variance. So the upper tail probability of a length is s^tail with s uniform, and
+    the weight tail · s^(tail − 1) makes up for it (less in more than eight dimensions, where lengths vary little).
 
     **Fields:** `tail`: a number of at least 1, part of the structure; at 1 frequencies follow the spectral law.
 

@@ -87,8 +87,7 @@ class AbstractKernel(eqx.Module):
         raise NotImplementedError(f"`{self.label()}` is not stationary.")
 
     def random_features(self, normals: Float[Array, "h r"], weights: Float[Array, "h"], dim: int) -> AbstractFeatures:
-        """A basis of h independent draws, ordered with the number of the draw last; the mean of weight · (φφᵀ of a draw) is
-        k."""
+        """A basis of h draws, ordered with the number of the draw last; the mean of weight · (φφᵀ of a draw) is k."""
         frequencies, own, _ = self.spectrum(normals, dim)
         return fourier_pairs(frequencies, own * weights)
 

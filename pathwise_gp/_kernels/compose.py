@@ -216,9 +216,6 @@ class Product(AbstractComposite):
         drawn = (kernel.random_features(own, w, dim) for (kernel, own), w in zip(parts, all_weights, strict=True))
         return PairedFeatures(tuple(drawn), normals.shape[0])
 
-    def spectral_density(self, frequencies: Float[Array, "h d"]) -> Float[Array, "h"]:
-        raise NotImplementedError(f"`{self.label()}` has no spectral density here.")
-
     def features(
         self, n_features: int, dim: int, *, key: Key, basis: AbstractBasis = QuasiMonteCarlo()
     ) -> AbstractFeatures:
@@ -267,8 +264,7 @@ def _count(kernel: AbstractKernel, dim: int) -> int:
 
 
 def _shares(variances: Float[Array, "k"], h: int) -> Any:
-    """How many of h frequencies each of k terms gets: in proportion to their variances, but a few at the least. They add
-    up."""
+    """How many of h frequencies each of k terms gets: in proportion to their variances, but a few at the least."""
     k = variances.shape[0]
     least = min(_LEAST_FREQUENCIES, h // k)
     ends = jnp.round(jnp.cumsum(variances) / jnp.sum(variances) * (h - k * least))

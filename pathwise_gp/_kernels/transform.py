@@ -172,7 +172,7 @@ class Warped(AbstractKernel):
         self, n_features: int, dim: int, *, key: Key, basis: AbstractBasis = QuasiMonteCarlo()
     ) -> AbstractFeatures:
         self.check_dim(dim)
-        features = self.kernel.features(n_features, self._dim(dim), key=key, basis=basis.warp(self._map))
+        features = self.kernel.features(n_features, self._dim(dim), key=key, basis=basis.warp())
         return WarpedFeatures(features, self._map)
 
     def label(self) -> str:

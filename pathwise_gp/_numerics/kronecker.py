@@ -36,10 +36,6 @@ class KroneckerFactor(eqx.Module):
         flat = R.reshape(-1, *R.shape[-2:])
         return jax.vmap(lambda r: _solve(self, r))(flat).reshape(R.shape)
 
-    def multiply(self, R: Float[Array, "n p"]) -> Float[Array, "n p"]:
-        """A r."""
-        return inner(inner(self.K, R.T), self.B) + R * self.noise[None, :]
-
     def spectrum(self) -> Float[Array, "n p"]:
         """Eigenvalues of D^{−½}AD^{−½}; at least 1."""
         return self.values[:, None] * self.output_values[None, :] + 1
@@ -89,8 +85,13 @@ def _solve_jvp(primals, tangents):
     # d(A⁻¹r) = A⁻¹(dr − dA A⁻¹r), to any order.
     (factor, R), (dfactor, dR) = primals, tangents
     X = _solve(factor, R)
-    dAX = inner(inner(dfactor.K, X.T), factor.B) + inner(inner(factor.K, X.T), dfactor.B.T) + X * dfactor.noise[None, :]
-    return X, _solve(factor, dR - dAX)
+    return X, _solve(factor, dR - _change(factor, dfactor, X))
+
+
+def _change(factor: KroneckerFactor, dfactor: KroneckerFactor, R: Float[Array, "n p"]) -> Float[Array, "n p"]:
+    """dA r = (dK ⊗ B + K ⊗ dB + I ⊗ dD) r."""
+    by_input, by_output = inner(inner(dfactor.K, R.T), factor.B), inner(inner(factor.K, R.T), dfactor.B.T)
+    return by_input + by_output + R * dfactor.noise[None, :]
 
 
 @jax.custom_jvp
@@ -110,11 +111,6 @@ def _log_density_jvp(primals, tangents):
     ok = factor.is_definite()
     zero_if_not = lambda x: jnp.where(ok, x, jnp.zeros_like(x))
     alpha = zero_if_not(_solve(factor, R))
-    dA_alpha = (
-        inner(inner(dfactor.K, alpha.T), factor.B)
-        + inner(inner(factor.K, alpha.T), dfactor.B.T)
-        + alpha * dfactor.noise[None, :]
-    )
     U, V, inverse = map(zero_if_not, (factor.vectors, factor.output_vectors, 1 / factor.spectrum()))
     scale, per_noise = zero_if_not(1 / jnp.sqrt(factor.noise)), zero_if_not(1 / factor.noise)
     along = jnp.sum(U * inner(dfactor.K, U.T), axis=0)  # diag(UᵀdK U)
@@ -126,5 +122,5 @@ def _log_density_jvp(primals, tangents):
         + jnp.sum(across * jnp.sum(inverse * factor.values[:, None], axis=0))
         + jnp.sum(by_noise * jnp.sum(inverse, axis=0))
     )
-    tangent = 0.5 * jnp.sum(alpha * dA_alpha) - 0.5 * trace - jnp.sum(alpha * dR)
+    tangent = 0.5 * jnp.sum(alpha * _change(factor, dfactor, alpha)) - 0.5 * trace - jnp.sum(alpha * dR)
     return value, tangent

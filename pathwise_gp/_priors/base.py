@@ -96,7 +96,13 @@ def check_prior(prior: Any, X: Array, name: str) -> None:
     prior.kernel.check_dim(X.shape[1])
     if _checks.is_concrete(X):
         check_valid(prior.kernel, X, name)
-    if prior.jitter is not None:
-        if prior.jitter.ndim != 0:
-            raise ValueError(f"`jitter` must be a scalar; got shape {prior.jitter.shape}.")
-        _checks.positive(prior.jitter, "jitter", or_zero=True)
+    check_jitter(prior.jitter)
+
+
+def check_jitter(jitter: Array | None) -> None:
+    """Raises where a jitter is given that is not a scalar of at least zero."""
+    if jitter is None:
+        return
+    if jitter.ndim != 0:
+        raise ValueError(f"`jitter` must be a scalar; got shape {jitter.shape}.")
+    _checks.positive(jitter, "jitter", or_zero=True)

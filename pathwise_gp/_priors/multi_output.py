@@ -13,7 +13,7 @@ from .._numerics.blocks import map_rows
 from .._numerics.kronecker import factorise, KroneckerFactor
 from .._numerics.linalg import default_jitter, inner
 from .._types import AnyArray, Number
-from .base import as_jitter, LARGEST_JITTER
+from .base import as_jitter, check_jitter, LARGEST_JITTER
 
 
 def _as_output_mean(mean: Any) -> Any:
@@ -82,8 +82,8 @@ class MultiOutputGPPrior(eqx.Module):
 
         **Arguments:** `y`: observations, `n p`; `noise_var`: variance of the noise, a scalar or one per output.
 
-        **Returns:** a scalar. **Raises:** ValueError where a shape does not fit, `y` is not finite or `noise_var` not
-        positive.
+        **Returns:** a scalar; −∞ with zero derivatives where the covariance is not positive definite in its precision.
+        **Raises:** ValueError where a shape does not fit, `y` is not finite or `noise_var` not positive.
         """
         y, noise_var = self._check(y, noise_var)
         return _log_prob(self.checked(), y, noise_var)
@@ -91,13 +91,12 @@ class MultiOutputGPPrior(eqx.Module):
     def condition(
         self, y: Float[AnyArray, "n p"], noise_var: Number | Float[AnyArray, "p"]
     ) -> "ConditionedMultiOutputGP":
-        """The posterior given y. A jitter that does not suffice is raised by decades: `posterior.prior.jitter` is
-        what was used.
+        """The posterior given y. A jitter that does not suffice is raised by decades: see `posterior.prior.jitter`.
 
         **Arguments:** `y`: observations, `n p`; `noise_var`: variance of the noise, a scalar or one per output.
 
         **Returns:** the posterior. **Raises:** ValueError where a shape does not fit, `y` is not finite, `noise_var` is not
-        positive, or the covariance is not finite (at run time under jit).
+        positive, or the covariance is not positive definite (at run time under jit).
         """
         y, noise_var = self._check(y, noise_var)
         if not _checks.is_concrete(noise_var):
@@ -153,10 +152,7 @@ class MultiOutputGPPrior(eqx.Module):
             raise ValueError(
                 f"`mean` must be a number, one per output, shape ({self.n_outputs},), or a callable; got {self.mean.shape}."
             )
-        if self.jitter is not None:
-            if self.jitter.ndim != 0:
-                raise ValueError(f"`jitter` must be a scalar; got shape {self.jitter.shape}.")
-            _checks.positive(self.jitter, "jitter", or_zero=True)
+        check_jitter(self.jitter)
 
 
 class ConditionedMultiOutputGP(eqx.Module):
