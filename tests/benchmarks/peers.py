@@ -1,0 +1,124 @@
+"""The same draws by other libraries, each in the way that its documentation shows and that is fastest with it.
+
+Each function returns functions that draw and evaluate paths of the posterior under an RBF kernel with given hyperparameters,
+or says why it cannot.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+
+class Problem(NamedTuple):
+    """Training data, test points, and the sizes of the work."""
+
+    X: np.ndarray
+    y: np.ndarray
+    tests: np.ndarray
+    n_features: int
+    n_paths: int
+    lengthscale: float = 1.0
+    noise_var: float = 0.01
+
+
+class Peer(NamedTuple):
+    """`draw`: makes new paths; `evaluate`: their values at the test points. Each to its end; or a reason why it is missing."""
+
+    draw: Callable[[], Any] | str
+    evaluate: Callable[[], Any] | str
+
+
+def botorch(problem: Problem) -> Peer:
+    try:
+        import torch
+        from botorch.models import SingleTaskGP
+        from botorch.sampling.pathwise import draw_matheron_paths
+        from botorch.utils.sampling import manual_seed
+        from gpytorch.kernels import RBFKernel, ScaleKernel
+    except ImportError as e:
+        return Peer(f"not installed ({e.name})", f"not installed ({e.name})")
+    dtype = torch.float32 if problem.X.dtype == np.float32 else torch.float64
+    X, y, tests = (torch.as_tensor(a, dtype=dtype) for a in (problem.X, problem.y[:, None], problem.tests))
+    model = SingleTaskGP(
+        X,
+        y,
+        train_Yvar=torch.full_like(y, problem.noise_var),
+        covar_module=ScaleKernel(RBFKernel(ard_num_dims=X.shape[1])),
+        outcome_transform=None,
+    ).to(dtype)
+    model.covar_module.base_kernel.lengthscale = problem.lengthscale
+    model.covar_module.outputscale = 1.0
+    model.eval()
+
+    def draw() -> Any:
+        with torch.no_grad(), manual_seed(0):
+            return draw_matheron_paths(model, torch.Size([problem.n_paths]))
+
+    paths = draw()
+
+    def evaluate() -> Any:
+        with torch.no_grad():
+            return paths(tests)
+
+    return Peer(draw, evaluate)
+
+
+def gpjax(problem: Problem) -> Peer:
+    try:
+        import gpjax as gpx
+    except ImportError as e:
+        return Peer(f"not installed ({e.name})", f"not installed ({e.name})")
+    X, y, tests = (jnp.asarray(a) for a in (problem.X, problem.y[:, None], problem.tests))
+    data = gpx.Dataset(X, y)
+    kernel = gpx.kernels.RBF(lengthscale=jnp.full((X.shape[1],), problem.lengthscale, X.dtype), variance=1.0)
+    prior = gpx.gps.Prior(mean_function=gpx.mean_functions.Zero(), kernel=kernel)
+    posterior = prior * gpx.likelihoods.Gaussian(obs_stddev=problem.noise_var**0.5)
+    conditioned = posterior.condition(data)
+    key = jax.random.key(0)
+
+    def draw() -> Any:
+        # Half as many frequencies: each is a cosine and a sine.
+        return conditioned.sample_approx(problem.n_paths, key, problem.n_features // 2)
+
+    paths = jax.jit(draw())
+
+    def evaluate() -> Any:
+        return paths(tests).block_until_ready()
+
+    def draw_to_its_end() -> Any:
+        # What a draw computes is held in the closure.
+        for cell in draw().__closure__ or ():
+            jax.block_until_ready([leaf for leaf in jax.tree.leaves(cell.cell_contents) if isinstance(leaf, jax.Array)])
+
+    return Peer(draw_to_its_end, evaluate)
+
+
+def scikit_learn(problem: Problem) -> Callable[[], Any] | str:
+    """Joint draws at the test points, which scikit-learn has instead of paths."""
+    try:
+        from sklearn.gaussian_process import GaussianProcessRegressor
+        from sklearn.gaussian_process.kernels import RBF
+    except ImportError as e:
+        return f"not installed ({e.name})"
+    kernel = RBF(problem.lengthscale, "fixed")
+    model = GaussianProcessRegressor(kernel, alpha=problem.noise_var, optimizer=None).fit(problem.X, problem.y)
+    return lambda: model.sample_y(problem.tests, n_samples=problem.n_paths)
+
+
+def tinygp(problem: Problem) -> Callable[[], Any] | str:
+    """Joint draws at the test points, which tinygp has instead of paths."""
+    try:
+        from tinygp import GaussianProcess, kernels
+    except ImportError as e:
+        return f"not installed ({e.name})"
+    X, y, tests = (jnp.asarray(a) for a in (problem.X, problem.y, problem.tests))
+
+    @jax.jit
+    def sample(X: Any, y: Any, tests: Any, key: Any) -> Any:
+        process = GaussianProcess(kernels.ExpSquared(problem.lengthscale, kernels.L2Distance()), X, diag=problem.noise_var)
+        return process.condition(y, tests).gp.sample(key, (problem.n_paths,))
+
+    return lambda: sample(X, y, tests, jax.random.key(0)).block_until_ready()

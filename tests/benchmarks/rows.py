@@ -1,0 +1,313 @@
+"""The rows of the benchmark. Each is a function that makes its `Row`; `smoke` makes all sizes tiny."""
+
+import math
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro.distributions as dist
+import peers
+from harness import PeakMemory, Row, seconds, Target
+
+import pathwise_gp as pgp
+from pathwise_gp import numpyro_bridge as bridge
+
+OURS, LIMIT = "pathwise_gp", "limit: "
+
+
+def ready(work: Callable[[], Any]) -> Callable[[], Any]:
+    return lambda: jax.block_until_ready(work())
+
+
+def problem(n: int, dim: int, n_tests: int, n_features: int, n_paths: int, lengthscale: float = 1.0) -> peers.Problem:
+    rng, dtype = np.random.default_rng(0), jnp.result_type(float)
+    X, tests = rng.uniform(-2, 2, (n, dim)), rng.uniform(-2, 2, (n_tests, dim))
+    y = np.sin(X.sum(1)) + 0.1 * rng.standard_normal(n)
+    return peers.Problem(X.astype(dtype), y.astype(dtype), tests.astype(dtype), n_features, n_paths, lengthscale)
+
+
+def posterior_of(p: peers.Problem) -> pgp.ConditionedGP:
+    kernel = pgp.RBF(1.0, jnp.full((p.X.shape[1],), p.lengthscale))
+    return pgp.GPPrior(kernel=kernel, X=p.X).condition(p.y, p.noise_var)
+
+
+def paths_of(p: peers.Problem) -> pgp.PathwiseFunction:
+    return pgp.PathwiseSampler(posterior_of(p), p.n_features).sample_paths(jax.random.key(0), p.n_paths)
+
+
+def products(p: peers.Problem) -> Callable[[], Any]:
+    """The two matrix products that the values at the test points take."""
+    keys = jax.random.split(jax.random.key(1), 4)
+    shapes = [(p.n_paths, p.n_features), (len(p.tests), p.n_features), (p.n_paths, len(p.X)), (len(p.tests), len(p.X))]
+    factors = [jax.random.normal(key, shape) for key, shape in zip(keys, shapes, strict=True)]
+    work = jax.jit(lambda a, b, c, d: jnp.matmul(a, b.T, precision="highest") + jnp.matmul(c, d.T, precision="highest"))
+    return ready(lambda: work(*factors))
+
+
+def large(smoke: bool) -> peers.Problem:
+    return problem(60, 4, 128, 64, 8) if smoke else problem(2000, 4, 4096, 1024, 256)
+
+
+def small(smoke: bool) -> peers.Problem:
+    return problem(28, 1, 200, 64 if smoke else 1024, 64, 0.3)
+
+
+def evaluate_large(smoke: bool) -> Row:
+    p = large(smoke)
+    paths, tests = paths_of(p), jnp.asarray(p.tests)
+    sizes = f"N = {len(p.tests)}, n = {len(p.X)}, F = {p.n_features}, S = {p.n_paths}, D = 4, {tests.dtype}"
+    limit = LIMIT + "the two matrix products"
+    features, kernel_block = jax.jit(lambda f, X: f(X)), jax.jit(lambda k, X, Z: k.matrix(X, Z))
+    return Row(
+        f"Evaluate: {sizes}",
+        {
+            limit: products(p),
+            OURS: ready(lambda: paths(tests)),
+            "its features alone": ready(lambda: features(paths.features, tests)),
+            "its kernel block alone": ready(lambda: kernel_block(paths.kernel, tests, paths.inputs)),
+            "GPJax": peers.gpjax(p).evaluate,
+            "BoTorch": peers.botorch(p).evaluate,
+        },
+        (Target(OURS, limit, at_most=1.25), Target("BoTorch", OURS, at_least=25), Target("GPJax", OURS, at_least=3)),
+    )
+
+
+def evaluate_small(smoke: bool) -> Row:
+    p = small(smoke)
+    paths, tests = paths_of(p), jnp.asarray(p.tests)
+    limit = LIMIT + "one jitted matrix product"
+    product = jax.jit(lambda a, b: jnp.matmul(a, b.T, precision="highest"))
+    factors = jax.random.normal(jax.random.key(0), (p.n_paths, p.n_features)), jnp.zeros((len(tests), p.n_features))
+    inside = eqx.filter_jit(lambda paths, X: paths(X))
+    jitted = jax.jit(lambda X: paths(X))
+    return Row(
+        f"Evaluate, small: N = {len(tests)}, n = {len(p.X)}, F = {p.n_features}, S = {p.n_paths}, D = 1, {tests.dtype}",
+        {
+            limit: ready(lambda: product(*factors)),
+            OURS: ready(lambda: paths(tests)),
+            "the same in a jitted function of paths and points": ready(lambda: inside(paths, tests)),
+            "the same in a jitted function of points": ready(lambda: jitted(tests)),
+            "GPJax": peers.gpjax(p).evaluate,
+            "BoTorch": peers.botorch(p).evaluate,
+        },
+        (Target("BoTorch", OURS, at_least=10), Target(OURS, limit, at_most=3)),
+    )
+
+
+def draw_large(smoke: bool) -> Row:
+    p = large(smoke)
+    posterior = posterior_of(p)
+    sampler, key = pgp.PathwiseSampler(posterior, p.n_features), jax.random.key(0)
+    features = sampler.sample_paths(key, 1).features
+    right = jax.random.normal(key, (p.n_paths, len(p.X)))
+    work = jax.jit(lambda f, X, factor, right: (f(X), factor.solve(right)))
+    limit = LIMIT + "features at X and two triangular solves"
+    return Row(
+        f"Draw after conditioning: n = {len(p.X)}, F = {p.n_features}, S = {p.n_paths}, D = 4, {right.dtype}",
+        {
+            limit: ready(lambda: work(features, posterior.prior.X, posterior.factor, right)),
+            OURS: ready(lambda: sampler.sample_paths(key, p.n_paths)),
+            "GPJax": peers.gpjax(p).draw,
+            "BoTorch": peers.botorch(p).draw,
+        },
+        (Target(OURS, limit, at_most=1.5), Target("BoTorch", OURS, at_least=80)),
+    )
+
+
+def draw_small(smoke: bool) -> Row:
+    p = small(smoke)
+    sampler, key = pgp.PathwiseSampler(posterior_of(p), p.n_features), jax.random.key(0)
+    tests = jnp.asarray(p.tests)
+    peer_torch, peer_jax = peers.botorch(p), peers.gpjax(p)
+    return Row(
+        f"Draw, small: n = {len(p.X)}, F = {p.n_features}, S = {p.n_paths}, D = 1, {tests.dtype}; those without paths draw "
+        f"jointly at {len(tests)} points",
+        {
+            OURS: ready(lambda: sampler.sample_paths(key, p.n_paths)),
+            "the same and the values": ready(lambda: sampler.sample_paths(key, p.n_paths)(tests)),
+            "GPJax": peer_jax.draw,
+            "BoTorch": peer_torch.draw,
+            "tinygp, jointly": peers.tinygp(p),
+            "scikit-learn, jointly": peers.scikit_learn(p),
+        },
+        (Target("BoTorch", OURS, at_least=10),),
+    )
+
+
+def own_frequencies(smoke: bool) -> Row:
+    p = problem(60, 4, 64, 64, 4) if smoke else problem(500, 4, 1024, 256, 256)
+    sampler = pgp.PathwiseSampler(posterior_of(p), p.n_features, share_features=False)
+    paths, tests = sampler.sample_paths(jax.random.key(0), p.n_paths), jnp.asarray(p.tests)
+    basis: Any = paths.features
+
+    @jax.jit
+    def by_native_cosines(basis: Any, weights: Any, X: Any) -> Any:
+        # One path after the other, so that neither holds all features at once.
+        def one(path: Any) -> Any:
+            omega, phase, amplitude, w = path
+            turns = jnp.matmul(X, omega.T, precision="highest") + phase[None, :]
+            return jnp.matmul(jnp.cos(2 * math.pi * turns), amplitude * w, precision="highest")
+
+        return jax.lax.map(one, (basis.frequencies, basis.phases, basis.amplitudes, weights))
+
+    prior_alone = jax.jit(lambda f, w, X: pgp._paths.evaluate_prior(f, w, X, share_features=False))
+    return Row(
+        f"A set of frequencies per path: N = {len(tests)}, F = {p.n_features}, S = {p.n_paths}, D = 4, {tests.dtype}",
+        {
+            "prior draws by jnp.cos": ready(lambda: by_native_cosines(basis, paths.weights, tests)),
+            "prior draws": ready(lambda: prior_alone(basis, paths.weights, tests)),
+            "paths": ready(lambda: paths(tests)),
+        },
+        (Target("prior draws by jnp.cos", "prior draws", at_least=8),),
+    )
+
+
+def _model(X: Any, y: Any) -> pgp.GPPrior:
+    priors = {"lengthscale": dist.LogNormal(-1.2, 0.3), "variance": dist.LogNormal(0.0, 0.3)}
+    prior = pgp.GPPrior(kernel=bridge.lift(pgp.RBF(1.0, 0.3), priors), X=X, jitter=1e-4)
+    bridge.gp_factor("obs", prior, y, noise_var=0.01)
+    return prior
+
+
+def ensemble(smoke: bool) -> Row:
+    n_draws, n_paths = (5, 2) if smoke else (120, 8)
+    p = small(smoke)
+    X, y, tests = (jnp.asarray(a) for a in (p.X, p.y, p.tests))
+    rng = np.random.default_rng(0)
+    samples = {
+        f"RBF.{name}": jnp.asarray(centre * np.exp(0.2 * rng.standard_normal(n_draws)), X.dtype)
+        for name, centre in (("lengthscale", 0.3), ("variance", 1.0))
+    }
+    key = jax.random.key(0)
+
+    def at_once() -> Any:
+        return bridge.posterior_paths(_model, samples, key, X, y, n_paths=n_paths, n_features=p.n_features)(tests)
+
+    def loop() -> Any:
+        values = []
+        for i in range(n_draws):
+            kernel = pgp.RBF(samples["RBF.variance"][i], samples["RBF.lengthscale"][i])
+            posterior = pgp.GPPrior(kernel=kernel, X=X, jitter=1e-4).condition(y, 0.01)
+            sampler = pgp.PathwiseSampler(posterior, p.n_features)
+            values.append(sampler.sample_paths(jax.random.fold_in(key, i), n_paths)(tests))
+        return jnp.stack(values)
+
+    def loop_of_operations() -> Any:
+        # As a script without a library has it: the formulas, one JAX operation at a time.
+        values = []
+        for i in range(n_draws):
+            variance, lengthscale = samples["RBF.variance"][i], samples["RBF.lengthscale"][i]
+            k = lambda A, B, v=variance, s=lengthscale: v * jnp.exp(-0.5 * ((A - B.T) / s) ** 2)
+            lower = jnp.linalg.cholesky(k(X, X) + (0.01 + 1e-4) * jnp.eye(len(X)))
+            for j in range(n_paths):
+                keys = jax.random.split(jax.random.fold_in(jax.random.fold_in(key, i), j), 4)
+                omega = jax.random.normal(keys[0], (p.n_features, 1)) / lengthscale
+                phase = jax.random.uniform(keys[1], (p.n_features,), maxval=2 * math.pi)
+                w = jax.random.normal(keys[2], (p.n_features,))
+                phi = lambda A, o=omega, b=phase, v=variance: jnp.sqrt(2 * v / p.n_features) * jnp.cos(A @ o.T + b)
+                residual = y - phi(X) @ w - jnp.sqrt(0.01 + 1e-4) * jax.random.normal(keys[3], y.shape)
+                alpha = jax.scipy.linalg.cho_solve((lower, True), residual)
+                values.append(phi(tests) @ w + k(tests, X) @ alpha)
+        return jnp.stack(values)
+
+    script = "loop over draws, operation by operation"
+    return Row(
+        f"Ensemble: {n_draws} draws of hyperparameters, {n_paths} paths each, {len(tests)} points, n = {len(X)}, {X.dtype}",
+        {OURS: ready(at_once), "loop over draws with the library": ready(loop), script: ready(loop_of_operations)},
+        (Target(script, OURS, at_least=50),),
+        (_with_compilation(at_once, loop_of_operations),),
+    )
+
+
+def _with_compilation(ours: Callable[[], Any], loop: Callable[[], Any]) -> str:
+    """The first calls."""
+    times = []
+    for work in (ours, loop):
+        jax.clear_caches()
+        times.append(seconds(ready(work)))
+    first, other = times
+    return f"with compilation: loop / {OURS}: **{other / first:.3g}** (≥ 5): {other:.3g} s and {first:.3g} s"
+
+
+def gradient(smoke: bool) -> Row:
+    p = problem(40, 6, 8, 64, 4) if smoke else problem(500, 6, 64, 1024, 64)
+    paths = paths_of(p)
+    points = jax.random.uniform(jax.random.key(1), (p.n_paths, len(p.tests), 6), minval=-2, maxval=2)
+    total = lambda X, paths: jnp.sum(paths.paired(X))
+    derivative = eqx.filter_jit(jax.grad(total))
+    values = eqx.filter_jit(lambda X, paths: paths.paired(X))
+    return Row(
+        f"Gradient: {p.n_paths} paths at {len(p.tests)} points each, n = {len(p.X)}, F = {p.n_features}, D = 6, {points.dtype}",
+        {"values": ready(lambda: values(points, paths)), "gradients": ready(lambda: derivative(points, paths))},
+        (Target("gradients", "values", at_most=3),),
+    )
+
+
+def growth(smoke: bool) -> Row:
+    p = problem(40, 4, 8, 64, 4) if smoke else problem(500, 4, 8, 1024, 64)
+    paths, notes = paths_of(p), []
+    counts = (100, 1000) if smoke else (10_000, 100_000, 1_000_000)
+    for count in counts:
+        X = jax.random.uniform(jax.random.key(1), (count, 4), minval=-2, maxval=2)
+        jax.block_until_ready(paths(X))
+        with PeakMemory() as memory:
+            start = time.perf_counter()
+            values = jax.block_until_ready(paths(X))
+            taken = time.perf_counter() - start
+        above = (memory.above - values.nbytes) / 2**20
+        notes.append(
+            f"N = {count:,}: {taken:.3g} s, {1e6 * taken / count:.3g} µs a point; memory above the result {above:.0f} MiB"
+        )
+        del values
+    return Row(f"Growth: S = {p.n_paths}, n = {len(p.X)}, F = {p.n_features}, {X.dtype}", {}, (), tuple(notes))
+
+
+def start(smoke: bool) -> Row:
+    """Time to import, and to compile; each import in a fresh process."""
+
+    def python(code: str) -> float:
+        command = [sys.executable, "-c", f"import time; t = time.perf_counter(); {code}; print(time.perf_counter() - t)"]
+        return float(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+
+    both, bridge_too = "import jax, equinox", "import pathwise_gp.numpyro_bridge"
+    codes = {both: both, OURS: "import pathwise_gp", "pathwise_gp.numpyro_bridge": bridge_too, "numpyro": "import numpyro"}
+    found: dict[str, list[float]] = {name: [] for name in codes}
+    for _ in range(1 if smoke else 5):
+        for name, code in codes.items():
+            found[name].append(python(code))
+    least = {name: min(times) for name, times in found.items()}
+    p = small(smoke)
+    tests, key = jnp.asarray(p.tests), jax.random.key(0)
+    posterior = jax.block_until_ready(posterior_of(p))
+    sampler = pgp.PathwiseSampler(posterior, p.n_features)
+    drawing = time.perf_counter()
+    paths = jax.block_until_ready(sampler.sample_paths(key, p.n_paths))
+    calling = time.perf_counter()
+    jax.block_until_ready(paths(tests))
+    done = time.perf_counter()
+    notes = [f"import, least of {len(found[both])}: " + ", ".join(f"{name} {t:.2f} s" for name, t in least.items())]
+    notes.append(f"import of {OURS} / of jax and equinox: **{least[OURS] / least[both]:.3g}** (≤ 1.3)")
+    notes.append(f"first `sample_paths` {calling - drawing:.2f} s, first call of the paths {done - calling:.2f} s")
+    return Row("Start", {}, (), tuple(notes))
+
+
+# By name: the row, and whether it runs in float64.
+ROWS = {
+    "evaluate": (evaluate_large, False),
+    "evaluate64": (evaluate_large, True),
+    "evaluate-small": (evaluate_small, False),
+    "draw": (draw_large, False),
+    "draw64": (draw_large, True),
+    "draw-small": (draw_small, False),
+    "own-frequencies": (own_frequencies, False),
+    "ensemble": (ensemble, False),
+    "gradient": (gradient, False),
+    "growth": (growth, False),
+    "start": (start, False),
+}
