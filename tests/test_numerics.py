@@ -13,7 +13,7 @@ from scipy import special, stats
 from scipy.stats import qmc
 
 import pathwise_gp as pgp
-from pathwise_gp._numerics import blocks, distances
+from pathwise_gp._numerics import blocks, distances, exponential
 from pathwise_gp._numerics.blocks import map_rows
 from pathwise_gp._numerics.dependence import depends
 from pathwise_gp._numerics.distances import squared_distances
@@ -44,6 +44,36 @@ def exact_turns(name, u):
     quadrant = (eighths % 4).astype(int)
     values = {"cos": [cos, -sin, -cos, sin], "sin": [sin, cos, -sin, -cos]}[name]
     return np.choose(quadrant, values)
+
+
+@pytest.mark.parametrize("dtype", ACCURACY, ids=["float32", "float64"])
+def test_decay_is_the_exponential_of_a_negative(dtype):
+    info = np.finfo(dtype)
+    largest = -np.log(info.tiny.astype(np.float64))  # of those with a normal result
+    rng = np.random.default_rng(0)
+    x = np.concatenate([np.geomspace(1e-30, 1, 2_000), rng.uniform(0, largest - 0.4, 20_000), [0.0]]).astype(dtype)
+    # As users compile it: the compiler may not take the steps of the reduction apart.
+    decay = jax.jit(exponential.decay, compiler_options={"xla_backend_optimization_level": 3})
+    values = decay(jnp.asarray(x))
+    assert values.dtype == dtype
+    exact = np.exp(-x.astype(np.longdouble))
+    assert np.abs(np.asarray(values, np.longdouble) / exact - 1).max() < 3 * info.eps
+    assert values[-1] == 1
+    far = jnp.asarray([largest + 1, largest + 30, 1e30, np.inf], dtype)
+    np.testing.assert_array_equal(decay(far), 0)
+    assert jnp.isnan(decay(jnp.asarray(np.nan, dtype)))
+    # From either side of where the whole part changes, and at the end.
+    steps = (np.log(2) * (np.arange(60) + 0.5)).astype(dtype)
+    for at in (steps, np.nextafter(steps, dtype(0))):
+        np.testing.assert_allclose(decay(jnp.asarray(at)), np.exp(-at.astype(np.float64)), rtol=3 * info.eps)
+
+
+def test_decay_has_derivatives_of_every_order():
+    x = jnp.asarray([0.0, 0.3, 5.0])
+    function = exponential.decay
+    for order in range(1, 5):
+        function = jax.grad(function) if order % 2 else jax.jacfwd(function)
+        np.testing.assert_allclose(jax.vmap(function)(x), (-1) ** order * np.exp(-x), rtol=1e-14)
 
 
 @pytest.mark.parametrize("dtype", ACCURACY, ids=["float32", "float64"])

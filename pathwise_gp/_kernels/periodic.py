@@ -10,6 +10,8 @@ from jaxtyping import Array, Float
 
 from .. import _checks, _fields
 from .._features import AbstractBasis, AbstractFeatures, Coordinates, fourier_pairs, FourierFeatures, QuasiMonteCarlo
+from .._numerics.distances import differences
+from .._numerics.exponential import decay
 from .._numerics.trigonometry import cos_turns, sin_turns
 from .._types import Key
 from .base import AbstractKernel, Spectrum
@@ -78,10 +80,10 @@ class Periodic(AbstractKernel):
         lengthscale = jnp.broadcast_to(self.lengthscale, (dim,)).astype(X.dtype)
         period = jnp.broadcast_to(self.period, (dim,)).astype(X.dtype)
         total = jnp.zeros((X.shape[0], Z.shape[0]), X.dtype)
-        for i in range(dim):
-            sine = sin_turns((X[:, i, None] - Z[None, :, i]) / (2 * period[i])) / lengthscale[i]
+        for i, difference in enumerate(differences(X, Z)):
+            sine = sin_turns(difference / (2 * period[i])) / lengthscale[i]
             total = total + sine * sine
-        return self.variance.astype(X.dtype) * jnp.exp(-2 * total)
+        return self.variance.astype(X.dtype) * decay(2 * total)
 
     def diagonal(self, X: Float[Array, "n d"]) -> Float[Array, "n"]:
         return jnp.broadcast_to(self.variance.astype(X.dtype), (X.shape[0],))
@@ -174,7 +176,9 @@ class Cosine(AbstractKernel):
         dim = X.shape[1]
         period = jnp.broadcast_to(self.period, (dim,)).astype(X.dtype)
         # Differences before anything is lost: see `squared_distances`.
-        turns = functools.reduce(operator.add, ((X[:, i, None] - Z[None, :, i]) / period[i] for i in range(dim)))
+        turns = functools.reduce(
+            operator.add, (difference / period[i] for i, difference in enumerate(differences(X, Z)))
+        )
         return self.variance.astype(X.dtype) * cos_turns(turns)
 
     def diagonal(self, X: Float[Array, "n d"]) -> Float[Array, "n"]:

@@ -9,6 +9,8 @@ from jaxtyping import Array, Float
 
 from .. import _fields
 from .._features import AbstractBasis, AbstractFeatures, Coordinates, QuasiMonteCarlo
+from .._numerics.distances import differences
+from .._numerics.exponential import decay
 from .._numerics.quantiles import radius
 from .._numerics.trigonometry import cos_turns
 from .._types import Key
@@ -38,14 +40,14 @@ class SpectralMixture(AbstractKernel):
 
     def matrix(self, X: Float[Array, "n d"], Z: Float[Array, "m d"]) -> Float[Array, "n m"]:
         weights, means, scales = (leaf.astype(X.dtype) for leaf in (self.weights, self.means, self.scales))
-        differences = [X[:, i, None] - Z[None, :, i] for i in range(X.shape[1])]
+        by_dimension = differences(X, Z)
 
         def component(q: int) -> Float[Array, "n m"]:
-            squares, product = jnp.zeros_like(differences[0]), weights[q]
-            for i, t in enumerate(differences):
+            squares, product = jnp.zeros_like(by_dimension[0]), weights[q]
+            for i, t in enumerate(by_dimension):
                 squares = squares + (t * scales[q, i]) ** 2
                 product = product * cos_turns(t * means[q, i])
-            return product * jnp.exp(-2 * math.pi**2 * squares)
+            return product * decay(2 * math.pi**2 * squares)
 
         return functools.reduce(operator.add, map(component, range(weights.shape[0])))
 

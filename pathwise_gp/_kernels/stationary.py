@@ -12,6 +12,7 @@ from jaxtyping import Array, Float
 from .. import _fields
 from .._features import Coordinates
 from .._numerics.distances import squared_distances
+from .._numerics.exponential import decay
 from .._numerics.linalg import inner
 from .._numerics.quantiles import log_gamma, radius
 from .base import AbstractKernel, Spectrum
@@ -109,7 +110,7 @@ class RBF(AbstractStationary):
     lengthscale: Float[Array, "*d"] = _fields.positive()
 
     def correlation(self, squares: Float[Array, "n m"]) -> Float[Array, "n m"]:
-        return jnp.exp(-0.5 * squares)
+        return decay(0.5 * squares)
 
     def lengths(self, normals: Float[Array, "h r"], dim: int) -> Float[Array, "h"]:
         return radius(normals[:, 0], dim, None)
@@ -130,7 +131,7 @@ def _matern(p: int, s: Float[Array, "*n"]) -> Float[Array, "*n"]:
     polynomial = jnp.ones_like(a)
     for k in reversed(range(p)):  # nested, 1 + r₀a(1 + r₁a(1 + …)): no coefficient underflows
         polynomial = 1 + 2 * (p - k) / ((k + 1) * (2 * p - k)) * b * polynomial
-    return polynomial * jnp.exp(-a)
+    return polynomial * decay(a)
 
 
 @_matern.defjvp
@@ -143,7 +144,7 @@ def _matern_jvp(p, primals, tangents):
     # ν = ½ is not differentiable at s = 0: 0 there, the mean of the two sides.
     apart = s > 0
     a = jnp.sqrt(jnp.where(apart, s, jnp.ones_like(s)))
-    return _matern(0, s), jnp.where(apart, -jnp.exp(-a) / (2 * a), jnp.zeros_like(a)) * ds
+    return _matern(0, s), jnp.where(apart, -decay(a) / (2 * a), jnp.zeros_like(a)) * ds
 
 
 class Matern(AbstractStationary):
@@ -201,7 +202,7 @@ class RationalQuadratic(AbstractStationary):
 
     def correlation(self, squares: Float[Array, "n m"]) -> Float[Array, "n m"]:
         alpha = self.alpha.astype(squares.dtype)
-        return jnp.exp(-alpha * jnp.log1p(squares / (2 * alpha)))
+        return decay(alpha * jnp.log1p(squares / (2 * alpha)))
 
     def coordinates(self, dim: int) -> Coordinates:
         plain = super().coordinates(dim)

@@ -24,7 +24,14 @@ def squared_distances(
     if dim > _UNROLLED:
         return jax.vmap(lambda x: jnp.sum(((x[None, :] - Z) * rates[None, :]) ** 2, axis=1))(X)
     total = jnp.zeros((X.shape[0], Z.shape[0]), X.dtype)
-    for i in range(dim):
-        difference = (X[:, i, None] - Z[None, :, i]) * rates[i]
-        total = total + difference * difference
+    for difference, rate in zip(differences(X, Z), rates, strict=True):
+        scaled = difference * rate
+        total = total + scaled * scaled
     return total
+
+
+def differences(X: Float[Array, "n d"], Z: Float[Array, "m d"]) -> list[Float[Array, "n m"]]:
+    """x_i − z_i for each dimension i."""
+    # Each coordinate of Z by itself in memory, before all else: the compiler would load it with strides, row after row.
+    columns = jax.lax.optimization_barrier(Z.T)
+    return [X[:, i, None] - columns[None, i, :] for i in range(X.shape[1])]

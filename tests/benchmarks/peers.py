@@ -118,7 +118,9 @@ def tinygp(problem: Problem) -> Callable[[], Any] | str:
 
     @jax.jit
     def sample(X: Any, y: Any, tests: Any, key: Any) -> Any:
-        process = GaussianProcess(kernels.ExpSquared(problem.lengthscale, kernels.L2Distance()), X, diag=problem.noise_var)
+        process = GaussianProcess(
+            kernels.ExpSquared(problem.lengthscale, kernels.L2Distance()), X, diag=problem.noise_var
+        )
         return process.condition(y, tests).gp.sample(key, (problem.n_paths,))
 
     return lambda: sample(X, y, tests, jax.random.key(0)).block_until_ready()

@@ -272,11 +272,20 @@ def start(smoke: bool) -> Row:
     """Time to import, and to compile; each import in a fresh process."""
 
     def python(code: str) -> float:
-        command = [sys.executable, "-c", f"import time; t = time.perf_counter(); {code}; print(time.perf_counter() - t)"]
+        command = [
+            sys.executable,
+            "-c",
+            f"import time; t = time.perf_counter(); {code}; print(time.perf_counter() - t)",
+        ]
         return float(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
 
     both, bridge_too = "import jax, equinox", "import pathwise_gp.numpyro_bridge"
-    codes = {both: both, OURS: "import pathwise_gp", "pathwise_gp.numpyro_bridge": bridge_too, "numpyro": "import numpyro"}
+    codes = {
+        both: both,
+        OURS: "import pathwise_gp",
+        "pathwise_gp.numpyro_bridge": bridge_too,
+        "numpyro": "import numpyro",
+    }
     found: dict[str, list[float]] = {name: [] for name in codes}
     for _ in range(1 if smoke else 5):
         for name, code in codes.items():
