@@ -18,6 +18,8 @@ def is_concrete(x: Any) -> bool:
 
 def floating(x: Any, name: str) -> Array:
     """`x` as a floating-point array; integers are converted, anything else is an error."""
+    if isinstance(x, jax.Array) and not x.weak_type and jnp.issubdtype(x.dtype, jnp.floating):
+        return x
     if isinstance(x, str):  # which NumPy would take for the name of a dtype
         raise ValueError(f"`{name}` must be an array of numbers; got the string {x!r}.")
     try:

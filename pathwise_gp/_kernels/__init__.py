@@ -1,5 +1,10 @@
 from .arc_cosine import ArcCosine as ArcCosine
-from .base import AbstractKernel as AbstractKernel, check_valid as check_valid, Spectrum as Spectrum
+from .base import (
+    AbstractKernel as AbstractKernel,
+    check_valid as check_valid,
+    require_valid as require_valid,
+    Spectrum as Spectrum,
+)
 from .compose import Product as Product, Sum as Sum
 from .dot_product import Constant as Constant, Linear as Linear, Polynomial as Polynomial
 from .index import (

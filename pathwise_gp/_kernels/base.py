@@ -181,12 +181,16 @@ class AbstractKernel(eqx.Module):
 
 def check_valid(kernel: AbstractKernel, X: Float[Array, "n d"], name: str) -> Float[Array, "n d"]:
     """`X`, or an error where a point lies outside the kernel's domain (at run time under jit)."""
-    ok = kernel.valid(X)
+    return require_valid(kernel.valid(X), X, name)
+
+
+def require_valid(ok: Literal[True] | Bool[Array, ""], value: Float[Array, "..."], name: str) -> Float[Array, "..."]:
+    """`value`, or the error of `check_valid` where `ok` is not true."""
     if ok is True:
-        return X
+        return value
     return _checks.require(
         ok,
-        X,
+        value,
         f"`{name}` holds a value that is not one of the categories of the kernel: a column of categories, or of the numbers "
         "of outputs, holds whole numbers from 0 to one less than there are.",
     )

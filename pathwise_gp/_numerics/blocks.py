@@ -4,9 +4,10 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
-_BLOCK_BYTES = 2**22
+# Large enough for the matrix products to run at full speed, small enough for the cache and to be of no account.
+_BLOCK_BYTES = 12 * 2**20
 
 
 def map_rows(
@@ -18,7 +19,7 @@ def map_rows(
 
     - `function`: maps `b d` to `*s b`.
     - `X`: the rows.
-    - `width`: entries of the largest temporary per row; a block's temporary takes about 4 MiB.
+    - `width`: entries of the largest temporary per row; a block's temporary takes about 12 MiB.
 
     **Returns:** `*s n`, the same as `function(X)`. Reverse-mode derivatives recompute a block's temporaries instead of
     keeping them.
@@ -28,9 +29,14 @@ def map_rows(
     n_blocks = -(-n // rows)
     if n_blocks <= 1:
         return function(X)
-    rows = -(-n // n_blocks)  # even blocks: padding is less than one row a block
-    # Padding repeats a real row, so that no value arises that the data could not have.
-    padded = jnp.pad(X, ((0, n_blocks * rows - n), (0, 0)), mode="edge")
-    blocks = jax.lax.map(jax.checkpoint(function), padded.reshape(n_blocks, rows, X.shape[1]))
-    joined = jnp.moveaxis(blocks, 0, -2)
-    return joined.reshape(*joined.shape[:-2], n_blocks * rows)[..., :n]
+    rows = -(-n // n_blocks)  # even blocks
+    starts = jnp.minimum(jnp.arange(n_blocks) * rows, n - rows)  # the last one overlaps the one before it
+
+    def write(result: Float[Array, "*s n"], start: Int[Array, ""]) -> tuple[Float[Array, "*s n"], None]:
+        # Into the result, of which there is no second copy.
+        values = jax.checkpoint(function, prevent_cse=False)(jax.lax.dynamic_slice_in_dim(X, start, rows))
+        return jax.lax.dynamic_update_slice_in_dim(result, values, start, axis=-1), None
+
+    one = jax.eval_shape(function, X[:rows])
+    result, _ = jax.lax.scan(write, jnp.zeros((*one.shape[:-1], n), one.dtype), starts)
+    return result

@@ -41,8 +41,8 @@ class PathEnsemble(eqx.Module):
 
         **Raises:** ValueError where the last axis of `X` is not the input dimension.
         """
-        one = jax.eval_shape(lambda: self._member(0).inputs)
-        X = _checks.inputs(X, one.shape[1]).astype(one.dtype)
+        inputs = self.varying.inputs if self.common.inputs is None else self.common.inputs
+        X = _checks.inputs(X, inputs.shape[-1]).astype(inputs.dtype)
         return _evaluate(self, X)
 
     def __len__(self) -> int:

@@ -3,21 +3,21 @@
 import dataclasses
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from .. import _checks, _means
 from .._features import AbstractFeatures, NoFeatures
-from .._kernels import AbstractKernel, check_valid
+from .._kernels import AbstractKernel, require_valid
 from .._numerics.blocks import map_rows
 from .._numerics.linalg import add_diagonal, cholesky, CholeskyFactor, inner
 from .._types import AnyArray
-from .prior_draw import check_covered, evaluate_prior, take
+from .prior_draw import evaluate_prior, require_covered, take
 from .variance import path_variance
 
 # Entries of the largest temporary when paths are evaluated each at inputs of its own.
@@ -70,7 +70,7 @@ class PathwiseFunction(eqx.Module):
         **Raises:** ValueError where the last axis of `X` is not the input dimension, or a point lies where the path does not
         hold: not a category of its kernel, or outside the box of its basis (at run time under jit).
         """
-        return _evaluate(self, self._check(X))
+        return _inside(_evaluate(self, _as_inputs(self, X)))
 
     def paired(self, X: Float[AnyArray, "..."]) -> Float[Array, "..."]:
         """Values of each path at inputs of its own: path i at `X[i]`.
@@ -81,13 +81,13 @@ class PathwiseFunction(eqx.Module):
 
         **Raises:** ValueError where the leading axes of `X` are not those of the paths, or its last not the dimension.
         """
-        X = self._check(X)
+        X = _as_inputs(self, X)
         if X.shape[: len(self.shape)] != self.shape or X.ndim <= len(self.shape):
             raise ValueError(
                 f"The leading axes of `X` must be those of the paths, {self.shape}, followed by any number of axes "
                 f"and the input dimension; got shape {X.shape}."
             )
-        return _evaluate_paired(self, X)
+        return _inside(_evaluate_paired(self, X))
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -106,14 +106,14 @@ class PathwiseFunction(eqx.Module):
 
         **Raises:** ValueError where the last axis of `X` is not the input dimension, or the features hold no draw (a mean).
         """
-        X = self._check(X)
+        X = _as_inputs(self, X)
         if isinstance(self.features, NoFeatures):
             raise ValueError("`marginal_variance` is of random paths; this is a mean, which has none.")
         if self.noise is None:
             raise ValueError(
                 "`marginal_variance` is of whole paths; this is a part of one, whose solve is that of the whole."
             )
-        return _marginal_variance(self, X)
+        return _inside(_marginal_variance(self, X))
 
     def components(self) -> tuple["PathwiseFunction", ...]:
         """For a sum of kernels: the part of each of them in the same draws, in their order. The parts add up to the path.
@@ -152,12 +152,6 @@ class PathwiseFunction(eqx.Module):
 
     def __iter__(self) -> Iterator["PathwiseFunction"]:
         return (self[i] for i in range(len(self)))
-
-    def _check(self, X: Any) -> Array:
-        X = _checks.inputs(X, self.inputs.shape[1]).astype(self.inputs.dtype)
-        flat = check_valid(self.kernel, X.reshape(-1, X.shape[-1]), "X")
-        flat = check_covered(self._one_basis(), flat)
-        return flat.reshape(X.shape)
 
     def _one_basis(self) -> AbstractFeatures:
         """The features, or those of the first path where each has its own."""
@@ -275,9 +269,35 @@ def _flatten(paths: PathwiseFunction) -> tuple[PathwiseFunction, PathwiseFunctio
     return jax.tree.map(lambda leaf: leaf.reshape(s, *leaf.shape[n_axes:]), random), fixed
 
 
+def _as_inputs(paths: PathwiseFunction, X: Any) -> Array:
+    return _checks.inputs(X, paths.inputs.shape[1]).astype(paths.inputs.dtype)
+
+
+class _Answer(NamedTuple):
+    """What was computed at some inputs, and whether they are in the domain of the kernel and covered by the basis.
+
+    Both are found where the values are: in compiled code, or, where they are True, while it is made. A call of a small path
+    would take twice as long with Python looking through its kernel and its basis each time.
+    """
+
+    values: Float[Array, "..."]
+    valid: Literal[True] | Bool[Array, ""]
+    covered: Literal[True] | Bool[Array, ""]
+
+
+def _answer(paths: PathwiseFunction, X: Float[Array, "n d"], values: Float[Array, "..."]) -> _Answer:
+    return _Answer(values, paths.kernel.valid(X), paths._one_basis().covers(X))
+
+
+def _inside(answer: _Answer) -> Float[Array, "..."]:
+    """The values, or an error where an input was outside."""
+    return require_covered(answer.covered, require_valid(answer.valid, answer.values, "X"))
+
+
 @eqx.filter_jit
-def _evaluate(paths: PathwiseFunction, X: Float[Array, "*n d"]) -> Float[Array, "..."]:
-    return _values(paths, X.reshape(-1, X.shape[-1])).reshape(*paths.shape, *X.shape[:-1])
+def _evaluate(paths: PathwiseFunction, X: Float[Array, "*n d"]) -> _Answer:
+    flat = X.reshape(-1, X.shape[-1])
+    return _answer(paths, flat, _values(paths, flat).reshape(*paths.shape, *X.shape[:-1]))
 
 
 def _values(paths: PathwiseFunction, X: Float[Array, "n d"]) -> Float[Array, "s n"]:
@@ -288,7 +308,7 @@ def _values(paths: PathwiseFunction, X: Float[Array, "n d"]) -> Float[Array, "s 
         return mean + inner(flat.coefficients, flat.kernel.matrix(rows, flat.inputs))
 
     def prior_and_update(rows: Float[Array, "b d"]) -> Float[Array, "s b"]:
-        return inner(flat.weights, flat.features(rows)) + update(rows)
+        return update(rows) + inner(flat.weights, flat.features(rows))
 
     n, f = flat.inputs.shape[0], flat.weights.shape[1]
     if not paths._own_features:
@@ -298,7 +318,7 @@ def _values(paths: PathwiseFunction, X: Float[Array, "n d"]) -> Float[Array, "s 
 
 
 @eqx.filter_jit
-def _evaluate_paired(paths: PathwiseFunction, X: Float[Array, "..."]) -> Float[Array, "..."]:
+def _evaluate_paired(paths: PathwiseFunction, X: Float[Array, "..."]) -> _Answer:
     random, fixed = _flatten(paths)
     rows = X.reshape(math.prod(paths.shape), math.prod(X.shape[len(paths.shape) : -1]), X.shape[-1])
     per_path = rows.shape[1] * (paths.inputs.shape[0] + paths.weights.shape[-1])
@@ -307,11 +327,11 @@ def _evaluate_paired(paths: PathwiseFunction, X: Float[Array, "..."]) -> Float[A
         (random, rows),
         batch_size=max(1, min(max(rows.shape[0], 1), _PAIRED_ENTRIES // max(per_path, 1))),
     )
-    return values.reshape(X.shape[:-1])
+    return _answer(paths, X.reshape(-1, X.shape[-1]), values.reshape(X.shape[:-1]))
 
 
 @eqx.filter_jit
-def _marginal_variance(paths: PathwiseFunction, X: Float[Array, "*n d"]) -> Float[Array, "..."]:
+def _marginal_variance(paths: PathwiseFunction, X: Float[Array, "*n d"]) -> _Answer:
     L = paths.inputs
     noise = jnp.zeros_like(L[:, 0]) if paths.noise is None else paths.noise
     factor = CholeskyFactor(cholesky(add_diagonal(paths.kernel.matrix(L, L), noise)))
@@ -321,11 +341,11 @@ def _marginal_variance(paths: PathwiseFunction, X: Float[Array, "*n d"]) -> Floa
         return path_variance(paths.kernel, factor, noise, paths.spread, features, L, flat)
 
     if not paths._own_features:
-        return of(paths.features).reshape(X.shape[:-1])
+        return _answer(paths, flat, of(paths.features).reshape(X.shape[:-1]))
     random, _ = _flatten(paths)
     dynamic, static = random.features, eqx.filter(paths.features, eqx.is_array, inverse=True)
     values = jax.lax.map(lambda leaves: of(eqx.combine(leaves, static)), dynamic)
-    return values.reshape(*paths.shape, *X.shape[:-1])
+    return _answer(paths, flat, values.reshape(*paths.shape, *X.shape[:-1]))
 
 
 def _components(paths: PathwiseFunction) -> tuple[PathwiseFunction, ...]:

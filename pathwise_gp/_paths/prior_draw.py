@@ -1,11 +1,11 @@
 """Draws φ(·)ᵀw of a zero-mean prior."""
 
-from typing import Any
+from typing import Any, Literal
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from .. import _checks
 from .._features import AbstractBasis, AbstractFeatures, size
@@ -80,12 +80,16 @@ def take(tree: Any, index: Any) -> Any:
 
 def check_covered(features: AbstractFeatures, X: Float[Array, "n d"]) -> Float[Array, "n d"]:
     """`X`, or an error where a point lies outside the region where a basis holds (at run time under jit)."""
-    inside = features.covers(X)
+    return require_covered(features.covers(X), X)
+
+
+def require_covered(inside: Literal[True] | Bool[Array, ""], value: Float[Array, "..."]) -> Float[Array, "..."]:
+    """`value`, or the error of `check_covered` where `inside` is not true."""
     if inside is True:
-        return X
+        return value
     return _checks.require(
         inside,
-        X,
+        value,
         "`X` holds points outside the box on which the basis of these paths holds. Give `HilbertSpace` a `box` that "
         "contains them.",
     )
