@@ -106,8 +106,10 @@ class CholeskyFactor(eqx.Module):
         return jnp.all(jnp.isfinite(jnp.diagonal(self.lower)))
 
     def _triangular(self, B: Float[Array, "*s n"], *, transpose: bool) -> Float[Array, "*s n"]:
-        flat = _rows(B).T
-        return jsl.solve_triangular(self.lower, flat, lower=True, trans=int(transpose)).T.reshape(B.shape)
+        # By Lᵀ, which in the order of LAPACK is L as it lies in memory: no copy of it is made.
+        upper, columns = self.lower.T, _rows(B).T
+        solved = jax.lax.linalg.triangular_solve(upper, columns, left_side=True, transpose_a=not transpose)
+        return solved.T.reshape(B.shape)
 
 
 def _rows(B: Float[Array, "*s n"]) -> Float[Array, "s n"]:

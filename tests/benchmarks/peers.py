@@ -25,10 +25,11 @@ class Problem(NamedTuple):
 
 
 class Peer(NamedTuple):
-    """`draw`: makes new paths; `evaluate`: their values at the test points. Each to its end; or a reason why it is missing."""
+    """`draw`: makes new paths; `evaluate`: their values at the test points. Each to its end; or why it is missing."""
 
     draw: Callable[[], Any] | str
     evaluate: Callable[[], Any] | str
+    evaluate_no_grad: Callable[[], Any] | str = ""
 
 
 def botorch(problem: Problem) -> Peer:
@@ -39,7 +40,8 @@ def botorch(problem: Problem) -> Peer:
         from botorch.utils.sampling import manual_seed
         from gpytorch.kernels import RBFKernel, ScaleKernel
     except ImportError as e:
-        return Peer(f"not installed ({e.name})", f"not installed ({e.name})")
+        missing = f"not installed ({e.name})"
+        return Peer(missing, missing, missing)
     dtype = torch.float32 if problem.X.dtype == np.float32 else torch.float64
     X, y, tests = (torch.as_tensor(a, dtype=dtype) for a in (problem.X, problem.y[:, None], problem.tests))
     model = SingleTaskGP(
@@ -59,11 +61,12 @@ def botorch(problem: Problem) -> Peer:
 
     paths = draw()
 
-    def evaluate() -> Any:
+    def evaluate_no_grad() -> Any:
         with torch.no_grad():
             return paths(tests)
 
-    return Peer(draw, evaluate)
+    # Products take another way through PyTorch where derivatives are off, and a slower one here.
+    return Peer(draw, lambda: paths(tests), evaluate_no_grad)
 
 
 def gpjax(problem: Problem) -> Peer:
