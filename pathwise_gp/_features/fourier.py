@@ -2,13 +2,11 @@
 
 import dataclasses
 
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from .._numerics.linalg import inner
 from .._numerics.trigonometry import cos_turns
-from .._types import Key
 from .base import AbstractFeatures
 
 
@@ -57,21 +55,20 @@ def random_fourier(
     frequencies: Float[Array, "h d"],
     weights: Float[Array, "h"],
     n_features: int,
-    key: Key,
+    phase: Float[Array, ""] | None = None,
     term: Int[Array, "h"] | None = None,
 ) -> FourierFeatures:
     """The basis whose kernel is the mean of weight · cos(2πω·(x − z)) over h ≥ ⌈n_features / 2⌉ sampled frequencies.
 
     Each frequency gives a cosine and a sine, so that the variance of the process is the same at every point; with an odd
-    number of features the last frequency gives one cosine with a random phase instead, which is right on average.
+    number of features the last frequency gives one cosine with a random `phase` instead, which is right on average.
     """
     h = frequencies.shape[0]
-    if n_features % 2 and h == n_features // 2 + 1:
+    if phase is not None and h == n_features // 2 + 1:
         last = fourier_pairs(frequencies, weights)
-        phase = jax.random.uniform(key, (1,), weights.dtype)
         basis = FourierFeatures(
             frequencies=last.frequencies[:-1],
-            phases=last.phases[:-1].at[h - 1].set(phase[0]),
+            phases=last.phases[:-1].at[h - 1].set(phase),
             amplitudes=last.amplitudes[:-1].at[h - 1].multiply(2**0.5),
         )
     else:

@@ -7,7 +7,6 @@ from typing import Any, NamedTuple
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import jax.scipy.special as jsp
 import numpy as np
 from jaxtyping import Array, Float, UInt32
 
@@ -84,14 +83,17 @@ class AbstractRandomBasis(AbstractBasis):
                 f"`{kernel.label()}` has no finite basis, so no paths can be drawn from it. "
                 "Give the class `coordinates` and `spectrum` if it is stationary, or a method `features`."
             )
-        key_normals, key_phase = jax.random.split(key)
         dtype = np.result_type(*(leaf.dtype for leaf in jax.tree.leaves(eqx.filter(kernel, eqx.is_inexact_array))))
         if kernel.is_stationary(dim):
             n = max(-(-n_features // 2), coordinates.least)
-            normals, weights = self.normals(key_normals, n, coordinates, dtype)
+            phase = None
+            if n_features % 2:
+                key, key_phase = jax.random.split(key)
+                phase = jax.random.uniform(key_phase, (), dtype)
+            normals, weights = self.normals(key, n, coordinates, dtype)
             frequencies, own, term = kernel.spectrum(normals, dim)
-            return random_fourier(frequencies, weights * own, n_features, key_phase, term)
-        draw = lambda n: kernel.random_features(*self.normals(key_normals, n, coordinates, dtype), dim)
+            return random_fourier(frequencies, weights * own, n_features, phase, term)
+        draw = lambda n: kernel.random_features(*self.normals(key, n, coordinates, dtype), dim)
         width = size(eqx.filter_eval_shape(draw, 1), dim)
         return draw(max(n_features // width, coordinates.least))
 
@@ -180,7 +182,7 @@ def _probability(points: UInt32[Array, "n"], dtype: Any) -> Float[Array, "n"]:
 def _scores(points: UInt32[Array, "n"], dtype: Any) -> Float[Array, "n"]:
     # From the nearer end, where a probability has more digits.
     upper = points >= jnp.uint32(2**31)
-    score = jsp.ndtri(_probability(jnp.where(upper, ~points, points), dtype))
+    score = jax.scipy.special.ndtri(_probability(jnp.where(upper, ~points, points), dtype))
     return jnp.where(upper, -score, score)
 
 
@@ -189,7 +191,8 @@ def _in_the_tail(points: UInt32[Array, "n"], power: float, dtype: Any) -> tuple[
     low, s = _probability(points, dtype), _probability(~points, dtype)
     log_s = jnp.where(low < 0.5, jnp.log1p(-low), jnp.log(s))
     upper, lower = jnp.exp(power * log_s), -jnp.expm1(power * log_s)
-    scores = jnp.where(upper < lower, -jsp.ndtri(upper), jsp.ndtri(lower))
+    score = jax.scipy.special.ndtri(jnp.minimum(upper, lower))
+    scores = jnp.where(upper < lower, -score, score)
     return scores, power * jnp.exp((power - 1) * log_s)
 
 

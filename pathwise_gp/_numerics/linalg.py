@@ -5,7 +5,6 @@ import math
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import jax.scipy.linalg as jsl
 from jaxtyping import Array, Bool, Float
 
 # Triangular matrices up to this size are inverted by substitution.
@@ -74,7 +73,7 @@ def _settled_cholesky_jvp(primals, tangents):
     # the factor of the matrix that it ended with, dL = L Φ(L⁻¹ dA L⁻ᵀ) with Φ the lower triangle and half the diagonal
     # (Murray 2016).
     lower, jitter = settled_cholesky(*primals)
-    solve = lambda B: jsl.solve_triangular(lower, B, lower=True)
+    solve = lambda B: jax.lax.linalg.triangular_solve(lower, B, left_side=True, lower=True)
     inside = jnp.tril(solve(solve(tangents[0]).T))
     inside = inside - 0.5 * jnp.diag(jnp.diagonal(inside))
     return (lower, jitter), (inner(lower, inside.T), tangents[1])
@@ -130,7 +129,7 @@ def _triangular_inverse(L: Float[Array, "n n"]) -> Float[Array, "n n"]:
     """L⁻¹ by halves, so that the work is done by matrix products, which run several times faster than substitution."""
     n = L.shape[0]
     if n <= _SUBSTITUTION:
-        return jsl.solve_triangular(L, jnp.eye(n, dtype=L.dtype), lower=True)
+        return jax.lax.linalg.triangular_solve(L, jnp.eye(n, dtype=L.dtype), left_side=True, lower=True)
     half = n // 2
     top, bottom = _triangular_inverse(L[:half, :half]), _triangular_inverse(L[half:, half:])
     corner = -inner(bottom, inner(top.T, L[half:, :half]))  # inner(A, B) is A Bᵀ

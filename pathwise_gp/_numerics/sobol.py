@@ -20,16 +20,16 @@ def sobol(key: Key, n: int, dim: int) -> UInt32[Array, "n dim"]:
     """
     bits = max(1, (n - 1).bit_length())
     directions = jnp.asarray(_directions(bits, dim))
-    key_matrix, key_shift = jax.random.split(key)
     # Column p of the matrix says what the bit p (from the highest) of a point becomes: itself, and random bits below it.
     place = 31 - jnp.arange(32, dtype=jnp.uint32)
     one = jnp.uint32(1)
     below = (one << place) - one
-    columns = (jax.random.bits(key_matrix, (dim, 32), jnp.uint32) & below[None, :]) | (one << place)[None, :]
+    random = jax.random.bits(key, (dim, 33), jnp.uint32)
+    columns = (random[:, :32] & below[None, :]) | (one << place)[None, :]
     scrambled = _combine(_bits(directions, place), columns[:, None, :])
     index = jnp.arange(n, dtype=jnp.uint32)
     points = _combine(_bits(index, jnp.arange(bits, dtype=jnp.uint32))[:, None, :], scrambled[None, :, :])
-    return points ^ jax.random.bits(key_shift, (dim,), jnp.uint32)[None, :]
+    return points ^ random[None, :, 32]
 
 
 def _bits(x: UInt32[Array, "..."], places: UInt32[Array, "b"]) -> UInt32[Array, "... b"]:

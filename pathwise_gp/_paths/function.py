@@ -21,7 +21,7 @@ from .prior_draw import evaluate_prior, require_covered, take
 from .variance import path_variance
 
 # Entries of the largest temporary when paths are evaluated each at inputs of its own.
-_PAIRED_ENTRIES = 2**22
+_PAIRED_ENTRIES = 2**20
 
 
 class PathwiseFunction(eqx.Module):
@@ -322,11 +322,11 @@ def _evaluate_paired(paths: PathwiseFunction, X: Float[Array, "..."]) -> _Answer
     random, fixed = _flatten(paths)
     rows = X.reshape(math.prod(paths.shape), math.prod(X.shape[len(paths.shape) : -1]), X.shape[-1])
     per_path = rows.shape[1] * (paths.inputs.shape[0] + paths.weights.shape[-1])
-    values = jax.lax.map(
-        lambda pair: _values(eqx.combine(pair[0], fixed), pair[1])[0],
-        (random, rows),
-        batch_size=max(1, min(max(rows.shape[0], 1), _PAIRED_ENTRIES // max(per_path, 1))),
-    )
+    at_most = max(1, _PAIRED_ENTRIES // max(per_path, 1))
+    n_batches = -(-rows.shape[0] // at_most)
+    # Derivatives recompute what a batch of paths needs instead of keeping it.
+    one = jax.checkpoint(lambda pair: _values(eqx.combine(pair[0], fixed), pair[1])[0], prevent_cse=False)
+    values = jax.lax.map(one, (random, rows), batch_size=max(1, -(-rows.shape[0] // max(n_batches, 1))))
     return _answer(paths, X.reshape(-1, X.shape[-1]), values.reshape(X.shape[:-1]))
 
 

@@ -18,7 +18,8 @@ from .._types import Key
 def draw_prior(
     kernel: AbstractKernel,
     like: Float[Array, "n d"],
-    key: Key,
+    key_features: Key,
+    key_weights: Key,
     *,
     n_paths: int,
     n_features: int,
@@ -30,7 +31,6 @@ def draw_prior(
     `like` are the points that the paths are conditioned on, or near which they will be evaluated: they give the dimension,
     the dtype, and the region where rounding errors are to be small.
     """
-    key_features, key_weights = jax.random.split(key)
     dim = like.shape[1]
     basis = basis.fit(like)
     # Not a gradient's business: the law of the process does not depend on the point.

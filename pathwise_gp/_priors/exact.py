@@ -4,6 +4,7 @@ import math
 from typing import Any
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
@@ -232,7 +233,7 @@ def _sample_prior(
     prior: GPPrior, key: Key, n_paths: int, n_features: int, basis: AbstractBasis, share_features: bool
 ) -> PathwiseFunction:
     settings = {"n_paths": n_paths, "n_features": n_features, "basis": basis, "share_features": share_features}
-    features, weights = draw_prior(prior.kernel, prior.X, key, **settings)
+    features, weights = draw_prior(prior.kernel, prior.X, *jax.random.split(key), **settings)
     return PathwiseFunction(
         mean=prior.mean,
         features=features,

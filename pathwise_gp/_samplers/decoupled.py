@@ -99,12 +99,13 @@ class DecoupledPathwiseSampler(eqx.Module):
 
 @eqx.filter_jit
 def _sample(sampler: DecoupledPathwiseSampler, factor: CholeskyFactor, key: Key, n_paths: int) -> PathwiseFunction:
-    key_prior, key_guide, key_noise = jax.random.split(key, 3)
+    key_features, key_weights, key_guide, key_noise = jax.random.split(key, 4)
     prior, dtype = sampler.prior, sampler.prior.Z.dtype
     features, weights = draw_prior(
         prior.kernel,
         prior.Z,
-        key_prior,
+        key_features,
+        key_weights,
         n_paths=n_paths,
         n_features=sampler.n_features,
         basis=sampler.features,

@@ -124,12 +124,13 @@ def _as_posterior(posterior: Any) -> ConditionedGP:
 
 @eqx.filter_jit
 def _sample(sampler: PathwiseSampler, key: Key, n_paths: int) -> PathwiseFunction:
-    key_prior, key_noise = jax.random.split(key)
+    key_features, key_weights, key_noise = jax.random.split(key, 3)
     prior = sampler.posterior.prior
     features, weights = draw_prior(
         prior.kernel,
         prior.X,
-        key_prior,
+        key_features,
+        key_weights,
         n_paths=n_paths,
         n_features=sampler.n_features,
         basis=sampler.features,

@@ -94,13 +94,14 @@ class _OutputMean(eqx.Module):
 
 @eqx.filter_jit
 def _sample(sampler: MultiOutputPathwiseSampler, key: Key, n_paths: int) -> MultiOutputPaths:
-    key_prior, key_noise = jax.random.split(key)
+    key_features, key_weights, key_noise = jax.random.split(key, 3)
     posterior, prior = sampler.posterior, sampler.posterior.prior
     c, p = sum(prior.kernel.W.shape), prior.n_outputs
     features, weights = draw_prior(
         posterior.kernel,
         prior.X,
-        key_prior,
+        key_features,
+        key_weights,
         n_paths=n_paths * c,
         n_features=sampler.n_features,
         basis=sampler.features,
