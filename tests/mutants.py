@@ -193,8 +193,8 @@ MUTANTS = [
     Mutant(
         "phases dropped",
         "_features/fourier.py",
-        "phase = jax.random.uniform(key, (1,), weights.dtype)",
-        "phase = 0 * jax.random.uniform(key, (1,), weights.dtype)",
+        "phases=last.phases[:-1].at[h - 1].set(phase)",
+        "phases=last.phases[:-1].at[h - 1].set(0 * phase)",
         f"{FEATURES}::test_features_of_any_number_are_unbiased",
     ),
     Mutant("rate of the RQ mixture", STATIONARY, "alpha) - jnp.log(alpha)", "alpha)", MEAN_KERNEL),
@@ -277,7 +277,9 @@ MUTANTS = [
         "jnp.where(upper, score, score)",
         RULES,
     ),
-    Mutant("sequence not scrambled", "_numerics/sobol.py", "return points ^ jax", "return points ^ 0 * jax", RULES),
+    Mutant(
+        "sequence not scrambled", "_numerics/sobol.py", "return points ^ random", "return points ^ 0 * random", RULES
+    ),
     Mutant(
         "length of orthogonal frequencies dropped",
         SAMPLING,
@@ -456,6 +458,27 @@ MUTANTS = [
         "jitter, 10 * jitter",
         "jitter, 2 * jitter",
         f"{ROBUST}::test_jitter_rises_by_decades_and_no_further_than_needed",
+    ),
+    Mutant(
+        "exponential with the wrong remainder",
+        "_numerics/exponential.py",
+        "(y - n * high) - n * low",
+        "(y - n * high)",
+        f"{NUMERICS}::test_decay_is_the_exponential_of_a_negative",
+    ),
+    Mutant(
+        "derivative of distances without the origin's share",
+        "_numerics/distances.py",
+        "left = jnp.concatenate([jnp.sum(x * moved, axis=1, keepdims=True), moved], axis=1)",
+        "left = jnp.concatenate([jnp.sum(X * moved, axis=1, keepdims=True), moved], axis=1)",
+        f"{NUMERICS}::test_derivatives_of_squared_distances",
+    ),
+    Mutant(
+        "blocks of which the last does not reach the end",
+        "_numerics/blocks.py",
+        "jnp.minimum(jnp.arange(n_blocks) * rows, n - rows)",
+        "jnp.minimum(jnp.arange(n_blocks) * rows, n - rows - 1)",
+        f"{NUMERICS}::test_map_rows_is_the_function",
     ),
 ]
 

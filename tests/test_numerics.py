@@ -154,6 +154,44 @@ def test_squared_distances_are_smooth_at_coincident_points(dim):
     np.testing.assert_array_equal(mixed, -2 * np.eye(dim))
 
 
+@pytest.mark.parametrize("dim", [3, distances._UNROLLED + 1])
+@pytest.mark.parametrize("dtype", ACCURACY, ids=["float32", "float64"])
+def test_derivatives_of_squared_distances(dtype, dim):
+    rng, info = np.random.default_rng(3), jnp.finfo(dtype)
+    # Far from the origin, in a region of ten lengthscales.
+    X, Z = ((1e4 + rng.uniform(-5, 5, (n, dim))).astype(dtype) for n in (7, 5))
+    scale = rng.uniform(0.5, 2.0, dim).astype(dtype)
+    G = rng.normal(size=(7, 5)).astype(dtype)
+    function = squared_distances
+    arguments = [jnp.asarray(a) for a in (X, Z, scale)]
+    _, pull = jax.vjp(function, *arguments)
+    got = pull(jnp.asarray(G))
+    X64, Z64, s64, G64 = (a.astype(np.float64) for a in (X, Z, scale, G))
+    difference = X64[:, None] - Z64[None]
+    slope = 2 * G64[:, :, None] * difference / s64**2
+    expected = [slope.sum(1), -slope.sum(0), -(slope * difference / s64).sum((0, 1))]
+    for value, exact in zip(got, expected, strict=True):
+        assert value.dtype == dtype
+        np.testing.assert_allclose(value, exact, rtol=0, atol=40 * info.eps * np.abs(exact).max())
+    # Forwards, along all three at once and along each alone.
+    along = [jnp.asarray(rng.normal(size=a.shape).astype(dtype)) for a in arguments]
+    parts = [
+        jax.jvp(lambda a, i=i: function(*arguments[:i], a, *arguments[i + 1 :]), (arguments[i],), (along[i],))[1]
+        for i in range(3)
+    ]
+    dX, dZ, ds = (np.asarray(a, np.float64) for a in along)
+    wanted = [
+        (2 * difference / s64**2 * dX[:, None]).sum(-1),
+        -(2 * difference / s64**2 * dZ[None]).sum(-1),
+        -(2 * difference**2 / s64**3 * ds).sum(-1),
+    ]
+    tolerance = 40 * info.eps * max(np.abs(w).max() for w in wanted)
+    for part, exact in zip(parts, wanted, strict=True):
+        np.testing.assert_allclose(part, exact, rtol=0, atol=tolerance)
+    both = jax.jvp(function, tuple(arguments), tuple(along))[1]
+    np.testing.assert_allclose(both, sum(wanted), rtol=0, atol=2 * tolerance)
+
+
 def test_squared_distances_both_ways_agree(monkeypatch):
     X, Z = jnp.asarray(np.random.default_rng(2).normal(size=(2, 6, 9)))
     scale = jnp.linspace(0.5, 2.0, 9)

@@ -4,6 +4,7 @@ Statistical tests use a fixed key, and four standard errors of the Monte-Carlo m
 """
 
 import math
+from typing import ClassVar
 
 import equinox as eqx
 import jax
@@ -25,6 +26,40 @@ NOISE = jnp.linspace(0.05, 0.4, N)
 POSTERIOR = pgp.GPPrior(kernel=KERNEL, X=X, jitter=0.02).condition(Y, NOISE)
 SPARSE = pgp.SparseGPPrior(kernel=KERNEL, Z=Z, jitter=0.02)
 GUIDE = pgp.FullRankGuide([0.3, -0.2, 0.5, 1.0], 0.3 * jnp.eye(M) + 0.2 * jnp.tril(jnp.ones((M, M))))
+
+
+class Counted(pgp.RBF):
+    """Notes every time that Python runs through its matrix: when tracing, and never else."""
+
+    calls: ClassVar[list] = []
+
+    def matrix(self, X, Z):
+        Counted.calls.append(None)
+        return super().matrix(X, Z)
+
+
+@pytest.mark.parametrize("share_features", [True, False], ids=["shared", "own"])
+def test_other_values_of_one_shape_compile_nothing_anew(share_features):
+    def workflow(seed):
+        rng = np.random.default_rng(seed)
+        inputs = jnp.asarray(rng.uniform(-1, 1, (N, 1)))
+        prior = pgp.GPPrior(kernel=Counted(*rng.uniform(0.5, 1.5, 2)), X=inputs)
+        y = jnp.asarray(rng.normal(size=N))
+        prior.log_prob(y, rng.uniform(0.1, 1.0))
+        posterior = prior.condition(y, rng.uniform(0.1, 1.0))
+        posterior.mean(TEST), posterior.variance(TEST), posterior.covariance(TEST)
+        paths = pgp.PathwiseSampler(posterior, 16, share_features=share_features).sample_paths(jax.random.key(seed), 3)
+        paths(TEST + seed), paths.paired(jnp.stack([TEST] * 3)), paths.mean_path(TEST), paths[seed](TEST[0])
+        paths.marginal_variance(TEST)
+        pgp.PathwiseSampler(posterior, 16, share_features=share_features).sample_paths(jax.random.key(seed), 3)(TEST)
+        prior.sample_paths(jax.random.key(seed), 2, n_features=16)(TEST)
+
+    workflow(0)
+    assert Counted.calls
+    Counted.calls.clear()
+    workflow(1)
+    workflow(2)
+    assert not Counted.calls
 
 
 def exact(n_features, share_features):

@@ -76,7 +76,7 @@ def table(result: dict[str, Any]) -> str:
         lines.append(f"| {name} | {shown} | {len(times)} |")
     lines += [f"| {name} | {reason} | | | |" for name, reason in result["missing"].items()]
     lines += [""] if medians else []
-    for target in map(lambda t: Target(**t), result["targets"]):
+    for target in (Target(**fields) for fields in result["targets"]):
         if not {target.slow, target.fast} <= set(medians):
             continue
         ratio = medians[target.slow] / medians[target.fast]

@@ -91,7 +91,11 @@ def evaluate_small(smoke: bool) -> Row:
     product = jax.jit(lambda a, b: jnp.matmul(a, b.T, precision="highest"))
     factors = jax.random.normal(jax.random.key(0), (p.n_paths, p.n_features)), jnp.zeros((len(tests), p.n_features))
     inside = eqx.filter_jit(lambda paths, X: paths(X))
-    jitted = jax.jit(lambda X: paths(X))
+
+    @jax.jit
+    def jitted(X: Any) -> Any:
+        return paths(X)
+
     return Row(
         f"Evaluate, small: N = {len(tests)}, n = {len(p.X)}, F = {p.n_features}, S = {p.n_paths}, D = 1, {tests.dtype}",
         {
@@ -251,7 +255,7 @@ def gradient(smoke: bool) -> Row:
     derivative = eqx.filter_jit(jax.grad(total))
     values = eqx.filter_jit(lambda X, paths: paths.paired(X))
     return Row(
-        f"Gradient: {p.n_paths} paths at {len(p.tests)} points each, n = {len(p.X)}, F = {p.n_features}, D = 6, {points.dtype}",
+        f"Gradient: {p.n_paths} paths at {len(p.tests)} points each, n = {len(p.X)}, F = {p.n_features}, D = 6, float32",
         {"values": ready(lambda: values(points, paths)), "gradients": ready(lambda: derivative(points, paths))},
         (Target("gradients", "values", at_most=3),),
     )
