@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help demo test check format mutants figures docs clean
+.PHONY: help demo test check format mutants bench figures docs clean
 
 help:
 	@echo "make demo     run the main job on real measurements (examples/quickstart.py)"
@@ -10,6 +10,7 @@ help:
 	@echo "make check    lint and check types"
 	@echo "make format   format the code"
 	@echo "make mutants  plant faults one at a time; each must be caught by its test"
+	@echo "make bench    time the library beside its limits and other libraries (six minutes, nothing else running)"
 	@echo "make figures  make the figures and the error table of the documentation anew"
 	@echo "make docs     build the documentation into docs/site"
 	@echo "make clean    remove the environment and everything made"
@@ -42,6 +43,9 @@ format: .venv/extra-test
 
 mutants: .venv/extra-test
 	$(BIN)/python tests/mutants.py
+
+bench: .venv/extra-bench
+	$(BIN)/python tests/benchmarks
 
 figures: .venv/extra-examples
 	$(BIN)/python docs/figures.py

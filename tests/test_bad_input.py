@@ -353,6 +353,12 @@ BAD = {
         ValueError,
         r"`HilbertSpace` is for few dimensions; got 8",
     ),
+    "block bytes": (lambda: PATHS(X, block_bytes=0), ValueError, r"`block_bytes` must be at least 1; got 0"),
+    "block bytes, a fraction": (
+        lambda: PATHS(X, block_bytes=1.5),
+        ValueError,
+        r"`block_bytes` must be a whole number.*1.5",
+    ),
     "n_features and tolerance": (
         lambda: pgp.PathwiseSampler(POSTERIOR, 8, tolerance=0.1),
         ValueError,

@@ -74,5 +74,16 @@ def test_code_of_the_pages_runs(name, tmp_path):
     assert done.returncode == 0, done.stderr[-4000:]
 
 
+def test_benchmarks_run():
+    # Whether they run, with whatever other libraries there are; `make bench` times them.
+    command = [sys.executable, str(ROOT / "tests" / "benchmarks"), "--smoke"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=ENVIRONMENT)
+    assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-2000:]
+    titles = [line for line in done.stdout.splitlines() if line.startswith("### ")]
+    assert len(titles) == 11
+    assert "failed" not in done.stdout
+    assert done.stdout.count("| pathwise_gp |") == 7
+
+
 def test_there_are_notebooks():
     assert [path.name for path in NOTEBOOKS] == ["01_pathwise_numpyro.ipynb"]

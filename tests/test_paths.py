@@ -88,14 +88,25 @@ def test_a_draw_is_one_function_however_it_is_called(paths):
     same(paths(TEST), values, atol=0)
 
 
-def test_values_in_blocks_are_those_in_one(paths, monkeypatch):
+def test_values_in_blocks_are_those_in_one(paths):
     x = jnp.asarray(RNG.normal(size=(200, DIM)))
-    whole, gradient = paths(x), jax.grad(lambda x: jnp.sum(paths(x) ** 2))(x)
-    monkeypatch.setattr("pathwise_gp._numerics.blocks._BLOCK_BYTES", 1)  # 64 rows, the least there is
-    jax.clear_caches()
-    same(paths(x), whole)
-    same(jax.grad(lambda x: jnp.sum(paths(x) ** 2))(x), gradient, atol=1e-10)
-    jax.clear_caches()
+    total = lambda x, **options: jnp.sum(paths(x, **options) ** 2)
+    # One byte stands for 64 rows, the least there is.
+    same(paths(x, block_bytes=1), paths(x))
+    same(jax.grad(total)(x, block_bytes=1), jax.grad(total)(x), atol=1e-10)
+
+
+def test_memory_of_a_call_does_not_grow_with_its_inputs():
+    paths, rows = draw(0), (2_000, 8_000)
+    compiled = [
+        jax.jit(lambda x: paths(x, block_bytes=2**17)).lower(jax.ShapeDtypeStruct((n, DIM), jnp.float64)).compile()
+        for n in rows
+    ]
+    memory = [program.memory_analysis() for program in compiled]
+    few, many = (m.temp_size_in_bytes for m in memory)
+    assert memory[1].output_size_in_bytes - memory[0].output_size_in_bytes == (rows[1] - rows[0]) * S * 8
+    # Less than a quarter of a copy of the result, and than a hundredth of the features at those rows.
+    assert many - few < (rows[1] - rows[0]) * S * 8 / 4
 
 
 def test_paired_gives_each_path_its_own_inputs(paths, monkeypatch):

@@ -11,6 +11,7 @@ from jaxtyping import Array, Float
 
 from .. import _checks
 from .._features import NoFeatures
+from .._numerics.blocks import as_bytes
 from .._numerics.dependence import depends
 from .._types import AnyArray
 from .function import PathwiseFunction
@@ -31,10 +32,10 @@ class PathEnsemble(eqx.Module):
     varying: PathwiseFunction
     common: PathwiseFunction
 
-    def __call__(self, X: Float[AnyArray, "*n d"]) -> Float[Array, "..."]:
+    def __call__(self, X: Float[AnyArray, "*n d"], *, block_bytes: int | None = None) -> Float[Array, "..."]:
         """Values of all paths of all draws at all inputs.
 
-        **Arguments:** `X`: inputs, `*n d`.
+        **Arguments:** `X`: inputs, `*n d`; `block_bytes`: as for a `PathwiseFunction`.
 
         **Returns:** the values, `draws *s *n`. Draws are evaluated one after the other: memory beyond the values is that
         of one draw.
@@ -43,7 +44,7 @@ class PathEnsemble(eqx.Module):
         """
         inputs = self.varying.inputs if self.common.inputs is None else self.common.inputs
         X = _checks.inputs(X, inputs.shape[-1]).astype(inputs.dtype)
-        return _evaluate(self, X)
+        return _evaluate(self, X, as_bytes(block_bytes))
 
     def __len__(self) -> int:
         return jax.tree.leaves(self.varying)[0].shape[0]
@@ -107,5 +108,7 @@ def map_draws(
 
 
 @eqx.filter_jit
-def _evaluate(ensemble: PathEnsemble, X: Float[Array, "*n d"]) -> Float[Array, "..."]:
-    return jax.lax.map(lambda varying: eqx.combine(varying, ensemble.common)(X), ensemble.varying)
+def _evaluate(ensemble: PathEnsemble, X: Float[Array, "*n d"], block_bytes: int | None) -> Float[Array, "..."]:
+    return jax.lax.map(
+        lambda varying: eqx.combine(varying, ensemble.common)(X, block_bytes=block_bytes), ensemble.varying
+    )

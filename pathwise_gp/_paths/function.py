@@ -14,7 +14,7 @@ from jaxtyping import Array, Bool, Float
 from .. import _checks, _means
 from .._features import AbstractFeatures, NoFeatures
 from .._kernels import AbstractKernel, require_valid
-from .._numerics.blocks import map_rows
+from .._numerics.blocks import as_bytes, map_rows
 from .._numerics.linalg import add_diagonal, cholesky, CholeskyFactor, inner
 from .._types import AnyArray
 from .prior_draw import evaluate_prior, require_covered, take
@@ -60,17 +60,19 @@ class PathwiseFunction(eqx.Module):
     spread: Float[Array, "n n"] | None = None
     share_features: bool = eqx.field(static=True, default=True)
 
-    def __call__(self, X: Float[AnyArray, "*n d"]) -> Float[Array, "..."]:
+    def __call__(self, X: Float[AnyArray, "*n d"], *, block_bytes: int | None = None) -> Float[Array, "..."]:
         """Values of all paths at all inputs.
 
-        **Arguments:** `X`: inputs, `*n d`; they are taken in the dtype of the path.
+        **Arguments:** `X`: inputs, `*n d`; they are taken in the dtype of the path. `block_bytes`: many inputs are taken a
+        block at a time, of which the features and covariances may take so many bytes, or 64 inputs at the least; unless
+        given 12 MiB, which suits the caches of a CPU. It is part of the compiled function.
 
-        **Returns:** the values, `*s *n`: a scalar for one path at one point. Memory beyond them is bounded in n.
+        **Returns:** the values, `*s *n`: a scalar for one path at one point. Memory beyond them is that of a block.
 
         **Raises:** ValueError where the last axis of `X` is not the input dimension, or a point lies where the path does not
         hold: not a category of its kernel, or outside the box of its basis (at run time under jit).
         """
-        return _inside(_evaluate(self, _as_inputs(self, X)))
+        return _inside(_evaluate(self, _as_inputs(self, X), as_bytes(block_bytes)))
 
     def paired(self, X: Float[AnyArray, "..."]) -> Float[Array, "..."]:
         """Values of each path at inputs of its own: path i at `X[i]`.
@@ -295,12 +297,12 @@ def _inside(answer: _Answer) -> Float[Array, "..."]:
 
 
 @eqx.filter_jit
-def _evaluate(paths: PathwiseFunction, X: Float[Array, "*n d"]) -> _Answer:
+def _evaluate(paths: PathwiseFunction, X: Float[Array, "*n d"], block_bytes: int | None) -> _Answer:
     flat = X.reshape(-1, X.shape[-1])
-    return _answer(paths, flat, _values(paths, flat).reshape(*paths.shape, *X.shape[:-1]))
+    return _answer(paths, flat, _values(paths, flat, block_bytes).reshape(*paths.shape, *X.shape[:-1]))
 
 
-def _values(paths: PathwiseFunction, X: Float[Array, "n d"]) -> Float[Array, "s n"]:
+def _values(paths: PathwiseFunction, X: Float[Array, "n d"], block_bytes: int | None = None) -> Float[Array, "s n"]:
     flat = eqx.combine(*_flatten(paths))
 
     def update(rows: Float[Array, "b d"]) -> Float[Array, "s b"]:
@@ -312,9 +314,9 @@ def _values(paths: PathwiseFunction, X: Float[Array, "n d"]) -> Float[Array, "s 
 
     n, f = flat.inputs.shape[0], flat.weights.shape[1]
     if not paths._own_features:
-        return map_rows(prior_and_update, X, n + f)
-    prior = evaluate_prior(flat.features, flat.weights, X, share_features=False)
-    return prior + map_rows(update, X, n)
+        return map_rows(prior_and_update, X, n + f, block_bytes)
+    prior = evaluate_prior(flat.features, flat.weights, X, share_features=False, block_bytes=block_bytes)
+    return prior + map_rows(update, X, n, block_bytes)
 
 
 @eqx.filter_jit

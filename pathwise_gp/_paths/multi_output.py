@@ -12,7 +12,7 @@ from jaxtyping import Array, Float
 from .. import _checks
 from .._features import AbstractFeatures, NoFeatures
 from .._kernels import AbstractKernel, check_valid
-from .._numerics.blocks import map_rows
+from .._numerics.blocks import as_bytes, map_rows
 from .._numerics.kronecker import factorise
 from .._numerics.linalg import inner
 from .._types import AnyArray
@@ -48,13 +48,13 @@ class MultiOutputPaths(eqx.Module):
     root: Float[Array, "p c"]
     noise: Float[Array, "p"]
 
-    def __call__(self, X: Float[AnyArray, "*n d"]) -> Float[Array, "..."]:
+    def __call__(self, X: Float[AnyArray, "*n d"], *, block_bytes: int | None = None) -> Float[Array, "..."]:
         """Values of all outputs of all paths at all inputs.
 
-        **Arguments:** `X`: inputs, `*n d`. **Returns:** `*s *n p`. **Raises:** ValueError where the last axis of `X` is not
-        the input dimension, or a point lies where the path does not hold.
+        **Arguments:** `X`: inputs, `*n d`; `block_bytes`: as for a `PathwiseFunction`. **Returns:** `*s *n p`. **Raises:**
+        ValueError where the last axis of `X` is not the input dimension, or a point lies where the path does not hold.
         """
-        return _evaluate(self, self._check(X))
+        return _evaluate(self, self._check(X), as_bytes(block_bytes))
 
     def marginal_variance(self, X: Float[AnyArray, "*n d"]) -> Float[Array, "*n p"]:
         """Variance of the value of a path at each input, with its features held, in closed form; see `PathwiseFunction`.
@@ -96,7 +96,7 @@ class MultiOutputPaths(eqx.Module):
 
 
 @eqx.filter_jit
-def _evaluate(paths: MultiOutputPaths, X: Float[Array, "*n d"]) -> Float[Array, "..."]:
+def _evaluate(paths: MultiOutputPaths, X: Float[Array, "*n d"], block_bytes: int | None) -> Float[Array, "..."]:
     rows = X.reshape(math.prod(X.shape[:-1]), X.shape[-1])
     every = math.prod(paths.weights.shape[:-1])
     weights = paths.weights.reshape(every, paths.weights.shape[-1])
@@ -105,7 +105,7 @@ def _evaluate(paths: MultiOutputPaths, X: Float[Array, "*n d"]) -> Float[Array, 
     def block(rows: Float[Array, "b d"]) -> Float[Array, "sp b"]:
         return inner(weights, paths.features(rows)) + inner(coefficients, paths.kernel.matrix(rows, paths.inputs))
 
-    values = map_rows(block, rows, weights.shape[1] + coefficients.shape[1])
+    values = map_rows(block, rows, weights.shape[1] + coefficients.shape[1], block_bytes)
     values = jnp.moveaxis(values.reshape(*paths.weights.shape[:-1], rows.shape[0]), -2, -1)  # *s n p
     values = values + jnp.broadcast_to(paths.mean(rows), values.shape)
     return values.reshape(*paths.shape, *X.shape[:-1], paths.noise.shape[0])

@@ -58,17 +58,18 @@ def evaluate_prior(
     X: Float[Array, "n d"],
     *,
     share_features: bool,
+    block_bytes: int | None = None,
 ) -> Float[Array, "s n"]:
     """φ(X)ᵀw, with temporaries bounded in n; one basis for all paths makes it a matrix product."""
     width = weights.shape[1]
     if share_features:
-        return map_rows(lambda rows: inner(weights, features(rows)), X, width)
+        return map_rows(lambda rows: inner(weights, features(rows)), X, width, block_bytes)
 
     dynamic, static = eqx.partition(features, eqx.is_array)
 
     def one_path(path: tuple[Any, Float[Array, "f"]]) -> Float[Array, "n"]:
         own, w = eqx.combine(path[0], static), path[1]
-        return map_rows(lambda rows: inner(w[None, :], own(rows))[0], X, width)
+        return map_rows(lambda rows: inner(w[None, :], own(rows))[0], X, width, block_bytes)
 
     return jax.lax.map(one_path, (dynamic, weights))
 
