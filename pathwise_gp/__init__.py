@@ -9,6 +9,7 @@ from ._features import (
     Orthogonal as Orthogonal,
     QuasiMonteCarlo as QuasiMonteCarlo,
 )
+from ._fit import Fit as Fit, fit as fit
 from ._guides import (
     AbstractGuide as AbstractGuide,
     DeltaGuide as DeltaGuide,
@@ -54,6 +55,7 @@ from ._priors import (
     ConditionedGP as ConditionedGP,
     ConditionedMultiOutputGP as ConditionedMultiOutputGP,
     GPPrior as GPPrior,
+    LeaveOneOut as LeaveOneOut,
     MultiOutputGPPrior as MultiOutputGPPrior,
     SparseGPPrior as SparseGPPrior,
 )

@@ -4,10 +4,14 @@ import dataclasses
 from typing import Any, Literal
 
 import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array
 
 from . import _checks
 
-Domain = Literal["positive", "real", "lower_cholesky"]
+Domain = Literal["positive", "real", "lower_cholesky", "simplex"]
 
 
 def _field(domain: Domain, **kwargs: Any) -> Any:
@@ -37,9 +41,38 @@ def lower_cholesky(**kwargs: Any) -> Any:
     return _field("lower_cholesky", **kwargs)
 
 
+def simplex(**kwargs: Any) -> Any:
+    """A field whose last axis holds weights: at least 0, and 1 in all."""
+    return _field("simplex", **kwargs)
+
+
 def domain(field: dataclasses.Field[Any]) -> Domain:
     """The domain of a dataclass field; the real numbers unless the field says otherwise."""
     return field.metadata.get("domain", "real")
+
+
+def lies_in(value: Array, domain: Domain) -> bool:
+    """Whether a value is in a domain; True where it is not known while tracing."""
+    if not _checks.is_concrete(value):
+        return True
+    known = np.asarray(value)
+    if domain == "positive":
+        return bool(np.all(known > 0))
+    if domain == "simplex":
+        off = np.abs(known.sum(axis=-1) - 1)
+        return bool(np.all(known >= 0) and np.all(off <= 100 * np.finfo(known.dtype).eps * known.shape[-1]))
+    return True
+
+
+def unconstrained(value: Array, domain: Domain) -> Array:
+    """The point of the unconstrained space that stands for a value."""
+    return jnp.log(value) if domain in ("positive", "simplex") else value
+
+
+def constrained(point: Array, domain: Domain) -> Array:
+    """The value in the domain that a point of the unconstrained space stands for."""
+    # A matrix whose lower triangle counts has no bounds of its own.
+    return {"positive": jnp.exp, "simplex": jax.nn.softmax}.get(domain, lambda value: value)(point)
 
 
 def check(module: eqx.Module) -> None:
@@ -53,6 +86,10 @@ def check(module: eqx.Module) -> None:
             _checks.positive(value, name)
         else:
             _checks.finite(value, name)
+        if domain(field) == "simplex" and (value.ndim == 0 or not lies_in(value, "simplex")):
+            raise ValueError(
+                f"`{name}` must hold weights of at least 0 that add up to 1 along the last axis; got {value}."
+            )
 
 
 def check_scalar(module: eqx.Module, *names: str) -> None:

@@ -221,9 +221,9 @@ MUTANTS = [
     ),
     Mutant(
         "one key for all draws of the ensemble",
-        "numpyro_bridge.py",
-        "jax.random.fold_in(key, index)",
-        "key",
+        "numpyro_bridge/posterior.py",
+        "key_model, key_paths = jax.random.split(jax.random.fold_in(key, index))",
+        "key_model, key_paths = jax.random.split(key)",
         "test_bridge.py::test_ensemble_is_a_loop_over_draws",
     ),
     Mutant(

@@ -20,6 +20,8 @@ FLOORS = {
     "_fields": 1,
     "_numerics": 1,
     "_means": 2,
+    "_addresses": 2,
+    "_fit": 7,
     "_features": 2,
     "_kernels": 3,
     "_paths": 5,
@@ -60,7 +62,7 @@ def test_imports_go_down(path):
     here = room(path)
     for other in inside - {here}:
         assert FLOORS[other] < FLOORS[here] or (other, here) == ("_checks", "_fields"), f"{here} imports {other}"
-    assert outside <= {*sys.stdlib_module_names, "jax", "jaxtyping", "equinox", "numpy", "scipy", "numpyro"}
+    assert outside <= {*sys.stdlib_module_names, "jax", "jaxtyping", "equinox", "numpy", "optax", "scipy", "numpyro"}
     assert ("numpyro" in outside) <= (here == "numpyro_bridge")
 
 
@@ -111,6 +113,8 @@ def test_public_names_are_documented(name, value):
         "MultiOutputPaths",
         "ConditionedGP",
         "ConditionedMultiOutputGP",
+        "LeaveOneOut",
+        "Fit",
     }
     fails = name not in never_fails | made_by_others
     if fails and not name.startswith("Abstract"):

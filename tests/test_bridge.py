@@ -393,7 +393,7 @@ def test_replay_takes_only_what_was_drawn():
         return model(X, y, numpyro.sample("noise", dist.LogNormal(-3.0, 0.1)))
 
     with pytest.raises(
-        ValueError, match=r"`noise` has shape \(\), but its value in a draw has \(12,\).*flatten chains"
+        ValueError, match=r"`noise` has shape \(\), but its value in a draw has \(12,\).*group_by_chain=True"
     ):
         replay(with_sampled_noise, samples | {"noise": jnp.full((2, N), 0.1)})
     with pytest.raises(ValueError, match="has been masked"):

@@ -60,6 +60,7 @@ def test_notebook(path, monkeypatch):
         "docs/pages/kernels.md",
         "docs/pages/outputs.md",
         "docs/pages/features.md",
+        "docs/pages/inference.md",
     ],
 )
 def test_code_of_the_pages_runs(name, tmp_path):

@@ -96,6 +96,10 @@ class CholeskyFactor(eqx.Module):
         """L b for each vector b of B."""
         return inner(_rows(B), self.lower).reshape(B.shape)
 
+    def inverse_diagonal(self) -> Float[Array, "n"]:
+        """The diagonal of A⁻¹."""
+        return jnp.sum(_triangular_inverse(self.lower) ** 2, axis=0)
+
     def log_det(self) -> Float[Array, ""]:
         """log |A|."""
         return 2 * jnp.sum(jnp.log(jnp.diagonal(self.lower)))

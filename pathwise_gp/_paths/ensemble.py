@@ -1,5 +1,6 @@
 """Paths of many posteriors, one for each draw of the hyperparameters."""
 
+import math
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -21,24 +22,26 @@ class PathEnsemble(eqx.Module):
     """Paths under each of several draws of the hyperparameters: an equally weighted sample of the whole posterior.
 
     `len(ensemble)` is the number of draws; `ensemble[i]` the paths of draw i; slices and arrays of indices give smaller
-    ensembles.
+    ensembles. Draws may have two axes, of chains and of draws: then `ensemble[i]` is the ensemble of a chain.
 
     **Fields:**
 
-    - `varying`: the paths' leaves that differ between draws, with a leading axis of one a draw; None for the others.
+    - `varying`: the paths' leaves that differ between draws, the axes of the draws before their own; None for the others.
     - `common`: the leaves that all draws have in common (such as the training inputs), stored once.
+    - `n_axes`: how many axes draws have; part of the structure.
     """
 
     varying: PathwiseFunction
     common: PathwiseFunction
+    n_axes: int = eqx.field(static=True, default=1)
 
     def __call__(self, X: Float[AnyArray, "*n d"], *, block_bytes: int | None = None) -> Float[Array, "..."]:
         """Values of all paths of all draws at all inputs.
 
         **Arguments:** `X`: inputs, `*n d`; `block_bytes`: as for a `PathwiseFunction`.
 
-        **Returns:** the values, `draws *s *n`. Draws are evaluated one after the other: memory beyond the values is that
-        of one draw.
+        **Returns:** the values, `draws *s *n` (`chains draws *s *n`). Draws are evaluated one after the other: memory
+        beyond the values is that of one draw.
 
         **Raises:** ValueError where the last axis of `X` is not the input dimension.
         """
@@ -51,43 +54,64 @@ class PathEnsemble(eqx.Module):
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """The axes `draws *s` of the paths."""
-        return (len(self), *jax.eval_shape(lambda: self._member(0).weights).shape[:-1])
+        """The axes `draws *s` of the paths (`chains draws *s`)."""
+        return (*self._axes, *self._one_member().weights.shape[:-1])
 
     @property
     def mean_path(self) -> "PathEnsemble":
-        """The posterior mean under each draw, as an ensemble of axes `(draws,)`."""
-        dtype = jax.eval_shape(lambda: self._member(0).weights).dtype
-        weights = jnp.zeros((len(self), 0), dtype)
+        """The posterior mean under each draw, as an ensemble with the axes of the draws."""
+        weights = jnp.zeros((*self._axes, 0), self._one_member().weights.dtype)
 
         def mean_of(part: PathwiseFunction, weights: Any) -> PathwiseFunction:
             where = lambda p: (p.features, p.weights, p.coefficients)
             values = (NoFeatures(), weights, part.mean_coefficients)
             return eqx.tree_at(where, part, values, is_leaf=lambda leaf: leaf is None)
 
-        return PathEnsemble(mean_of(self.varying, weights), mean_of(self.common, None))
+        return PathEnsemble(mean_of(self.varying, weights), mean_of(self.common, None), self.n_axes)
 
     def components(self) -> tuple["PathEnsemble", ...]:
         """For a sum of kernels: the part of each of them in the same draws; see `PathwiseFunction.components`.
 
         **Returns:** one ensemble for each part, with the axes of this one.
         """
-        first = jax.tree.map(lambda leaf: leaf[0], self.varying)
-        count = len(eqx.filter_eval_shape(lambda: self._member(0).components()))
+        flat = self._flat()
+        first = jax.tree.map(lambda leaf: leaf[0], flat)
+        count = len(eqx.filter_eval_shape(lambda: eqx.combine(first, self.common).components()))
         part = lambda i: lambda varying: eqx.combine(varying, self.common).components()[i]
-        return tuple(PathEnsemble(*map_draws(part(i), (first,), (self.varying,))) for i in range(count))
+        made = (map_draws(part(i), (first,), (flat,)) for i in range(count))
+        return tuple(PathEnsemble(self._unflat(varying), common, self.n_axes) for varying, common in made)
 
     def __getitem__(self, index: Any) -> "PathwiseFunction | PathEnsemble":
         index = _checks.index(index, len(self), "Draw")
+        varying = jax.tree.map(lambda leaf: leaf[index], self.varying)
         if isinstance(index, slice) or np.ndim(index) > 0:
-            return PathEnsemble(jax.tree.map(lambda leaf: leaf[index], self.varying), self.common)
-        return self._member(index)
+            return PathEnsemble(varying, self.common, self.n_axes)
+        return (
+            eqx.combine(varying, self.common)
+            if self.n_axes == 1
+            else PathEnsemble(varying, self.common, self.n_axes - 1)
+        )
 
-    def __iter__(self) -> Iterator[PathwiseFunction]:
-        return (self._member(i) for i in range(len(self)))
+    def __iter__(self) -> "Iterator[PathwiseFunction | PathEnsemble]":
+        return (self[i] for i in range(len(self)))
 
-    def _member(self, index: Any) -> PathwiseFunction:
-        return eqx.combine(jax.tree.map(lambda leaf: leaf[index], self.varying), self.common)
+    @property
+    def _axes(self) -> tuple[int, ...]:
+        """The axes of the draws."""
+        return jax.tree.leaves(self.varying)[0].shape[: self.n_axes]
+
+    def _flat(self) -> PathwiseFunction:
+        """What varies, with the axes of the draws made one."""
+        s = math.prod(self._axes)
+        return jax.tree.map(lambda leaf: leaf.reshape(s, *leaf.shape[self.n_axes :]), self.varying)
+
+    def _unflat(self, varying: PathwiseFunction) -> PathwiseFunction:
+        return jax.tree.map(lambda leaf: leaf.reshape(*self._axes, *leaf.shape[1:]), varying)
+
+    def _one_member(self) -> PathwiseFunction:
+        """The shapes of the paths of one draw."""
+        one = lambda: eqx.combine(jax.tree.map(lambda leaf: leaf[0], self._flat()), self.common)
+        return eqx.filter_eval_shape(one)
 
 
 def map_draws(
@@ -109,6 +133,6 @@ def map_draws(
 
 @eqx.filter_jit
 def _evaluate(ensemble: PathEnsemble, X: Float[Array, "*n d"], block_bytes: int | None) -> Float[Array, "..."]:
-    return jax.lax.map(
-        lambda varying: eqx.combine(varying, ensemble.common)(X, block_bytes=block_bytes), ensemble.varying
-    )
+    one = lambda varying: eqx.combine(varying, ensemble.common)(X, block_bytes=block_bytes)
+    values = jax.lax.map(one, ensemble._flat())
+    return values.reshape(*ensemble._axes, *values.shape[1:])

@@ -1,7 +1,7 @@
 """A Gaussian process at its training inputs, and conditioned on what was observed there."""
 
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
@@ -104,6 +104,17 @@ class GPPrior(AbstractPrior):
         check_prior(self, self.X, "X")
 
 
+class LeaveOneOut(NamedTuple):
+    """What all observations but one predict of it, for each of them, made by `ConditionedGP.leave_one_out`.
+
+    **Fields:** `mean`, `variance`: of yᵢ, its noise included, given all others, `n`; `log_density`: of yᵢ under that, `n`.
+    """
+
+    mean: Float[Array, "n"]
+    variance: Float[Array, "n"]
+    log_density: Float[Array, "n"]
+
+
 class ConditionedGP(eqx.Module):
     """The posterior of a Gaussian process given y, made by `GPPrior.condition`.
 
@@ -169,6 +180,16 @@ class ConditionedGP(eqx.Module):
         n = self.y.shape[0]
         return -0.5 * jnp.sum(white * white) - 0.5 * self.factor.log_det() - 0.5 * n * math.log(2 * math.pi)
 
+    def leave_one_out(self) -> LeaveOneOut:
+        """Predictions of each observation by all others, in closed form from the factor at hand, in O(n³).
+
+        yᵢ | y₋ᵢ ~ N(yᵢ − αᵢ/Pᵢᵢ, 1/Pᵢᵢ) with P = A⁻¹ and α = P(y − m(X)) (Sundararajan & Keerthi 2001; Rasmussen & Williams
+        2006, equation 5.12). Where nothing was added to the diagonal (no noise and no jitter) the variance is that of f.
+
+        **Returns:** mean, variance and log density, `n` each.
+        """
+        return _leave_one_out(self)
+
     def _inputs(self, X: Any, name: str) -> Array:
         X = _checks.inputs(X, self.prior.X.shape[1], name).astype(self.prior.X.dtype)
         return check_valid(self.prior.kernel, X.reshape(-1, X.shape[-1]), name).reshape(X.shape)
@@ -198,6 +219,14 @@ def _coefficients(prior: GPPrior, factor: CholeskyFactor, y: Float[Array, "n"]) 
 @eqx.filter_jit
 def _log_prob(prior: GPPrior, y: Float[Array, "n"], noise_var: Float[Array, "..."]) -> Float[Array, ""]:
     return gaussian_log_density(prior.covariance_at(prior.X, noise_var), y - prior.mean_at(prior.X))
+
+
+@eqx.filter_jit
+def _leave_one_out(posterior: ConditionedGP) -> LeaveOneOut:
+    precision = posterior.factor.inverse_diagonal()
+    error = posterior.coefficients / precision  # of the prediction
+    log_density = 0.5 * (jnp.log(precision) - error * error * precision - math.log(2 * math.pi))
+    return LeaveOneOut(posterior.y - error, 1 / precision, log_density)
 
 
 @eqx.filter_jit

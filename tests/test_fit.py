@@ -1,0 +1,183 @@
+"""Maximum likelihood against scipy's optimiser and a likelihood written in numpy."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import scipy.optimize
+import scipy.stats
+
+import pathwise_gp as pgp
+
+N = 25
+RNG = np.random.default_rng(0)
+X = np.sort(RNG.uniform(-2, 2, (N, 1)), axis=0)
+Y = np.sin(3 * X[:, 0]) + 0.15 * RNG.normal(size=N)
+JITTER = 1e-6
+
+pytestmark = pytest.mark.usefixtures("standard_promotion")
+
+
+def prior(variance=1.0, lengthscale=0.5, mean=0.0, dtype=jnp.float64):
+    kernel = pgp.RBF(jnp.asarray(variance, dtype), jnp.asarray(lengthscale, dtype))
+    return pgp.GPPrior(kernel=kernel, X=jnp.asarray(X, dtype), mean=jnp.asarray(mean, dtype), jitter=JITTER)
+
+
+def log_density(variance, lengthscale, mean, noise):
+    K = variance * np.exp(-0.5 * (X - X.T) ** 2 / lengthscale**2) + (noise + JITTER) * np.eye(N)
+    return scipy.stats.multivariate_normal(np.full(N, mean), K).logpdf(Y)
+
+
+def by_scipy(objective, start):
+    found = scipy.optimize.minimize(lambda t: -objective(t), start, method="BFGS", options={"gtol": 1e-7})
+    return found.x, -found.fun
+
+
+@pytest.fixture(scope="module")
+def best():
+    return by_scipy(lambda t: log_density(np.exp(t[0]), np.exp(t[1]), t[2], np.exp(t[3])), [0, -0.7, 0, -3])
+
+
+def values(found):
+    p = found.prior
+    return np.array([p.kernel.variance, p.kernel.lengthscale, p.mean.value, found.noise_var])
+
+
+def test_the_maximum_is_scipys(best):
+    found = pgp.fit(prior(), Y, 0.05)
+    assert found.converged
+    assert found.steps[0] < 60
+    np.testing.assert_allclose(found.log_density, best[1], rtol=1e-9)
+    np.testing.assert_allclose(found.log_density, found.prior.log_prob(Y, found.noise_var), rtol=1e-12)
+    np.testing.assert_allclose(values(found), [*np.exp(best[0][:2]), best[0][2], np.exp(best[0][3])], rtol=2e-4)
+    # What is no hyperparameter stays.
+    np.testing.assert_array_equal(found.prior.X, X)
+    assert found.prior.jitter == JITTER
+
+
+def test_only_what_is_named_is_learnt():
+    start = prior(1.3, 0.5, 0.2)
+    found = pgp.fit(start, Y, 0.05, fields="kernel.lengthscale", learn_noise=False)
+    assert (found.prior.kernel.variance, found.prior.mean.value, found.noise_var) == (1.3, 0.2, 0.05)
+    at, value = by_scipy(lambda t: log_density(1.3, np.exp(t[0]), 0.2, 0.05), [-0.7])
+    np.testing.assert_allclose(found.prior.kernel.lengthscale, np.exp(at[0]), rtol=1e-4)
+    np.testing.assert_allclose(found.log_density, value, rtol=1e-9)
+    picked = pgp.fit(start, Y, 0.05, fields=[lambda p: p.kernel.lengthscale], learn_noise=False)
+    assert picked.prior.kernel.lengthscale == found.prior.kernel.lengthscale
+    noise = pgp.fit(start, Y, jnp.full(N, 0.05), fields=[])
+    assert noise.noise_var.shape == (N,)
+    assert noise.log_density > start.log_prob(Y, 0.05)
+
+
+def test_a_prior_on_the_values_makes_it_a_posteriori():
+    laws = scipy.stats.norm(0.8, 0.1), scipy.stats.norm(0.3, 0.02)
+
+    def log_prior(here, noise):
+        kernel = here.kernel
+        return -0.5 * (((kernel.variance - 0.8) / 0.1) ** 2 + ((kernel.lengthscale - 0.3) / 0.02) ** 2) + 0 * noise
+
+    found = pgp.fit(prior(), Y, 0.05, fields="kernel.*", learn_noise=False, log_prior=log_prior)
+    target = lambda t: (
+        log_density(*np.exp(t), 0.0, 0.05) + sum(law.logpdf(np.exp(u)) for law, u in zip(laws, t, strict=True))
+    )
+    at, _ = by_scipy(target, [0, -0.7])
+    np.testing.assert_allclose([found.prior.kernel.variance, found.prior.kernel.lengthscale], np.exp(at), rtol=1e-4)
+    assert found.converged
+
+
+def test_further_starts_leave_a_poor_maximum():
+    # Here the process is white noise, whatever the lengthscale.
+    start = prior(1.0, 4e-5)
+    one = pgp.fit(start, Y, 1.0, fields="kernel.*")
+    many = pgp.fit(start, Y, 1.0, fields="kernel.*", key=jax.random.key(1), n_restarts=23)
+    assert many.log_densities.shape == many.all_converged.shape == many.steps.shape == (24,)
+    np.testing.assert_allclose(many.log_densities[0], one.log_density, rtol=1e-6)
+    assert many.log_density == many.log_densities.max() > one.log_density + 5
+    assert many.converged == many.all_converged[many.log_densities.argmax()]
+    np.testing.assert_allclose(many.log_density, many.prior.log_prob(Y, many.noise_var), rtol=1e-12)
+
+
+def test_flags_say_when_it_has_not_converged():
+    found = pgp.fit(prior(), Y, 0.05, max_steps=2)
+    assert not found.converged
+    assert found.steps[0] == 2
+
+
+def test_a_start_without_density_is_survived():
+    # Repeated inputs, and as good as no noise.
+    bad = pgp.GPPrior(kernel=pgp.RBF(1.0, 3.0), X=np.r_[X, X], jitter=0.0)
+    found = pgp.fit(bad, np.r_[Y, Y], 1e-18)
+    assert found.log_density == -np.inf
+    assert not found.converged
+    assert found.prior.kernel.lengthscale == 3
+    # On the edge of what has a density the search turns back.
+    edge = pgp.GPPrior(kernel=pgp.RBF(1.0, 0.8), X=X, jitter=0.0)
+    found = pgp.fit(edge, np.sin(3 * X[:, 0]), 1e-10, learn_noise=False)
+    assert np.isfinite(found.log_density)
+    assert found.log_density > edge.log_prob(np.sin(3 * X[:, 0]), 1e-10)
+
+
+def test_in_single_precision_and_under_jit(best):
+    run = eqx.filter_jit(pgp.fit)
+    found = run(prior(dtype=jnp.float32), jnp.asarray(Y, jnp.float32), jnp.asarray(0.05, jnp.float32))
+    kernel = found.prior.kernel
+    assert {leaf.dtype for leaf in (kernel.variance, kernel.lengthscale, found.noise_var)} == {jnp.dtype("float32")}
+    assert found.converged
+    np.testing.assert_allclose(found.log_density, best[1], rtol=1e-3)
+    again = pgp.fit(prior(), jnp.asarray(Y), 0.05)
+    np.testing.assert_allclose(run(prior(), jnp.asarray(Y), 0.05).log_density, again.log_density, rtol=1e-9)
+
+
+class Counted(pgp.AbstractKernel):
+    """Notes every time that Python runs through its matrix: when tracing, and never else."""
+
+    kernel: pgp.RBF
+
+    def matrix(self, X, Z):
+        CALLS.append(None)
+        return self.kernel.matrix(X, Z)
+
+    def coordinates(self, dim):
+        return self.kernel.coordinates(dim)
+
+    def spectrum(self, normals, dim):
+        return self.kernel.spectrum(normals, dim)
+
+
+CALLS = []
+
+
+def test_other_values_compile_nothing_anew(capsys):
+    run = lambda seed: pgp.fit(
+        pgp.GPPrior(kernel=Counted(pgp.RBF(1.0 + seed, 0.5)), X=X + seed), Y + seed, 0.1 + seed, max_steps=3
+    )
+    run(0)
+    CALLS.clear()
+    run(1)
+    assert not CALLS
+    assert capsys.readouterr().err == ""
+    pgp.fit(prior(), Y, 0.05, max_steps=3, progress=True)
+    jax.effects_barrier()
+    assert "start 1 of 1, step 3: log density" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("no_hook")
+@pytest.mark.parametrize(
+    ("arguments", "options", "words"),
+    [
+        ((1, Y, 0.1), {}, "`prior` must be a GPPrior; got int"),
+        ((prior(), Y[:3], 0.1), {}, r"`y` must have shape \(25,\)"),
+        ((prior(), Y, 0.0), {}, "`noise_var` must be positive"),
+        ((prior(), Y, 0.1), {"fields": "kernel.length"}, "which is not a field of GPPrior. Its fields are: kernel.var"),
+        ((prior(), Y, 0.1), {"fields": ["kernel.*", "kernel.variance"]}, "'kernel.variance' twice"),
+        ((prior(), Y, 0.1), {"fields": "*.nothing"}, "no field of GPPrior fits"),
+        ((prior(), Y, 0.1), {"fields": [], "learn_noise": False}, "Nothing is to be learnt"),
+        ((prior(), Y, 0.1), {"n_restarts": 2}, "`n_restarts` needs a `key`"),
+        ((prior(), Y, 0.1), {"n_restarts": -1}, "`n_restarts` must be at least 1"),
+        ((prior(), Y, 0.1), {"max_steps": 0}, "`max_steps` must be at least 1"),
+    ],
+)
+def test_fit_refuses(arguments, options, words):
+    with pytest.raises(ValueError, match=words):
+        pgp.fit(*arguments, **options)
