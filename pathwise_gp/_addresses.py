@@ -27,7 +27,9 @@ class Leaf(eqx.Module):
     domain: _fields.Domain = eqx.field(static=True)
 
 
-def place(module: ModuleT, values: Mapping[Address, Any], name: str | None = None) -> ModuleT:
+def place(
+    module: ModuleT, values: Mapping[Address, Any], name: str | None = None, *, ignore_others: bool = False
+) -> ModuleT:
     """Puts values into fields of a module: the same module with other numbers.
 
     **Arguments:**
@@ -36,6 +38,8 @@ def place(module: ModuleT, values: Mapping[Address, Any], name: str | None = Non
     - `values`: for addresses of fields, or for the names of their sites (`RBF.lengthscale`), the values. All of a pattern's
       fields get the one value.
     - `name`: what the names of the sites begin with, the name of the class unless given.
+    - `ignore_others`: whether names that do not begin so are passed over: the sites of other modules in a draw or in the
+      parameters of `SVI`.
 
     **Returns:** a module of the same type.
 
@@ -45,6 +49,8 @@ def place(module: ModuleT, values: Mapping[Address, Any], name: str | None = Non
     leaves, prefix = leaves_of(module), prefix_of(module, name)
     chosen: dict[str, Array] = {}
     for address, value in values.items():
+        if ignore_others and not (isinstance(address, str) and address.startswith(f"{prefix}.")):
+            continue
         short = address.removeprefix(f"{prefix}.") if isinstance(address, str) else address
         for canonical in resolve(module, leaves, short, prefix, "values"):
             if canonical in chosen:

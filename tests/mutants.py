@@ -480,6 +480,41 @@ MUTANTS = [
         "jnp.minimum(jnp.arange(n_blocks) * rows, n - rows - 1)",
         f"{NUMERICS}::test_map_rows_is_the_function",
     ),
+    Mutant(
+        "quadrature without its root of two",
+        "_guides/bound.py",
+        "math.sqrt(2) * nodes",
+        "1.3 * nodes",
+        "test_inference.py::test_bound_for_any_likelihood_is_quadrature",
+    ),
+    Mutant(
+        "part of the data without its share",
+        "numpyro_bridge/sparse.py",
+        "n_data / n * jnp.sum",
+        "1.0 * jnp.sum",
+        "test_inference.py::test_parts_of_the_data_give_the_bound_on_average",
+    ),
+    Mutant(
+        "leave-one-out with the variance of f",
+        "_priors/exact.py",
+        "LeaveOneOut(posterior.y - error, 1 / precision, log_density)",
+        "LeaveOneOut(posterior.y - error, 1 / precision - posterior.noise, log_density)",
+        "test_inference.py::test_leave_one_out_is_brute_force",
+    ),
+    Mutant(
+        "thinned draws with keys of their own",
+        "numpyro_bridge/posterior.py",
+        "return _Draws(flat, jnp.asarray(kept))",
+        "return _Draws(flat, jnp.arange(kept.size).reshape(kept.shape))",
+        "test_inference.py::test_chains_keep_their_axis_and_thinning_changes_no_path",
+    ),
+    Mutant(
+        "fit without the mean",
+        "_fit.py",
+        'in ("kernel", "mean")',
+        'in ("kernel",)',
+        "test_fit.py::test_the_maximum_is_scipys",
+    ),
 ]
 
 

@@ -265,6 +265,83 @@ def test_leave_one_out_over_draws():
     np.testing.assert_allclose(bridge.leave_one_out(model, flat, KEY, X, Y), found.reshape(6, N), rtol=1e-9)
 
 
+Z = jnp.linspace(-1, 1, 4)[:, None]
+SPARSE = pgp.SparseGPPrior(kernel=pgp.RBF(1.2, 0.5), Z=Z, mean=0.2, jitter=1e-6)
+WHITE = pgp.WhitenedGuide([0.3, -0.2, 0.5, 1.0], 0.4 * jnp.eye(4) + 0.1 * jnp.tril(jnp.ones((4, 4))))
+LIKELIHOODS = {
+    "normal": (lambda f: dist.Normal(f, 0.3), Y),
+    "poisson": (lambda f: dist.Poisson(jnp.exp(f)), np.arange(N) % 4),
+    "bernoulli": (lambda f: dist.Bernoulli(logits=f), np.arange(N) % 2),
+    "student": (lambda f: dist.StudentT(4.0, f, 0.3), Y),
+}
+
+
+def bound(X, y, likelihood, guide=WHITE, **options):
+    """The bound, and what it adds to the density of a model."""
+    with handlers.trace() as trace, handlers.seed(rng_seed=0):
+        value = bridge.svgp_factor("elbo", SPARSE, guide, X, y, likelihood, **options)
+    site = trace["elbo"]
+    np.testing.assert_allclose(site["fn"].log_prob(site["value"]), value)
+    return value
+
+
+@pytest.mark.parametrize("kind", LIKELIHOODS)
+def test_bound_for_any_likelihood_is_quadrature(kind):
+    likelihood, y = LIKELIHOODS[kind]
+    # The marginals of f from the moments of the guide, without the whitening that the library uses.
+    K = SPARSE.kernel(Z, Z) + 1e-6 * np.eye(4)
+    mean, scale = WHITE.moments(SPARSE)
+    A = np.linalg.solve(K, SPARSE.kernel(Z, X)).T
+    m = 0.2 + A @ (mean - 0.2)
+    v = np.diagonal(SPARSE.kernel(X, X) - A @ K @ A.T + A @ scale @ scale.T @ A.T)
+    grid = np.linspace(-8, 8, 4001)
+    f = m + np.sqrt(v) * grid[:, None]
+    density = np.asarray(likelihood(jnp.asarray(f)).log_prob(y))
+    weight = np.exp(-0.5 * grid**2)
+    expected = (weight[:, None] * density).sum(0) / weight.sum()
+    wanted = expected.sum() - WHITE.kl_divergence(SPARSE)
+    np.testing.assert_allclose(bound(X, y, likelihood, n_points=60), wanted, rtol=1e-5)
+    np.testing.assert_allclose(bound(X, y, likelihood), wanted, rtol=1e-3)
+    if kind == "normal":
+        np.testing.assert_allclose(bound(X, y, likelihood), pgp.elbo(SPARSE, WHITE, X, y, 0.09), rtol=1e-12)
+
+
+def test_parts_of_the_data_give_the_bound_on_average():
+    likelihood, y = LIKELIHOODS["poisson"]
+    whole = lambda w: bound(X, y, likelihood, eqx.tree_at(lambda g: g.mean, WHITE, w))
+    parts = lambda w: sum(
+        bound(X[i::5], y[i::5], likelihood, eqx.tree_at(lambda g: g.mean, WHITE, w), n_data=N) for i in range(5)
+    )
+    w = WHITE.mean
+    np.testing.assert_allclose(parts(w) / 5, whole(w), rtol=1e-12)
+
+
+def test_a_trained_guide_is_the_best_one_and_ends_in_paths():
+    start = pgp.WhitenedGuide(jnp.zeros(4), jnp.eye(4))
+
+    def learning(X, y):
+        guide = bridge.learn(start, "*")
+        bridge.svgp_factor("elbo", SPARSE, guide, X, y, lambda f: dist.Normal(f, 0.3))
+
+    svi = SVI(learning, lambda *args: None, numpyro.optim.Adam(0.03), Trace_ELBO())
+    found = svi.run(KEY, 1500, X, Y, progress_bar=False)
+    best = pgp.optimal_guide(SPARSE, X, Y, 0.09)
+    np.testing.assert_allclose(-found.losses[-1], pgp.elbo(SPARSE, best, X, Y, 0.09), atol=1e-3)
+    params = found.params | {"Other.mean": jnp.zeros(3)}
+    guide = bridge.place(start, params, ignore_others=True)
+    for got, wanted in zip(guide.moments(SPARSE), best.moments(SPARSE), strict=True):
+        np.testing.assert_allclose(got, wanted, atol=0.02)
+    paths = pgp.DecoupledPathwiseSampler(SPARSE, guide, 64).sample_paths(KEY, 3)
+    assert paths(TEST).shape == (3, 5)
+    with pytest.raises(ValueError, match=r"Other\.mean"):
+        bridge.place(start, params)
+
+
+def bound_in_a_plate():
+    with numpyro.plate("rows", 3):
+        bound(X, Y, LIKELIHOODS["normal"][0])
+
+
 DRAWS = {"RBF.variance": jnp.ones((2, 3)), "RBF.lengthscale": jnp.ones((2, 3))}
 WRONG = {
     "unknown": (
@@ -300,6 +377,19 @@ WRONG = {
         "two leading axes, of chains and draws, in common",
     ),
     "key": (lambda: bridge.posterior_paths(model, DRAWS, None, X, Y, group_by_chain=True), "`key` must be a key"),
+    "bound, shape": (lambda: bound(X, Y, lambda f: dist.Normal(f, 0.1).to_event(1)), r"gave shape \(20,\)"),
+    "bound, y": (lambda: bound(X, Y[:3], LIKELIHOODS["normal"][0]), "leading axis of 10"),
+    "bound, nan": (lambda: bound(X, np.nan * Y, LIKELIHOODS["normal"][0]), "`y` must be finite"),
+    "bound, n_data": (lambda: bound(X, Y, LIKELIHOODS["normal"][0], n_data=3), "`n_data` counts all.*got 3, but 10"),
+    "bound, guide": (
+        lambda: bound(X, Y, LIKELIHOODS["normal"][0], pgp.MeanFieldGuide([0.0], [1.0])),
+        "has 1 inducing v",
+    ),
+    "bound, no guide": (
+        lambda: bound(X, Y, LIKELIHOODS["normal"][0], 3),
+        "`guide` must be a guide over inducing values",
+    ),
+    "bound, plate": (bound_in_a_plate, "cannot stand inside a plate"),
     "thin": (
         lambda: bridge.posterior_paths(model, DRAWS, KEY, X, Y, group_by_chain=True, thin=0),
         "`thin` must be at l",

@@ -1,0 +1,117 @@
+"""What a guide says of the process at inputs, and the evidence lower bound."""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import equinox as eqx
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from .. import _checks
+from .._kernels import check_valid
+from .._numerics.blocks import map_rows
+from .._numerics.linalg import inner
+from .._priors import SparseGPPrior
+from .._types import AnyArray, Number
+from .base import AbstractGuide, solve_lower
+
+
+def elbo(
+    prior: SparseGPPrior,
+    guide: AbstractGuide,
+    X: Float[AnyArray, "n d"],
+    y: Float[AnyArray, "n"],
+    noise_var: Number | Float[AnyArray, "n"],
+) -> Float[Array, ""]:
+    """Evidence lower bound Σ_i E_q[log N(y_i | f(x_i), noise_i)] − KL(q(u) ‖ p(u)), in closed form.
+
+    **Arguments:** as for `optimal_guide`, with a `guide` of m values.
+
+    **Returns:** a scalar, at most the log marginal likelihood (but for a `DeltaGuide`, which has no density).
+
+    **Raises:** ValueError where shapes do not fit, values are not finite or `noise_var` is not positive. Source: Hensman
+    et al. (2013), equation 4.
+    """
+    X, y, noise_var = check_data(prior, X, y, noise_var)
+    check_guide(guide, prior)
+    return _elbo(prior, guide, prior.checked_factor().lower, X, y, noise_var)
+
+
+@eqx.filter_jit
+def _elbo(
+    prior: SparseGPPrior,
+    guide: AbstractGuide,
+    lower: Float[Array, "m m"],
+    X: Float[Array, "n d"],
+    y: Float[Array, "n"],
+    noise_var: Float[Array, "n"],
+) -> Float[Array, ""]:
+    mean, variance = marginals(prior, guide, lower, X)
+    residual = y - mean
+    expected = -0.5 * (jnp.log(noise_var) + (residual * residual + variance) / noise_var + math.log(2 * math.pi))
+    return jnp.sum(expected) - guide.kl_divergence(prior)
+
+
+def marginals(
+    prior: SparseGPPrior, guide: AbstractGuide, lower: Float[Array, "m m"], X: Float[Array, "n d"]
+) -> tuple[Float[Array, "n"], Float[Array, "n"]]:
+    """Mean and variance of f(x) with u ~ q, for each of n inputs; `lower` is the factor of k(Z, Z) + jitter."""
+    mean, scale = guide.moments(prior)
+    white_mean = solve_lower(lower, (mean - prior.mean_at(prior.Z))[None, :])
+    white_scale = solve_lower(lower, scale.T)  # (L⁻¹T)ᵀ
+
+    def block(rows: Float[Array, "b d"]) -> Float[Array, "2 b"]:
+        white = solve_lower(lower, prior.kernel.matrix(rows, prior.Z))
+        spread = inner(white, white_scale)
+        variance = prior.kernel.diagonal(rows) - jnp.sum(white * white, axis=1) + jnp.sum(spread * spread, axis=1)
+        return jnp.stack([inner(white_mean, white)[0], variance])
+
+    update, variance = map_rows(block, X, prior.Z.shape[0])
+    return prior.mean_at(X) + update, variance
+
+
+def expected_log_prob(
+    likelihood: Callable[[Float[Array, "q n"]], Any],
+    y: Any,
+    mean: Float[Array, "n"],
+    variance: Float[Array, "n"],
+    n_points: int,
+) -> Float[Array, "n"]:
+    """E[log p(yᵢ | fᵢ)], fᵢ ~ N(meanᵢ, varianceᵢ), by Gauss–Hermite quadrature; `likelihood(f)` has a method `log_prob`."""
+    nodes, weights = np.polynomial.hermite.hermgauss(n_points)
+    # At least 0 under rounding, with a derivative there.
+    spread = jnp.sqrt(jnp.maximum(variance, jnp.finfo(variance.dtype).tiny))
+    f = mean[None, :] + jnp.asarray(math.sqrt(2) * nodes, mean.dtype)[:, None] * spread[None, :]
+    values = jnp.asarray(likelihood(f).log_prob(y))
+    if values.shape != f.shape:
+        raise ValueError(
+            f"`likelihood` must give one log density for each latent value: for f of shape {f.shape} and y of shape "
+            f"{jnp.shape(y)} it gave shape {values.shape}. Return a distribution with the axes of f and no event axes."
+        )
+    return jnp.sum(jnp.asarray(weights / math.sqrt(math.pi), mean.dtype)[:, None] * values.astype(mean.dtype), axis=0)
+
+
+def check_guide(guide: Any, prior: SparseGPPrior) -> None:
+    if not isinstance(guide, AbstractGuide):
+        raise ValueError(f"`guide` must be a guide over inducing values; got {type(guide).__name__}.")
+    guide.check(prior)
+
+
+def check_inputs(prior: Any, X: Any) -> Float[Array, "n d"]:
+    """Inputs that fit a sparse prior."""
+    if not isinstance(prior, SparseGPPrior):
+        raise ValueError(f"`prior` must be a SparseGPPrior; got {type(prior).__name__}.")
+    X = _checks.inputs(_checks.points(X, "X"), prior.Z.shape[1]).astype(prior.Z.dtype)
+    return check_valid(prior.kernel, X, "X")
+
+
+def check_data(
+    prior: SparseGPPrior, X: Any, y: Any, noise_var: Any
+) -> tuple[Float[Array, "n d"], Float[Array, "n"], Float[Array, "n"]]:
+    X = check_inputs(prior, X)
+    n, dtype = X.shape[0], X.dtype
+    y = _checks.vector(y, n, "y", "X").astype(dtype)
+    noise = jnp.broadcast_to(_checks.noise_variance(noise_var, n).astype(dtype), (n,))
+    return X, y, noise + prior.kernel.noise(X)

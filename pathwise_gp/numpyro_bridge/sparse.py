@@ -1,0 +1,92 @@
+"""Sparse processes in NumPyro models, by a guide over their inducing values."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax.numpy as jnp
+import numpyro
+import numpyro.distributions as dist
+from jaxtyping import Array, Float
+
+from .. import _checks
+from .._guides import AbstractGuide
+from .._guides.bound import check_guide, check_inputs, expected_log_prob, marginals
+from .._priors import SparseGPPrior
+from .._types import AnyArray
+
+
+def svgp_factor(
+    name: str,
+    prior: SparseGPPrior,
+    guide: AbstractGuide,
+    X: Float[AnyArray, "n d"],
+    y: Any,
+    likelihood: Callable[[Float[Array, "q n"]], Any],
+    n_data: int | None = None,
+    n_points: int = 20,
+) -> Float[Array, ""]:
+    """Adds the evidence lower bound of a sparse process to a model: Σᵢ E_q[log p(yᵢ | f(xᵢ))] − KL(q(u) ‖ p(u)).
+
+    To be used with `SVI` and a NumPyro guide that is empty (`lambda *args: None`), or one over the hyperparameters; what is
+    to be optimised is put in place by `learn`: `learn(guide, "*")`, `learn(prior, "kernel.*")`, inducing points by
+    `learn(prior, "Z")`. The trained guide is `place(guide, svi_result.params, ignore_others=True)`, and its paths are those
+    of `DecoupledPathwiseSampler`.
+
+    **Arguments:**
+
+    - `name`: of the site.
+    - `prior`: with m inducing points; `guide`: of m inducing values. A `WhitenedGuide` is the easiest to optimise.
+    - `X`: inputs, `n d`; `y`: observations with a leading axis of n: all data, or a part of them drawn at random, such as
+      the rows of a `numpyro.plate(..., subsample_size=n)`, of which the bound is an unbiased estimate. The plate is left
+      before `svgp_factor` is called.
+    - `likelihood`: maps latent values f, `q n`, to a NumPyro distribution of y with the axes of f: `lambda f:
+      dist.Poisson(jnp.exp(f))`.
+    - `n_data`: how many observations there are in all; n unless given.
+    - `n_points`: of the Gauss–Hermite rule for each expectation.
+
+    **Returns:** the bound, a scalar.
+
+    **Raises:** ValueError where shapes do not fit each other or the prior, `y` is not finite, `likelihood` returns another
+    shape, `n_data` is less than n, or the site stands in a plate. Source: Hensman et al. (2015), equation 18.
+    """
+    X = check_inputs(prior, X)
+    check_guide(guide, prior)
+    n = X.shape[0]
+    y = jnp.asarray(y)
+    if y.ndim == 0 or y.shape[0] != n:
+        raise ValueError(f"`y` must have a leading axis of {n}, one entry for each point of `X`; got shape {y.shape}.")
+    if jnp.issubdtype(y.dtype, jnp.floating):
+        _checks.finite(y, "y")
+    n_data = n if n_data is None else _checks.count(n_data, "n_data")
+    if n_data < n:
+        raise ValueError(f"`n_data` counts all observations; got {n_data}, but {n} are here.")
+    mean, variance = marginals(prior, guide, prior.checked_factor().lower, X)
+    expected = expected_log_prob(likelihood, y, mean, variance, _checks.count(n_points, "n_points"))
+    bound = n_data / n * jnp.sum(expected) - guide.kl_divergence(prior)
+    numpyro.sample(name, _Bound(bound), obs=jnp.zeros((0,)))
+    return bound
+
+
+class _Bound(dist.Distribution):
+    """A site without values whose log density is a bound."""
+
+    support = dist.constraints.real_vector  # pyright: ignore[reportIncompatibleMethodOverride, reportAssignmentType]
+    pytree_data_fields = ("bound",)
+
+    def __init__(self, bound: Float[Array, ""], *, validate_args: bool | None = None):
+        self.bound = bound
+        super().__init__(batch_shape=(), event_shape=(0,), validate_args=validate_args)
+
+    def expand(self, batch_shape: Any) -> Any:
+        if tuple(batch_shape) == ():
+            return self
+        raise ValueError(
+            "`svgp_factor` cannot stand inside a plate: its bound would count once for each member. Leave the plate before "
+            "it, and pass the rows that it drew."
+        )
+
+    def sample(self, key: Any, sample_shape: tuple[int, ...] = ()) -> Array:
+        return jnp.zeros((*sample_shape, 0))
+
+    def log_prob(self, value: Any) -> Float[Array, "..."]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        return jnp.broadcast_to(self.bound, jnp.shape(value)[:-1])
