@@ -337,6 +337,32 @@ def test_a_trained_guide_is_the_best_one_and_ends_in_paths():
         bridge.place(start, params)
 
 
+def test_collapsed_bound_is_titsias_and_lower_than_the_evidence():
+    noise = 0.09
+    K = SPARSE.kernel(Z, Z) + 1e-6 * np.eye(4)
+    C = SPARSE.kernel(X, Z)
+    Q = C @ np.linalg.solve(K, C.T)
+    evidence = stats.multivariate_normal(np.full(N, 0.2), Q + noise * np.eye(N)).logpdf(Y)
+    wanted = evidence - 0.5 / noise * np.trace(SPARSE.kernel(X, X) - Q)
+    with handlers.trace() as trace, handlers.seed(rng_seed=0):
+        value = bridge.sgpr_factor("elbo", SPARSE, X, Y, noise)
+    np.testing.assert_allclose(value, wanted, rtol=1e-8)
+    np.testing.assert_allclose(trace["elbo"]["fn"].log_prob(trace["elbo"]["value"]), value)
+    assert value < pgp.GPPrior(kernel=SPARSE.kernel, X=X, mean=0.2, jitter=0.0).log_prob(Y, noise)
+    # It is the bound at its maximum over guides, so its derivatives are those with the guide held.
+    guide = pgp.optimal_guide(SPARSE, X, Y, noise)
+    place = lambda s: bridge.place(SPARSE, {"kernel.lengthscale": s})
+    free = jax.grad(lambda s: bridge.sgpr_factor("b", place(s), X, Y, noise))(0.5)
+    held = jax.grad(lambda s: pgp.elbo(place(s), guide, X, Y, noise))(0.5)
+    np.testing.assert_allclose(free, held, rtol=1e-6)
+
+
+def test_a_jitter_stays_positive():
+    assert bridge.sites(pgp.SparseGPPrior(kernel=SPARSE.kernel, Z=Z, jitter=1e-3))["SparseGPPrior.jitter"].support == (
+        constraints.positive
+    )
+
+
 def bound_in_a_plate():
     with numpyro.plate("rows", 3):
         bound(X, Y, LIKELIHOODS["normal"][0])

@@ -14,8 +14,13 @@ from .._numerics.linalg import add_diagonal, cholesky, CholeskyFactor, default_j
 LARGEST_JITTER = 1e-3
 
 
-def as_jitter(jitter: Any) -> Array | None:
+def _as_jitter(jitter: Any) -> Array | None:
     return None if jitter is None else _checks.floating(jitter, "jitter")
+
+
+def jitter_field() -> Any:
+    """A field for a jitter, which is not set unless given."""
+    return eqx.field(converter=_as_jitter, default=None, metadata={"domain": "positive"})
 
 
 class AbstractPrior(eqx.Module):

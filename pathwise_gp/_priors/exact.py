@@ -15,7 +15,7 @@ from .._numerics.blocks import map_rows
 from .._numerics.linalg import CholeskyFactor, gaussian_log_density, inner
 from .._paths import draw_prior, PathwiseFunction
 from .._types import AnyArray, Key, Number
-from .base import AbstractPrior, as_jitter, check_prior, settle
+from .base import AbstractPrior, check_prior, jitter_field, settle
 
 
 class GPPrior(AbstractPrior):
@@ -36,7 +36,7 @@ class GPPrior(AbstractPrior):
     kernel: AbstractKernel
     X: Float[Array, "n d"] = eqx.field(converter=lambda X: _checks.points(X, "X"))
     mean: _means.Mean = eqx.field(converter=_means.as_mean, default_factory=_means.ZeroMean)
-    jitter: Float[Array, ""] | None = eqx.field(converter=as_jitter, default=None)
+    jitter: Float[Array, ""] | None = jitter_field()
 
     def log_prob(self, y: Float[AnyArray, "n"], noise_var: Number | Float[AnyArray, "n"]) -> Float[Array, ""]:
         """Log marginal likelihood, log N(y | m(X), k(X, X) + noise + jitter).

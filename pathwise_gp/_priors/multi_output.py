@@ -13,7 +13,7 @@ from .._numerics.blocks import map_rows
 from .._numerics.kronecker import factorise, KroneckerFactor
 from .._numerics.linalg import default_jitter, inner
 from .._types import AnyArray, Number
-from .base import as_jitter, check_jitter, LARGEST_JITTER
+from .base import check_jitter, jitter_field, LARGEST_JITTER
 
 
 def _as_output_mean(mean: Any) -> Any:
@@ -43,7 +43,7 @@ class MultiOutputGPPrior(eqx.Module):
     kernel: Coregionalised
     X: Float[Array, "n d"] = eqx.field(converter=lambda X: _checks.points(X, "X"))
     mean: Any = eqx.field(converter=_as_output_mean, default=0.0)
-    jitter: Float[Array, ""] | None = eqx.field(converter=as_jitter, default=None)
+    jitter: Float[Array, ""] | None = jitter_field()
 
     @property
     def n_outputs(self) -> int:

@@ -6,7 +6,7 @@ from jaxtyping import Array, Float
 from .. import _checks, _means
 from .._kernels import AbstractKernel, check_valid
 from .._numerics.linalg import CholeskyFactor
-from .base import AbstractPrior, as_jitter, check_prior, settle
+from .base import AbstractPrior, check_prior, jitter_field, settle
 
 
 class SparseGPPrior(AbstractPrior):
@@ -26,7 +26,7 @@ class SparseGPPrior(AbstractPrior):
     kernel: AbstractKernel
     Z: Float[Array, "m d"] = eqx.field(converter=lambda Z: _checks.points(Z, "Z"))
     mean: _means.Mean = eqx.field(converter=_means.as_mean, default_factory=_means.ZeroMean)
-    jitter: Float[Array, ""] | None = eqx.field(converter=as_jitter, default=None)
+    jitter: Float[Array, ""] | None = jitter_field()
 
     def factor(self) -> CholeskyFactor:
         """Cholesky factor of k(Z, Z) + jitter, `m m`; NaN where that is not positive definite."""

@@ -89,7 +89,8 @@ def learn(module: ModuleT, fields: Address | Iterable[Address], name: str | None
     **Arguments:**
 
     - `module`: a kernel, a prior, a guide over inducing values, or any Equinox module.
-    - `fields`: the address of a field, a pattern (`"*"` for all fields), a function that picks one, or several of these.
+    - `fields`: the address of a field, a pattern (`"*"` for all fields, which of a prior include its inputs; `"kernel.*"` for
+      the hyperparameters), a function that picks one, or several of these.
     - `name`: what the parameters' names begin with, the name of the class unless given; see `lift`.
 
     **Returns:** a module of the same type.
