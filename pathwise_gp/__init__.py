@@ -15,6 +15,7 @@ from ._guides import (
     DeltaGuide as DeltaGuide,
     elbo as elbo,
     FullRankGuide as FullRankGuide,
+    inducing_points as inducing_points,
     MeanFieldGuide as MeanFieldGuide,
     NaturalGuide as NaturalGuide,
     optimal_guide as optimal_guide,

@@ -306,6 +306,53 @@ def test_bound_for_any_likelihood_is_quadrature(kind):
         np.testing.assert_allclose(bound(X, y, likelihood), pgp.elbo(SPARSE, WHITE, X, y, 0.09), rtol=1e-12)
 
 
+def test_bound_of_several_latent_processes():
+    other = pgp.SparseGPPrior(kernel=pgp.RBF(0.4, 0.7), Z=Z[:3], mean=-1.0, jitter=1e-6)
+    small = pgp.WhitenedGuide([0.1, 0.2, -0.3], 0.5 * jnp.eye(3))
+    likelihood = lambda f, g: dist.Normal(f, jnp.exp(g))
+    with handlers.seed(rng_seed=0):
+        value = bridge.svgp_factor("elbo", [SPARSE, other], [WHITE, small], X, Y, likelihood)
+    # Given g the expectation over f is that of a normal density, and that over g of a log-normal variable: both closed.
+    marginals = pgp._guides.bound.marginals
+    m, v = marginals(SPARSE, WHITE, SPARSE.checked_factor().lower, jnp.asarray(X))
+    mg, vg = marginals(other, small, other.checked_factor().lower, jnp.asarray(X))
+    expected = -0.5 * np.log(2 * np.pi) - mg - 0.5 * ((Y - m) ** 2 + v) * np.exp(-2 * mg + 2 * vg)
+    wanted = expected.sum() - WHITE.kl_divergence(SPARSE) - small.kl_divergence(other)
+    np.testing.assert_allclose(value, wanted, rtol=1e-6)
+    # Classes, by the softmax of one process each.
+    classes = lambda f, g: dist.Categorical(logits=jnp.stack([f, g, jnp.zeros_like(f)], axis=-1))
+    with handlers.seed(rng_seed=0):
+        value = bridge.svgp_factor("elbo", [SPARSE, other], [WHITE, small], X, np.arange(N) % 3, classes)
+    z = np.random.default_rng(0).normal(size=(2, 40_000, N))
+    draws = classes(m + np.sqrt(v) * z[0], mg + np.sqrt(vg) * z[1]).log_prob(jnp.arange(N) % 3).sum(1)
+    wanted = draws.mean() - WHITE.kl_divergence(SPARSE) - small.kl_divergence(other)
+    assert abs(value - wanted) < 4 * draws.std() / np.sqrt(40_000)
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.float64], ids=["float32", "float64"])
+def test_inducing_points_are_where_the_variance_is_largest(dtype):
+    inputs = np.random.default_rng(1).normal(size=(40, 2)).astype(dtype)
+    kernel = pgp.RBF(1.0, 0.8) + pgp.Linear(0.3)
+    found = np.asarray(pgp.inducing_points(kernel, inputs, 12))
+    assert found.dtype == dtype
+    K = np.asarray(kernel(inputs.astype(float), inputs.astype(float)))
+    chosen = []
+    for point in found:
+        left = (
+            np.diagonal(K)
+            if not chosen
+            else np.diagonal(
+                K - K[:, chosen] @ np.linalg.solve(K[np.ix_(chosen, chosen)] + 1e-12 * np.eye(len(chosen)), K[chosen])
+            )
+        )
+        row = int(np.flatnonzero((inputs == point).all(1))[0])
+        assert left[row] >= left.max() - (1e-3 if dtype == jnp.float32 else 1e-8)
+        chosen.append(row)
+    # As many as there are, though the kernel has no such rank: each once.
+    line = np.linspace(0, 1, 9, dtype=dtype)[:, None]
+    assert sorted(np.asarray(pgp.inducing_points(pgp.Linear(1.0), line, 9))[:, 0]) == list(line[:, 0])
+
+
 def test_parts_of_the_data_give_the_bound_on_average():
     likelihood, y = LIKELIHOODS["poisson"]
     whole = lambda w: bound(X, y, likelihood, eqx.tree_at(lambda g: g.mean, WHITE, w))
@@ -415,6 +462,15 @@ WRONG = {
         lambda: bound(X, Y, LIKELIHOODS["normal"][0], 3),
         "`guide` must be a guide over inducing values",
     ),
+    "bound, numbers": (
+        lambda: bridge.svgp_factor("b", [SPARSE], [WHITE, WHITE], X, Y, LIKELIHOODS["normal"][0]),
+        "`prior` and `guide` must be as many; got 1 and 2",
+    ),
+    "inducing points": (
+        lambda: pgp.inducing_points(pgp.RBF(1.0, 1.0), X, 11),
+        "at most the number of inputs, 10; got 11",
+    ),
+    "no inducing points": (lambda: pgp.inducing_points(pgp.RBF(1.0, 1.0), X, 0), "`n_points` must be at least 1"),
     "bound, plate": (bound_in_a_plate, "cannot stand inside a plate"),
     "thin": (
         lambda: bridge.posterior_paths(model, DRAWS, KEY, X, Y, group_by_chain=True, thin=0),

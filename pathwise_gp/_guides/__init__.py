@@ -2,6 +2,7 @@ from .base import AbstractGuide as AbstractGuide
 from .bound import elbo as elbo
 from .delta import DeltaGuide as DeltaGuide
 from .full_rank import FullRankGuide as FullRankGuide
+from .inducing import inducing_points as inducing_points
 from .mean_field import MeanFieldGuide as MeanFieldGuide
 from .natural import NaturalGuide as NaturalGuide
 from .optimal import optimal_guide as optimal_guide

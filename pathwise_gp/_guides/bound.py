@@ -1,7 +1,8 @@
 """What a guide says of the process at inputs, and the evidence lower bound."""
 
+import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import equinox as eqx
@@ -73,24 +74,34 @@ def marginals(
 
 
 def expected_log_prob(
-    likelihood: Callable[[Float[Array, "q n"]], Any],
+    likelihood: Callable[..., Any],
     y: Any,
-    mean: Float[Array, "n"],
-    variance: Float[Array, "n"],
+    moments: Sequence[tuple[Float[Array, "n"], Float[Array, "n"]]],
     n_points: int,
 ) -> Float[Array, "n"]:
-    """E[log p(yᵢ | fᵢ)], fᵢ ~ N(meanᵢ, varianceᵢ), by Gauss–Hermite quadrature; `likelihood(f)` has a method `log_prob`."""
-    nodes, weights = np.polynomial.hermite.hermgauss(n_points)
+    """E[log p(yᵢ | fᵢ)] for independent normal latent values of given means and variances, by Gauss–Hermite quadrature (on
+    the grid of all of them); `likelihood(f, ...)` has a method `log_prob`."""
+    rule = np.polynomial.hermite.hermgauss(n_points)
+    grid = np.stack(np.meshgrid(*[math.sqrt(2) * rule[0]] * len(moments), indexing="ij")).reshape(len(moments), -1)
+    weights = functools.reduce(np.multiply.outer, [rule[1] / math.sqrt(math.pi)] * len(moments)).reshape(-1)
     # At least 0 under rounding, with a derivative there.
-    spread = jnp.sqrt(jnp.maximum(variance, jnp.finfo(variance.dtype).tiny))
-    f = mean[None, :] + jnp.asarray(math.sqrt(2) * nodes, mean.dtype)[:, None] * spread[None, :]
-    values = jnp.asarray(likelihood(f).log_prob(y))
-    if values.shape != f.shape:
+    latent = [
+        mean[None, :]
+        + jnp.asarray(nodes, mean.dtype)[:, None] * jnp.sqrt(jnp.maximum(variance, _tiny(variance)))[None, :]
+        for (mean, variance), nodes in zip(moments, grid, strict=True)
+    ]
+    values, shape = jnp.asarray(likelihood(*latent).log_prob(y)), latent[0].shape
+    if values.shape != shape:
         raise ValueError(
-            f"`likelihood` must give one log density for each latent value: for f of shape {f.shape} and y of shape "
+            f"`likelihood` must give one log density for each latent value: for f of shape {shape} and y of shape "
             f"{jnp.shape(y)} it gave shape {values.shape}. Return a distribution with the axes of f and no event axes."
         )
-    return jnp.sum(jnp.asarray(weights / math.sqrt(math.pi), mean.dtype)[:, None] * values.astype(mean.dtype), axis=0)
+    dtype = latent[0].dtype
+    return jnp.sum(jnp.asarray(weights, dtype)[:, None] * values.astype(dtype), axis=0)
+
+
+def _tiny(x: Array) -> float:
+    return float(jnp.finfo(x.dtype).tiny)
 
 
 def check_guide(guide: Any, prior: SparseGPPrior) -> None:

@@ -1,6 +1,6 @@
 """Sparse processes in NumPyro models, by a guide over their inducing values."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax.numpy as jnp
@@ -17,11 +17,11 @@ from .._types import AnyArray, Number
 
 def svgp_factor(
     name: str,
-    prior: SparseGPPrior,
-    guide: AbstractGuide,
+    prior: SparseGPPrior | Sequence[SparseGPPrior],
+    guide: AbstractGuide | Sequence[AbstractGuide],
     X: Float[AnyArray, "n d"],
     y: Any,
-    likelihood: Callable[[Float[Array, "q n"]], Any],
+    likelihood: Callable[..., Any],
     n_data: int | None = None,
     n_points: int = 20,
 ) -> Float[Array, ""]:
@@ -35,23 +35,28 @@ def svgp_factor(
     **Arguments:**
 
     - `name`: of the site.
-    - `prior`: with m inducing points; `guide`: of m inducing values. A `WhitenedGuide` is the easiest to optimise.
+    - `prior`: with m inducing points; `guide`: of m inducing values. A `WhitenedGuide` is the easiest to optimise. For a
+      likelihood of several latent processes, which are independent a priori and in the guide, a sequence of each.
     - `X`: inputs, `n d`; `y`: observations with a leading axis of n: all data, or a part of them drawn at random, such as
       the rows of a `numpyro.plate(..., subsample_size=n)`, of which the bound is an unbiased estimate. The plate is left
       before `svgp_factor` is called.
     - `likelihood`: maps latent values f, `q n`, to a NumPyro distribution of y with the axes of f: `lambda f:
-      dist.Poisson(jnp.exp(f))`.
+      dist.Poisson(jnp.exp(f))`; of several processes one argument each: `lambda f, g: dist.Normal(f, jnp.exp(g))`.
     - `n_data`: how many observations there are in all; n unless given.
-    - `n_points`: of the Gauss–Hermite rule for each expectation.
+    - `n_points`: of the Gauss–Hermite rule for each latent value; of p processes it takes the p-th power.
 
     **Returns:** the bound, a scalar.
 
     **Raises:** ValueError where shapes do not fit each other or the prior, `y` is not finite, `likelihood` returns another
     shape, `n_data` is less than n, or the site stands in a plate. Source: Hensman et al. (2015), equation 18.
     """
-    X = check_inputs(prior, X)
-    check_guide(guide, prior)
-    n = X.shape[0]
+    priors, guides = _as_tuple(prior), _as_tuple(guide)
+    if len(priors) != len(guides) or not priors:
+        raise ValueError(f"`prior` and `guide` must be as many; got {len(priors)} and {len(guides)}.")
+    points = [check_inputs(p, X) for p in priors]
+    for p, g in zip(priors, guides, strict=True):
+        check_guide(g, p)
+    n = points[0].shape[0]
     y = jnp.asarray(y)
     if y.ndim == 0 or y.shape[0] != n:
         raise ValueError(f"`y` must have a leading axis of {n}, one entry for each point of `X`; got shape {y.shape}.")
@@ -60,11 +65,18 @@ def svgp_factor(
     n_data = n if n_data is None else _checks.count(n_data, "n_data")
     if n_data < n:
         raise ValueError(f"`n_data` counts all observations; got {n_data}, but {n} are here.")
-    mean, variance = marginals(prior, guide, prior.checked_factor().lower, X)
-    expected = expected_log_prob(likelihood, y, mean, variance, _checks.count(n_points, "n_points"))
-    bound = n_data / n * jnp.sum(expected) - guide.kl_divergence(prior)
+    moments = [
+        marginals(p, g, p.checked_factor().lower, rows) for p, g, rows in zip(priors, guides, points, strict=True)
+    ]
+    expected = expected_log_prob(likelihood, y, moments, _checks.count(n_points, "n_points"))
+    divergence = sum(g.kl_divergence(p) for p, g in zip(priors, guides, strict=True))
+    bound = n_data / n * jnp.sum(expected) - divergence
     numpyro.sample(name, _Bound(bound), obs=jnp.zeros((0,)))
     return bound
+
+
+def _as_tuple(value: Any) -> tuple[Any, ...]:
+    return tuple(value) if isinstance(value, (tuple, list)) else (value,)
 
 
 def sgpr_factor(
