@@ -483,8 +483,8 @@ MUTANTS = [
     Mutant(
         "quadrature without its root of two",
         "_guides/bound.py",
-        "math.sqrt(2) * nodes",
-        "1.3 * nodes",
+        "[math.sqrt(2) * rule[0]]",
+        "[1.3 * rule[0]]",
         "test_inference.py::test_bound_for_any_likelihood_is_quadrature",
     ),
     Mutant(
