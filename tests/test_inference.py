@@ -92,6 +92,13 @@ def test_lift_by_pattern_and_by_function():
     assert names(lambda: bridge.lift(SUM, priors)) == wanted
 
 
+def test_shares_take_laws_on_the_simplex_only():
+    assert names(lambda: bridge.lift(mixed(), {"shares": dist.Dirichlet(jnp.ones(3))}, "m")) == ["m.shares"]
+    for prior in (dist.Normal(0.0, 1.0), dist.LogNormal(0.0, 1.0)):
+        with pytest.raises(ValueError, match="reaches beyond the field's domain, simplex"):
+            names(lambda prior=prior: bridge.lift(mixed(), {"shares": prior}))
+
+
 def test_sites_go_through_handlers():
     place = {"*": dist.LogNormal(0.0, 1.0)}
     lift = lambda: bridge.lift(pgp.RBF(1.0, 0.4), place)

@@ -175,9 +175,9 @@ def _lies_in(prior: dist.Distribution, domain: _fields.Domain) -> bool:
         to_support = dist.biject_to(prior.support)
     except NotImplementedError:
         return False  # no continuous values at all
-    if domain != "positive":
+    if domain not in ("positive", "simplex"):
         return True
     shape = to_support.inverse_shape(prior.shape())
     with jax.ensure_compile_time_eval():  # so that a support known beforehand is looked at under jit too
         probes = [to_support(jnp.full(shape, t, jnp.result_type(float))) for t in (-40.0, -1.0, 0.0, 1.0, 40.0)]
-    return all(not _checks.is_concrete(value) or bool(np.all(np.asarray(value) > 0)) for value in probes)
+    return all(_fields.lies_in(value, domain) for value in probes)

@@ -84,8 +84,9 @@ def leave_one_out(
 ) -> Float[Array, "..."]:
     """log p(yᵢ | y₋ᵢ, θ) for each observation and each posterior draw θ of the hyperparameters, in closed form.
 
-    The observations of a Gaussian process are one site, whose density has no factors. These are what PSIS-LOO takes as the
-    pointwise log likelihood of such a model (Bürkner, Gabry & Vehtari 2021), with a `log_likelihood` group of ArviZ.
+    The observations of a Gaussian process (of `gp_factor`) are one site, whose density has no factors. These are what
+    PSIS-LOO takes as the pointwise log likelihood of such a model (Bürkner, Gabry & Vehtari 2021), with a `log_likelihood`
+    group of ArviZ.
 
     **Arguments:** as of `posterior_paths`.
 
