@@ -106,7 +106,7 @@ MUTANTS = [
         "key reused for weights and noise",
         EXACT,
         "noise = jax.random.normal(key_noise, ",
-        "noise = jax.random.normal(jax.random.split(key_prior)[1], ",
+        "noise = jax.random.normal(key_weights, ",
         INPUTS,
     ),
     Mutant(
