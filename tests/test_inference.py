@@ -478,6 +478,17 @@ WRONG = {
         "at most the number of inputs, 10; got 11",
     ),
     "no inducing points": (lambda: pgp.inducing_points(pgp.RBF(1.0, 1.0), X, 0), "`n_points` must be at least 1"),
+    "bound, white noise": (
+        lambda: bridge.svgp_factor(
+            "b",
+            pgp.SparseGPPrior(kernel=pgp.RBF(1.0, 1.0) + pgp.White(0.1), Z=Z),
+            WHITE,
+            X,
+            Y,
+            LIKELIHOODS["normal"][0],
+        ),
+        "holds `White`, which is noise: give it to `likelihood`",
+    ),
     "bound, plate": (bound_in_a_plate, "cannot stand inside a plate"),
     "thin": (
         lambda: bridge.posterior_paths(model, DRAWS, KEY, X, Y, group_by_chain=True, thin=0),

@@ -48,7 +48,8 @@ def svgp_factor(
     **Returns:** the bound, a scalar.
 
     **Raises:** ValueError where shapes do not fit each other or the prior, `y` is not finite, `likelihood` returns another
-    shape, `n_data` is less than n, or the site stands in a plate. Source: Hensman et al. (2015), equation 18.
+    shape, `n_data` is less than n, a kernel holds `White`, or the site stands in a plate. Source: Hensman et al. (2015),
+    equation 18.
     """
     priors, guides = _as_tuple(prior), _as_tuple(guide)
     if len(priors) != len(guides) or not priors:
@@ -56,6 +57,8 @@ def svgp_factor(
     points = [check_inputs(p, X) for p in priors]
     for p, g in zip(priors, guides, strict=True):
         check_guide(g, p)
+        if any(term.basis_size(p.Z.shape[1]) == 0 for term in p.kernel.terms(p.Z.shape[1])):
+            raise ValueError("The kernel of `prior` holds `White`, which is noise: give it to `likelihood` instead.")
     n = points[0].shape[0]
     y = jnp.asarray(y)
     if y.ndim == 0 or y.shape[0] != n:
@@ -88,8 +91,9 @@ def sgpr_factor(
 ) -> Float[Array, ""]:
     """Adds the collapsed bound of a sparse process to a model: the evidence lower bound at the best guide there is.
 
-    It stands in for the log marginal likelihood of `gp_factor` at O(nm²), under NUTS as under `SVI`. After inference
-    `optimal_guide` gives that guide, and `DecoupledPathwiseSampler` its paths.
+    It stands in for the log marginal likelihood of `gp_factor` at O(nm²), under NUTS as under `SVI`; but where k(Z, Z) is not
+    positive definite with any jitter up to 1e-3 it is an error, not a rejected step. After inference `optimal_guide` gives
+    that guide, and `DecoupledPathwiseSampler` its paths.
 
     **Arguments:** `name`: of the site; `prior`: with m inducing points; `X`: inputs, `n d`; `y`: observations, `n`;
     `noise_var`: variance of the noise, a scalar or one per point.
