@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import scipy.optimize
 import scipy.stats
+from tables import CALLS, Counted
 
 import pathwise_gp as pgp
 
@@ -127,25 +128,6 @@ def test_in_single_precision_and_under_jit(best):
     np.testing.assert_allclose(found.log_density, best[1], rtol=1e-3)
     again = pgp.fit(prior(), jnp.asarray(Y), 0.05)
     np.testing.assert_allclose(run(prior(), jnp.asarray(Y), 0.05).log_density, again.log_density, rtol=1e-9)
-
-
-class Counted(pgp.AbstractKernel):
-    """Notes every time that Python runs through its matrix: when tracing, and never else."""
-
-    kernel: pgp.RBF
-
-    def matrix(self, X, Z):
-        CALLS.append(None)
-        return self.kernel.matrix(X, Z)
-
-    def coordinates(self, dim):
-        return self.kernel.coordinates(dim)
-
-    def spectrum(self, normals, dim):
-        return self.kernel.spectrum(normals, dim)
-
-
-CALLS = []
 
 
 def test_other_values_compile_nothing_anew(capsys):

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from scipy import stats
+from tables import CALLS, Counted
 
 import pathwise_gp as pgp
 
@@ -25,25 +26,6 @@ NOISE = jnp.linspace(0.05, 0.4, N)
 POSTERIOR = pgp.GPPrior(kernel=KERNEL, X=X, jitter=0.02).condition(Y, NOISE)
 SPARSE = pgp.SparseGPPrior(kernel=KERNEL, Z=Z, jitter=0.02)
 GUIDE = pgp.FullRankGuide([0.3, -0.2, 0.5, 1.0], 0.3 * jnp.eye(M) + 0.2 * jnp.tril(jnp.ones((M, M))))
-
-
-class Counted(pgp.AbstractKernel):
-    """Notes every time that Python runs through its matrix: when tracing, and never else."""
-
-    kernel: pgp.RBF
-
-    def matrix(self, X, Z):
-        CALLS.append(None)
-        return self.kernel.matrix(X, Z)
-
-    def coordinates(self, dim):
-        return self.kernel.coordinates(dim)
-
-    def spectrum(self, normals, dim):
-        return self.kernel.spectrum(normals, dim)
-
-
-CALLS = []
 
 
 @pytest.mark.parametrize("share_features", [True, False], ids=["shared", "own"])
