@@ -1,5 +1,6 @@
 """Draws of Gaussian process posteriors as functions: callable, differentiable, immutable pytrees."""
 
+from ._batched import Batched as Batched
 from ._features import (
     AbstractBasis as AbstractBasis,
     AbstractFeatures as AbstractFeatures,

@@ -7,13 +7,15 @@ any characters, such as `*.lengthscale`; or a function that picks a field, as in
 import dataclasses
 import re
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, TypeVar
+from typing import Any, overload, TypeVar
 
 import equinox as eqx
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
 from . import _checks, _fields
+from ._batched import Batched, spread, unstack
 
 ModuleT = TypeVar("ModuleT", bound=eqx.Module)
 Address = str | Callable[[Any], Any]
@@ -27,9 +29,31 @@ class Leaf(eqx.Module):
     domain: _fields.Domain = eqx.field(static=True)
 
 
+@overload
 def place(
     module: ModuleT, values: Mapping[Address, Any], name: str | None = None, *, ignore_others: bool = False
-) -> ModuleT:
+) -> ModuleT: ...
+
+
+@overload
+def place(
+    module: ModuleT,
+    values: Mapping[Address, Any],
+    name: str | None = None,
+    *,
+    ignore_others: bool = False,
+    batch_shape: tuple[int, ...],
+) -> Batched[ModuleT]: ...
+
+
+def place(
+    module: Any,
+    values: Mapping[Address, Any],
+    name: str | None = None,
+    *,
+    ignore_others: bool = False,
+    batch_shape: tuple[int, ...] = (),
+) -> Any:
     """Puts values into fields of a module: the same module with other numbers.
 
     **Arguments:**
@@ -40,13 +64,19 @@ def place(
     - `name`: what the names of the sites begin with, the name of the class unless given.
     - `ignore_others`: whether names that do not begin so are passed over: the sites of other modules in a draw or in the
       parameters of `SVI`.
+    - `batch_shape`: axes `*b` in front of those of the fields, such as that of the draws, for stacked values. A value without
+      them is for all modules.
 
-    **Returns:** a module of the same type.
+    **Returns:** a module of the same type; with a `batch_shape`, a `Batched` of them.
 
     **Raises:** ValueError, with a list of the fields there are, where an address is unknown or given twice, or a value has
     not the shape of its field or lies outside its domain.
     """
-    leaves, prefix = leaves_of(module), prefix_of(module, name)
+    prefix = prefix_of(module, name)
+    module, axes = unstack(module)
+    if axes and batch_shape:
+        raise ValueError("`batch_shape` is for a module that is not `Batched` already; this one is.")
+    leaves = leaves_of(module)
     chosen: dict[str, Array] = {}
     for address, value in values.items():
         if ignore_others and not (isinstance(address, str) and address.startswith(f"{prefix}.")):
@@ -55,8 +85,11 @@ def place(
         for canonical in resolve(module, leaves, short, prefix, "values"):
             if canonical in chosen:
                 raise ValueError(f"`values` names the field {canonical!r} twice. {listed(leaves)}")
-            chosen[canonical] = _check_value(value, f"{prefix}.{canonical}", leaves[canonical])
-    return put(module, leaves, chosen)
+            chosen[canonical] = _check_value(value, f"{prefix}.{canonical}", leaves[canonical], batch_shape)
+    if batch_shape:
+        module, axes = spread(module, (), batch_shape), batch_shape
+    placed = put(module, leaves, chosen)
+    return Batched(placed, axes) if axes else placed
 
 
 def put(module: ModuleT, leaves: Mapping[str, Leaf], values: Mapping[str, Array]) -> ModuleT:
@@ -69,7 +102,7 @@ def put(module: ModuleT, leaves: Mapping[str, Leaf], values: Mapping[str, Array]
 def prefix_of(module: Any, name: str | None) -> str:
     if not isinstance(module, eqx.Module):
         raise ValueError(f"`module` must be an Equinox module; got {type(module).__name__}.")
-    return type(module).__name__ if name is None else name
+    return type(unstack(module)[0]).__name__ if name is None else name
 
 
 def leaves_of(module: eqx.Module) -> dict[str, Leaf]:
@@ -150,13 +183,16 @@ def listed(leaves: Mapping[str, Leaf]) -> str:
     )
 
 
-def _check_value(value: Any, site: str, leaf: Leaf) -> Array:
-    value = _checks.floating(value, site)
-    if value.shape != leaf.value.shape:
-        raise ValueError(f"The value of `{site}` has shape {value.shape}, but the field has shape {leaf.value.shape}.")
+def _check_value(value: Any, site: str, leaf: Leaf, batch_shape: tuple[int, ...]) -> Array:
+    value, stacked = _checks.floating(value, site), (*batch_shape, *leaf.value.shape)
+    if value.shape not in (leaf.value.shape, stacked):
+        hint = f" (or {stacked} with the axes of the batch)" if batch_shape else ""
+        raise ValueError(
+            f"The value of `{site}` has shape {value.shape}, but the field has shape {leaf.value.shape}{hint}."
+        )
     _checks.finite(value, site)
     if not _fields.lies_in(value, leaf.domain):
         raise ValueError(
             f"The value of `{site}` is outside the field's domain, {leaf.domain}; got {np.asarray(value)}."
         )
-    return value.astype(leaf.value.dtype)
+    return jnp.broadcast_to(value.astype(leaf.value.dtype), stacked)

@@ -98,6 +98,26 @@ def noise_variance(noise_var: Any, n: int, *, or_zero: bool = False) -> Array:
     return noise_var
 
 
+def as_mask(mask: Any, shape: tuple[int, ...]) -> Array:
+    """What says of each observation whether it was made."""
+    mask = jnp.asarray(mask)
+    if mask.dtype != bool or mask.shape != shape:
+        raise ValueError(
+            f"`mask` must have dtype bool and shape {shape}, True for each point that was observed; got {mask.dtype} of "
+            f"shape {mask.shape}."
+        )
+    return mask
+
+
+def observations(y: Any, n: int, mask: Any) -> tuple[Array, Array | None]:
+    """Observations at n points, finite where they were made and 0 elsewhere, and the mask that says where."""
+    y = floating(y, "y")
+    if mask is None:
+        return vector(y, n, "y", "X"), None
+    where = as_mask(mask, (n,))
+    return vector(jnp.where(where, y, jnp.zeros_like(y)) if y.shape == (n,) else y, n, "y", "X"), where
+
+
 def count(k: Any, name: str) -> int:
     """A whole number of at least one."""
     try:

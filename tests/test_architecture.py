@@ -18,6 +18,7 @@ FLOORS = {
     "_types": 0,
     "_checks": 0,
     "_fields": 1,
+    "_batched": 1,
     "_numerics": 1,
     "_means": 2,
     "_addresses": 2,

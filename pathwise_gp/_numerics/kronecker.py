@@ -36,6 +36,18 @@ class KroneckerFactor(eqx.Module):
         flat = R.reshape(-1, *R.shape[-2:])
         return jax.vmap(lambda r: _solve(self, r))(flat).reshape(R.shape)
 
+    def colour(self, Z: Float[Array, "*s n p"]) -> Float[Array, "*s n p"]:
+        """A root of A times each matrix z of Z: of standard normal ones, draws with covariance A. It has no derivatives."""
+        scale = jnp.sqrt(self.noise)[None, :]
+        stretched = Z * jnp.sqrt(self.spectrum())
+        one = lambda z: inner(inner(self.vectors, z.T), self.output_vectors) * scale
+        return jax.vmap(one)(stretched.reshape(-1, *Z.shape[-2:])).reshape(Z.shape)
+
+    def inverse_diagonal(self) -> Float[Array, "n p"]:
+        """The diagonal of A⁻¹."""
+        U, V = self.vectors**2, self.output_vectors**2
+        return inner(inner(U, (1 / self.spectrum()).T), V) / self.noise[None, :]
+
     def spectrum(self) -> Float[Array, "n p"]:
         """Eigenvalues of D^{−½}AD^{−½}; at least 1."""
         return self.values[:, None] * self.output_values[None, :] + 1

@@ -25,6 +25,14 @@ def add_diagonal(K: Float[Array, "n n"], diagonal: Float[Array, "n"]) -> Float[A
     return K + diagonal[:, None] * jnp.eye(K.shape[0], dtype=K.dtype)
 
 
+def seen(K: Float[Array, "n n"], mask: Bool[Array, "n"] | None) -> Float[Array, "n n"]:
+    """K with the rows and columns that are masked (False) those of the identity: factors, determinants and solves are then
+    those of the block that is left."""
+    if mask is None:
+        return K
+    return jnp.where(mask[:, None] & mask[None, :], K, jnp.eye(K.shape[0], dtype=K.dtype))
+
+
 def cholesky(K: Float[Array, "n n"]) -> Float[Array, "n n"]:
     """Lower Cholesky factor of a symmetric matrix; NaN where it is not positive definite."""
     return jax.lax.linalg.cholesky(K, symmetrize_input=False)
@@ -80,17 +88,21 @@ def _settled_cholesky_jvp(primals, tangents):
 
 
 class CholeskyFactor(eqx.Module):
-    """A = L Lᵀ by its lower factor L, shape `n n`. Right-hand sides carry the n axis last."""
+    """A = L Lᵀ by its lower factor L, shape `n n`. Right-hand sides carry the n axis last.
+
+    With a `mask`, `n`, A is what `seen` makes of it, and entries of right-hand sides that are masked count as 0.
+    """
 
     lower: Float[Array, "n n"]
+    mask: Bool[Array, "n"] | None = None
 
     def whiten(self, B: Float[Array, "*s n"]) -> Float[Array, "*s n"]:
         """L⁻¹ b for each vector b of B."""
-        return self._triangular(B, transpose=False)
+        return self._triangular(self._seen(B), transpose=False)
 
     def solve(self, B: Float[Array, "*s n"]) -> Float[Array, "*s n"]:
         """A⁻¹ b for each vector b of B."""
-        return self._triangular(self._triangular(B, transpose=False), transpose=True)
+        return self._triangular(self.whiten(B), transpose=True)
 
     def colour(self, B: Float[Array, "*s n"]) -> Float[Array, "*s n"]:
         """L b for each vector b of B."""
@@ -107,6 +119,9 @@ class CholeskyFactor(eqx.Module):
     def is_finite(self) -> Bool[Array, ""]:
         """Whether the factorisation succeeded."""
         return jnp.all(jnp.isfinite(jnp.diagonal(self.lower)))
+
+    def _seen(self, B: Float[Array, "*s n"]) -> Float[Array, "*s n"]:
+        return B if self.mask is None else jnp.where(self.mask, B, jnp.zeros_like(B))
 
     def _triangular(self, B: Float[Array, "*s n"], *, transpose: bool) -> Float[Array, "*s n"]:
         # By Lᵀ, which in the order of LAPACK is L as it lies in memory: no copy of it is made.

@@ -6,23 +6,21 @@ from typing import Any
 
 import equinox as eqx
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
 from .. import _checks
-from .._features import NoFeatures
 from .._numerics.blocks import as_bytes
 from .._numerics.dependence import depends
 from .._types import AnyArray
-from .function import PathwiseFunction
 
 
 class PathEnsemble(eqx.Module):
     """Paths under each of several draws of the hyperparameters: an equally weighted sample of the whole posterior.
 
     `len(ensemble)` is the number of draws; `ensemble[i]` the paths of draw i; slices and arrays of indices give smaller
-    ensembles. Draws may have two axes, of chains and of draws: then `ensemble[i]` is the ensemble of a chain.
+    ensembles. Draws may have more axes, of chains and of draws, and behind them of the members of a plate: then `ensemble[i]`
+    is the ensemble of a chain. Paths of several outputs have the axis of the outputs last.
 
     **Fields:**
 
@@ -31,8 +29,8 @@ class PathEnsemble(eqx.Module):
     - `n_axes`: how many axes draws have; part of the structure.
     """
 
-    varying: PathwiseFunction
-    common: PathwiseFunction
+    varying: Any
+    common: Any
     n_axes: int = eqx.field(static=True, default=1)
 
     def __call__(self, X: Float[AnyArray, "*n d"], *, block_bytes: int | None = None) -> Float[Array, "..."]:
@@ -55,33 +53,25 @@ class PathEnsemble(eqx.Module):
     @property
     def shape(self) -> tuple[int, ...]:
         """The axes `draws *s` of the paths (`chains draws *s`)."""
-        return (*self._axes, *self._one_member().weights.shape[:-1])
+        one = lambda: eqx.combine(jax.tree.map(lambda leaf: leaf[0], self._flat()), self.common)
+        return (*self._axes, *eqx.filter_eval_shape(one).shape)
 
     @property
     def mean_path(self) -> "PathEnsemble":
         """The posterior mean under each draw, as an ensemble with the axes of the draws."""
-        weights = jnp.zeros((*self._axes, 0), self._one_member().weights.dtype)
-
-        def mean_of(part: PathwiseFunction, weights: Any) -> PathwiseFunction:
-            where = lambda p: (p.features, p.weights, p.coefficients)
-            values = (NoFeatures(), weights, part.mean_coefficients)
-            return eqx.tree_at(where, part, values, is_leaf=lambda leaf: leaf is None)
-
-        return PathEnsemble(mean_of(self.varying, weights), mean_of(self.common, None), self.n_axes)
+        (made,) = self._parts(lambda paths: (paths.mean_path,), 1)
+        return made
 
     def components(self) -> tuple["PathEnsemble", ...]:
         """For a sum of kernels: the part of each of them in the same draws; see `PathwiseFunction.components`.
 
         **Returns:** one ensemble for each part, with the axes of this one.
         """
-        flat = self._flat()
-        first = jax.tree.map(lambda leaf: leaf[0], flat)
+        first = jax.tree.map(lambda leaf: leaf[0], self._flat())
         count = len(eqx.filter_eval_shape(lambda: eqx.combine(first, self.common).components()))
-        part = lambda i: lambda varying: eqx.combine(varying, self.common).components()[i]
-        made = (map_draws(part(i), (first,), (flat,)) for i in range(count))
-        return tuple(PathEnsemble(self._unflat(varying), common, self.n_axes) for varying, common in made)
+        return self._parts(lambda paths: paths.components(), count)
 
-    def __getitem__(self, index: Any) -> "PathwiseFunction | PathEnsemble":
+    def __getitem__(self, index: Any) -> Any:
         index = _checks.index(index, len(self), "Draw")
         varying = jax.tree.map(lambda leaf: leaf[index], self.varying)
         if isinstance(index, slice) or np.ndim(index) > 0:
@@ -92,7 +82,7 @@ class PathEnsemble(eqx.Module):
             else PathEnsemble(varying, self.common, self.n_axes - 1)
         )
 
-    def __iter__(self) -> "Iterator[PathwiseFunction | PathEnsemble]":
+    def __iter__(self) -> Iterator[Any]:
         return (self[i] for i in range(len(self)))
 
     @property
@@ -100,23 +90,26 @@ class PathEnsemble(eqx.Module):
         """The axes of the draws."""
         return jax.tree.leaves(self.varying)[0].shape[: self.n_axes]
 
-    def _flat(self) -> PathwiseFunction:
+    def _parts(self, function: Callable[[Any], tuple[Any, ...]], count: int) -> "tuple[PathEnsemble, ...]":
+        """What a function makes of the paths of each draw."""
+        flat = self._flat()
+        first = jax.tree.map(lambda leaf: leaf[0], flat)
+        part = lambda i: lambda varying: function(eqx.combine(varying, self.common))[i]
+        made = (map_draws(part(i), (first,), (flat,)) for i in range(count))
+        return tuple(PathEnsemble(self._unflat(varying), common, self.n_axes) for varying, common in made)
+
+    def _flat(self) -> Any:
         """What varies, with the axes of the draws made one."""
         s = math.prod(self._axes)
         return jax.tree.map(lambda leaf: leaf.reshape(s, *leaf.shape[self.n_axes :]), self.varying)
 
-    def _unflat(self, varying: PathwiseFunction) -> PathwiseFunction:
+    def _unflat(self, varying: Any) -> Any:
         return jax.tree.map(lambda leaf: leaf.reshape(*self._axes, *leaf.shape[1:]), varying)
-
-    def _one_member(self) -> PathwiseFunction:
-        """The shapes of the paths of one draw."""
-        one = lambda: eqx.combine(jax.tree.map(lambda leaf: leaf[0], self._flat()), self.common)
-        return eqx.filter_eval_shape(one)
 
 
 def map_draws(
-    draw: Callable[..., PathwiseFunction], first: tuple[Any, ...], all_of_them: tuple[Any, ...], batch_size: int = 1
-) -> tuple[PathwiseFunction, PathwiseFunction]:
+    draw: Callable[..., Any], first: tuple[Any, ...], all_of_them: tuple[Any, ...], batch_size: int = 1
+) -> tuple[Any, Any]:
     """The fields of an ensemble: `draw` of each of many arguments, and once what does not depend on them.
 
     **Arguments:** `draw`; `first`: its arguments for one member; `all_of_them`: the same with a leading axis; `batch_size`:

@@ -15,7 +15,7 @@ from .. import _checks, _means
 from .._features import AbstractFeatures, NoFeatures
 from .._kernels import AbstractKernel, require_valid
 from .._numerics.blocks import as_bytes, map_rows
-from .._numerics.linalg import add_diagonal, cholesky, CholeskyFactor, inner
+from .._numerics.linalg import add_diagonal, cholesky, CholeskyFactor, inner, seen
 from .._types import AnyArray
 from .prior_draw import evaluate_prior, require_covered, take
 from .variance import path_variance
@@ -40,8 +40,8 @@ class PathwiseFunction(eqx.Module):
     - `inputs`: L, the points the path is conditioned on, `n d`; none (n = 0) for draws of a prior.
     - `coefficients`: α, `*s n`.
     - `mean_coefficients`: those of the posterior mean, `n`.
-    - `noise`: the variances of ε, which were added to the diagonal of k(L, L) in the solve, `n`; None for a
-      part of a path.
+    - `noise`: the variances of ε, which were added to the diagonal of k(L, L) in the solve, `n`: inf for points that were
+      not observed; None for a part of a path.
     - `spread`: a square root of the covariance of the inducing values under the guide, `n n`; None where what was observed is
       known.
     - `share_features`: whether one basis serves all paths; part of the structure, not a leaf.
@@ -336,7 +336,9 @@ def _evaluate_paired(paths: PathwiseFunction, X: Float[Array, "..."]) -> _Answer
 def _marginal_variance(paths: PathwiseFunction, X: Float[Array, "*n d"]) -> _Answer:
     L = paths.inputs
     noise = jnp.zeros_like(L[:, 0]) if paths.noise is None else paths.noise
-    factor = CholeskyFactor(cholesky(add_diagonal(paths.kernel.matrix(L, L), noise)))
+    mask = jnp.isfinite(noise)
+    noise = jnp.where(mask, noise, jnp.zeros_like(noise))
+    factor = CholeskyFactor(cholesky(seen(add_diagonal(paths.kernel.matrix(L, L), noise), mask)), mask)
     flat = X.reshape(-1, X.shape[-1])
 
     def of(features: AbstractFeatures) -> Float[Array, "n"]:

@@ -4,11 +4,11 @@ from typing import Any, TypeVar
 
 import equinox as eqx
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from .. import _checks, _means
 from .._kernels import AbstractKernel, check_valid
-from .._numerics.linalg import add_diagonal, cholesky, CholeskyFactor, default_jitter, settled_cholesky
+from .._numerics.linalg import add_diagonal, cholesky, CholeskyFactor, default_jitter, seen, settled_cholesky
 
 # In units of the mean of the diagonal: past this a jitter is a noise that ought to be asked for.
 LARGEST_JITTER = 1e-3
@@ -72,25 +72,30 @@ class AbstractPrior(eqx.Module):
             "larger `jitter` or noise, remove (nearly) repeated points, shorten a lengthscale that is long beside the "
             "spread of the points, or compute in float64.",
         )
-        return CholeskyFactor(lower)
+        return CholeskyFactor(lower, factor.mask)
 
 
 PriorT = TypeVar("PriorT", bound=AbstractPrior)
 
 
 def settle(
-    prior: PriorT, X: Float[Array, "n d"], noise_var: Float[Array, "..."] | None = None
+    prior: PriorT,
+    X: Float[Array, "n d"],
+    noise_var: Float[Array, "..."] | None = None,
+    mask: Bool[Array, "n"] | None = None,
 ) -> tuple[PriorT, CholeskyFactor]:
     """A prior with a jitter that factors `covariance_at`, and the factor: the one place where the jitter is decided.
 
     It is the given one where that is enough. Else it rises by decades from ten times that (or eps times the mean of the
-    diagonal) to 1e-3 times the mean of the diagonal; where that is not enough the factor is NaN.
+    diagonal) to 1e-3 times the mean of the diagonal; where that is not enough the factor is NaN. Of points that are masked
+    the factor knows nothing.
     """
     given, mean = prior.jitter_at(X), jnp.mean(prior.kernel.diagonal(X))
     first = jnp.maximum(10 * given, jnp.finfo(X.dtype).eps * mean)
-    lower, jitter = settled_cholesky(prior.covariance_at(X, noise_var), given, first, LARGEST_JITTER * mean)
+    covariance = seen(prior.covariance_at(X, noise_var), mask)
+    lower, jitter = settled_cholesky(covariance, given, first, LARGEST_JITTER * mean)
     settled = eqx.tree_at(lambda p: p.jitter, prior, jitter, is_leaf=lambda leaf: leaf is None)
-    return settled, CholeskyFactor(lower)
+    return settled, CholeskyFactor(lower, mask)
 
 
 def check_prior(prior: Any, X: Array, name: str) -> None:

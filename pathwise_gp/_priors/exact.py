@@ -6,13 +6,13 @@ from typing import Any, NamedTuple
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from .. import _checks, _means
 from .._features import AbstractBasis, check_basis, QuasiMonteCarlo
 from .._kernels import AbstractKernel, check_valid
 from .._numerics.blocks import map_rows
-from .._numerics.linalg import CholeskyFactor, gaussian_log_density, inner
+from .._numerics.linalg import CholeskyFactor, gaussian_log_density, inner, seen
 from .._paths import draw_prior, PathwiseFunction
 from .._types import AnyArray, Key, Number
 from .base import AbstractPrior, check_prior, jitter_field, settle
@@ -38,35 +38,46 @@ class GPPrior(AbstractPrior):
     mean: _means.Mean = eqx.field(converter=_means.as_mean, default_factory=_means.ZeroMean)
     jitter: Float[Array, ""] | None = jitter_field()
 
-    def log_prob(self, y: Float[AnyArray, "n"], noise_var: Number | Float[AnyArray, "n"]) -> Float[Array, ""]:
+    def log_prob(
+        self,
+        y: Float[AnyArray, "n"],
+        noise_var: Number | Float[AnyArray, "n"],
+        mask: Bool[AnyArray, "n"] | None = None,
+    ) -> Float[Array, ""]:
         """Log marginal likelihood, log N(y | m(X), k(X, X) + noise + jitter).
 
-        **Arguments:** `y`: observations, `n`; `noise_var`: variance of the noise, a scalar or one per point. Noise of the
-        kernel (`White`) comes on top.
+        **Arguments:** `y`: observations, `n`; `noise_var`: variance of the noise, a scalar or one per point, to which noise
+        of the kernel (`White`) is added; `mask`: False for points that were not observed, whose `y` does not count, `n`.
 
         **Returns:** a scalar: −inf, with zero derivatives, where the covariance is not positive definite in the dtype of
         X, so that a sampler of hyperparameters rejects the step.
 
         **Raises:** ValueError where a shape does not fit, `y` is not finite or `noise_var` is negative.
         """
-        y, noise_var = self._check(y, noise_var)
-        return _log_prob(self.checked(), y, noise_var)
+        y, noise_var, mask = self.check(y, noise_var, mask)
+        return _log_prob(self.checked(), y, noise_var, mask)
 
-    def condition(self, y: Float[AnyArray, "n"], noise_var: Number | Float[AnyArray, "n"]) -> "ConditionedGP":
+    def condition(
+        self,
+        y: Float[AnyArray, "n"],
+        noise_var: Number | Float[AnyArray, "n"],
+        mask: Bool[AnyArray, "n"] | None = None,
+    ) -> "ConditionedGP":
         """The posterior given y. The one factorisation is made here and serves every draw. A jitter that does not suffice for
         it is raised by decades: `posterior.jitter` is what was used.
 
-        **Arguments:** `y`: observations, `n`; `noise_var`: variance of the noise, a scalar or one per point.
+        **Arguments:** `y`: observations, `n`; `noise_var`: variance of the noise, a scalar or one per point; `mask`: False
+        for points that were not observed, whose `y` does not count, `n`.
 
         **Returns:** the posterior.
 
         **Raises:** ValueError where a shape does not fit, `y` is not finite, `noise_var` is negative, or the
         covariance is not positive definite with any jitter up to 1e-3 of its mean diagonal (at run time under jit).
         """
-        y, noise_var = self._check(y, noise_var)
+        y, noise_var, mask = self.check(y, noise_var, mask)
         if not _checks.is_concrete(noise_var):  # else it has been looked at
             noise_var = _checks.require(jnp.all(noise_var >= 0), noise_var, "`noise_var` must not be negative.")
-        return condition(self, y, noise_var)
+        return condition(self, y, noise_var, mask)
 
     def sample_paths(
         self,
@@ -95,10 +106,11 @@ class GPPrior(AbstractPrior):
         X = check_valid(self.kernel, self.X, "X")
         return self if X is self.X else eqx.tree_at(lambda prior: prior.X, self, X)
 
-    def _check(self, y: Any, noise_var: Any) -> tuple[Array, Array]:
+    def check(self, y: Any, noise_var: Any, mask: Any) -> tuple[Array, Array, Array | None]:
+        """Observations, noise and mask that fit the training inputs."""
         n, dtype = self.X.shape[0], self.X.dtype
-        y = _checks.vector(y, n, "y", "X")
-        return y.astype(dtype), _checks.noise_variance(noise_var, n, or_zero=True).astype(dtype)
+        y, mask = _checks.observations(y, n, mask)
+        return y.astype(dtype), _checks.noise_variance(noise_var, n, or_zero=True).astype(dtype), mask
 
     def __check_init__(self):
         check_prior(self, self.X, "X")
@@ -107,12 +119,13 @@ class GPPrior(AbstractPrior):
 class LeaveOneOut(NamedTuple):
     """What all observations but one predict of it, for each of them, made by `ConditionedGP.leave_one_out`.
 
-    **Fields:** `mean`, `variance`: of yᵢ, its noise included, given all others, `n`; `log_density`: of yᵢ under that, `n`.
+    **Fields:** `mean`, `variance`: of yᵢ, its noise included, given all others, `n`; `log_density`: of yᵢ under that, `n`,
+    0 for what was not observed.
     """
 
-    mean: Float[Array, "n"]
-    variance: Float[Array, "n"]
-    log_density: Float[Array, "n"]
+    mean: Float[Array, "*n"]
+    variance: Float[Array, "*n"]
+    log_density: Float[Array, "*n"]
 
 
 class ConditionedGP(eqx.Module):
@@ -124,10 +137,11 @@ class ConditionedGP(eqx.Module):
     **Fields:**
 
     - `prior`: the prior, with its training inputs X, `n d`, and the jitter that was used.
-    - `y`: the observations, `n`.
+    - `y`: the observations, `n`; 0 where there is none.
     - `noise_var`: variance of the noise, `()` or `n`.
-    - `factor`: Cholesky factor of A = k(X, X) + noise + jitter, `n n`.
-    - `coefficients`: A⁻¹(y − m(X)), `n`.
+    - `factor`: Cholesky factor of A = k(X, X) + noise + jitter, `n n`, and its mask: False for points without observations,
+      whose rows and columns of A are those of the identity.
+    - `coefficients`: A⁻¹(y − m(X)), `n`; 0 where nothing was observed.
     """
 
     prior: GPPrior
@@ -140,6 +154,11 @@ class ConditionedGP(eqx.Module):
     def jitter(self) -> Float[Array, ""]:
         """The jitter on the diagonal of A: the prior's, or more where that did not suffice. It is in ε too."""
         return self.prior.jitter_at(self.prior.X)
+
+    @property
+    def mask(self) -> Bool[Array, "n"] | None:
+        """False for points that were not observed; None where all were."""
+        return self.factor.mask
 
     @property
     def noise(self) -> Float[Array, "n"]:
@@ -177,7 +196,7 @@ class ConditionedGP(eqx.Module):
     def log_marginal_likelihood(self) -> Float[Array, ""]:
         """log N(y | m(X), A), a scalar, from the factor at hand (Rasmussen & Williams 2006, equation 2.30)."""
         white = self.factor.whiten(self.y - self.prior.mean_at(self.prior.X))
-        n = self.y.shape[0]
+        n = self.y.shape[0] if self.mask is None else jnp.sum(self.mask)
         return -0.5 * jnp.sum(white * white) - 0.5 * self.factor.log_det() - 0.5 * n * math.log(2 * math.pi)
 
     def leave_one_out(self) -> LeaveOneOut:
@@ -195,9 +214,11 @@ class ConditionedGP(eqx.Module):
         return check_valid(self.prior.kernel, X.reshape(-1, X.shape[-1]), name).reshape(X.shape)
 
 
-def condition(prior: GPPrior, y: Float[Array, "n"], noise_var: Float[Array, "..."]) -> ConditionedGP:
+def condition(
+    prior: GPPrior, y: Float[Array, "n"], noise_var: Float[Array, "..."], mask: Bool[Array, "n"] | None = None
+) -> ConditionedGP:
     """`GPPrior.condition` for values that have been checked, or are known exactly (a noise of zero)."""
-    prior, factor = _settle(prior.checked(), noise_var)
+    prior, factor = _settle(prior.checked(), noise_var, mask)
     factor = prior.check_factor(factor, prior.X, "X")
     coefficients = _coefficients(prior, factor, y)
     finite = jnp.all(jnp.isfinite(coefficients))
@@ -207,8 +228,10 @@ def condition(prior: GPPrior, y: Float[Array, "n"], noise_var: Float[Array, "...
 
 
 @eqx.filter_jit
-def _settle(prior: GPPrior, noise_var: Float[Array, "..."]) -> tuple[GPPrior, CholeskyFactor]:
-    return settle(prior, prior.X, noise_var)
+def _settle(
+    prior: GPPrior, noise_var: Float[Array, "..."], mask: Bool[Array, "n"] | None
+) -> tuple[GPPrior, CholeskyFactor]:
+    return settle(prior, prior.X, noise_var, mask)
 
 
 @eqx.filter_jit
@@ -217,16 +240,43 @@ def _coefficients(prior: GPPrior, factor: CholeskyFactor, y: Float[Array, "n"]) 
 
 
 @eqx.filter_jit
-def _log_prob(prior: GPPrior, y: Float[Array, "n"], noise_var: Float[Array, "..."]) -> Float[Array, ""]:
-    return gaussian_log_density(prior.covariance_at(prior.X, noise_var), y - prior.mean_at(prior.X))
+def _log_prob(
+    prior: GPPrior, y: Float[Array, "n"], noise_var: Float[Array, "..."], mask: Bool[Array, "n"] | None
+) -> Float[Array, ""]:
+    return log_density(prior, y, noise_var, mask)
+
+
+def log_density(
+    prior: GPPrior, y: Float[Array, "n"], noise_var: Float[Array, "..."], mask: Bool[Array, "n"] | None
+) -> Float[Array, ""]:
+    """`GPPrior.log_prob` of values that have been checked."""
+    residual = y - prior.mean_at(prior.X)
+    covariance = prior.covariance_at(prior.X, noise_var)
+    if mask is None:
+        return gaussian_log_density(covariance, residual)
+    # What is not observed is left as independent standard normal values, all 0.
+    density = gaussian_log_density(seen(covariance, mask), jnp.where(mask, residual, jnp.zeros_like(residual)))
+    return density + 0.5 * math.log(2 * math.pi) * jnp.sum(~mask)
 
 
 @eqx.filter_jit
 def _leave_one_out(posterior: ConditionedGP) -> LeaveOneOut:
-    precision = posterior.factor.inverse_diagonal()
-    error = posterior.coefficients / precision  # of the prediction
+    found = leave_one_out(posterior.y, posterior.coefficients, posterior.factor.inverse_diagonal())
+    if posterior.mask is None:
+        return found
+    X = posterior.prior.X
+    elsewhere = LeaveOneOut(posterior.mean(X), posterior.variance(X) + posterior.noise, jnp.zeros_like(posterior.y))
+    choose = lambda here, there: jnp.where(posterior.mask, here, there)
+    return jax.tree.map(choose, found, elsewhere)
+
+
+def leave_one_out(
+    y: Float[Array, "*n"], coefficients: Float[Array, "*n"], precision: Float[Array, "*n"]
+) -> LeaveOneOut:
+    """From α = P(y − m(X)) and the diagonal of P = A⁻¹."""
+    error = coefficients / precision  # of the prediction
     log_density = 0.5 * (jnp.log(precision) - error * error * precision - math.log(2 * math.pi))
-    return LeaveOneOut(posterior.y - error, 1 / precision, log_density)
+    return LeaveOneOut(y - error, 1 / precision, log_density)
 
 
 @eqx.filter_jit

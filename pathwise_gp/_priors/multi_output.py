@@ -14,6 +14,7 @@ from .._numerics.kronecker import factorise, KroneckerFactor
 from .._numerics.linalg import default_jitter, inner
 from .._types import AnyArray, Number
 from .base import check_jitter, jitter_field, LARGEST_JITTER
+from .exact import leave_one_out, LeaveOneOut
 
 
 def _as_output_mean(mean: Any) -> Any:
@@ -85,7 +86,7 @@ class MultiOutputGPPrior(eqx.Module):
         **Returns:** a scalar; −∞ with zero derivatives where the covariance is not positive definite in its precision.
         **Raises:** ValueError where a shape does not fit, `y` is not finite or `noise_var` not positive.
         """
-        y, noise_var = self._check(y, noise_var)
+        y, noise_var = self.check_observations(y), self.check_noise(noise_var)
         return _log_prob(self.checked(), y, noise_var)
 
     def condition(
@@ -98,7 +99,7 @@ class MultiOutputGPPrior(eqx.Module):
         **Returns:** the posterior. **Raises:** ValueError where a shape does not fit, `y` is not finite, `noise_var` is not
         positive, or the covariance is not positive definite (at run time under jit).
         """
-        y, noise_var = self._check(y, noise_var)
+        y, noise_var = self.check_observations(y), self.check_noise(noise_var)
         if not _checks.is_concrete(noise_var):
             noise_var = _checks.require(jnp.all(noise_var > 0), noise_var, "`noise_var` must be positive.")
         prior, factor, coefficients = _condition(self.checked(), y, noise_var)
@@ -116,8 +117,9 @@ class MultiOutputGPPrior(eqx.Module):
         X = check_valid(self.kernel.kernel, self.X, "X")
         return self if X is self.X else eqx.tree_at(lambda prior: prior.X, self, X)
 
-    def _check(self, y: Any, noise_var: Any) -> tuple[Array, Array]:
-        shape, dtype = (self.X.shape[0], self.n_outputs), self.X.dtype
+    def check_observations(self, y: Any) -> Float[Array, "n p"]:
+        """Observations that fit the training inputs and outputs."""
+        shape = (self.X.shape[0], self.n_outputs)
         y = _checks.floating(y, "y")
         if y.shape != shape:
             raise ValueError(
@@ -125,13 +127,18 @@ class MultiOutputGPPrior(eqx.Module):
                 "Outputs that are observed at inputs of their own go into a `GPPrior` with a `Coregionalised` kernel."
             )
         _checks.finite(y, "y")
+        return y.astype(self.X.dtype)
+
+    def check_noise(self, noise_var: Any) -> Float[Array, "p"]:
+        """A variance of the noise for each output."""
+        shape = (self.n_outputs,)
         noise_var = _checks.floating(noise_var, "noise_var")
-        if noise_var.shape not in ((), shape[1:]):
+        if noise_var.shape not in ((), shape):
             raise ValueError(
-                f"`noise_var` must be a scalar or have shape {shape[1:]}, one variance per output; got {noise_var.shape}."
+                f"`noise_var` must be a scalar or have shape {shape}, one variance per output; got {noise_var.shape}."
             )
         _checks.positive(noise_var, "noise_var")
-        return y.astype(dtype), jnp.broadcast_to(noise_var.astype(dtype), shape[1:])
+        return jnp.broadcast_to(noise_var.astype(self.X.dtype), shape)
 
     def __check_init__(self):
         kernel: Any = self.kernel
@@ -180,6 +187,14 @@ class ConditionedMultiOutputGP(eqx.Module):
         """
         X = self._inputs(X)
         return _mean(self, X.reshape(-1, X.shape[-1])).reshape(*X.shape[:-1], self.prior.n_outputs)
+
+    def leave_one_out(self) -> LeaveOneOut:
+        """Predictions of each observation by all others (other outputs at the same input too), in closed form; see
+        `ConditionedGP.leave_one_out`.
+
+        **Returns:** mean, variance and log density, `n p` each.
+        """
+        return leave_one_out(self.y, self.coefficients, self.factor.inverse_diagonal())
 
     def variance(self, X: Float[AnyArray, "*n d"]) -> Float[Array, "*n p"]:
         """Posterior variance of each output, without noise, at least 0 under rounding.

@@ -108,7 +108,7 @@ class PathwiseSampler(eqx.Module):
             inputs=prior.X,
             coefficients=posterior.factor.solve(residual),
             mean_coefficients=posterior.coefficients,
-            noise=variances,
+            noise=variances if posterior.mask is None else jnp.where(posterior.mask, variances, jnp.inf),
             share_features=self.share_features,
         )
 

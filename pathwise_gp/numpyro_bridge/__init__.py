@@ -5,6 +5,11 @@ The one part of the package that imports NumPyro.
 
 from .._addresses import place as place
 from .lifting import learn as learn, lift as lift, Site as Site, sites as sites
-from .observing import gp_factor as gp_factor, gp_sample as gp_sample, GPMarginal as GPMarginal
+from .observing import (
+    gp_factor as gp_factor,
+    gp_sample as gp_sample,
+    GPMarginal as GPMarginal,
+    MultiOutputGPMarginal as MultiOutputGPMarginal,
+)
 from .posterior import leave_one_out as leave_one_out, posterior_paths as posterior_paths
 from .sparse import sgpr_factor as sgpr_factor, svgp_factor as svgp_factor

@@ -11,9 +11,11 @@ import numpyro
 import numpyro.distributions as dist
 from jaxtyping import Array, Float
 from numpyro.distributions import constraints
+from numpyro.primitives import Messenger
 
 from .. import _checks, _fields
 from .._addresses import Address, Leaf, leaves_of, listed, ModuleT, prefix_of, put, resolve
+from .._batched import Batched, spread, unstack
 
 _CONSTRAINTS: dict[_fields.Domain, Any] = {
     "positive": constraints.positive,
@@ -38,7 +40,8 @@ def sites(module: eqx.Module, name: str | None = None) -> dict[str, Site]:
     **Returns:** value and support of each field, by name. **Raises:** ValueError where `module` is not an Equinox module.
     """
     prefix = prefix_of(module, name)
-    return {f"{prefix}.{a}": Site(leaf.value, _CONSTRAINTS[leaf.domain]) for a, leaf in leaves_of(module).items()}
+    leaves = leaves_of(unstack(module)[0])
+    return {f"{prefix}.{a}": Site(leaf.value, _CONSTRAINTS[leaf.domain]) for a, leaf in leaves.items()}
 
 
 def lift(module: ModuleT, priors: Mapping[Address, dist.Distribution], name: str | None = None) -> ModuleT:
@@ -50,34 +53,72 @@ def lift(module: ModuleT, priors: Mapping[Address, dist.Distribution], name: str
     - `priors`: for each field to be lifted its address, such as `"lengthscale"` or `"kernels[0].lengthscale"`, and the
       distribution of its values. A pattern (`"*.lengthscale"`) lifts all fields that it fits, each to a site of its own; a
       function (`lambda kernel: kernel.kernels[0].lengthscale`) the one that it picks. A distribution without axes stands
-      for independent ones over the entries of the field; any other must have the shape of the field. All other fields stay
-      as they are.
+      for independent ones over the entries of the field; any other must have the shape of the field (behind the axes of
+      plates, if its parameters have them). All other fields stay as they are.
     - `name`: what the sites' names begin with, the name of the class unless given. Sites are called
       `RBF.lengthscale`, `Sum.kernels[0].lengthscale`. Two modules of one class in a model need different names.
 
-    **Returns:** a module of the same type.
+    **Returns:** a module of the same type. In a plate, or in several, it is a `Batched` of them, one for each member of the
+    plate; what is lifted outside of it, and what is not lifted, is the same for all.
 
     **Raises:** ValueError, with a list of the fields there are, where an address is unknown or given twice; where the
     support of a distribution reaches beyond the domain of its field (a normal prior for a lengthscale); where the shape
-    of a distribution, or of a draw (in a plate), is not that of the field.
+    of a distribution, or of a draw, is not that of the field and the plates.
     """
-    leaves, prefix = _look(module, name)
+    prefix = prefix_of(module, name)
+    module, batch_shape = unstack(module)
+    leaves = leaves_of(module)
     chosen: dict[str, dist.Distribution] = {}
     for address, prior in priors.items():
         for canonical in _once(resolve(module, leaves, address, prefix, "priors"), chosen, "priors", leaves):
-            chosen[canonical] = _check_prior(prior, f"{prefix}.{canonical}", leaves[canonical], leaves)
-    values = {}
+            shape = leaves[canonical].value.shape[len(batch_shape) :]
+            chosen[canonical] = _check_prior(prior, f"{prefix}.{canonical}", leaves[canonical], shape, leaves)
+    values: dict[str, tuple[tuple[int, ...], Array]] = {}
     for address, prior in chosen.items():
-        site, field = f"{prefix}.{address}", leaves[address].value
+        field = leaves[address].value
+        axes, value = _sample(f"{prefix}.{address}", prior, field.shape[len(batch_shape) :])
+        values[address] = axes, value.astype(field.dtype)
+    full = jnp.broadcast_shapes(batch_shape, *(axes for axes, _ in values.values()))
+    lifted = put(
+        spread(module, batch_shape, full), leaves, {a: spread(value, axes, full) for a, (axes, value) in values.items()}
+    )
+    return Batched(lifted, full) if full else lifted  # pyright: ignore[reportReturnType]
+
+
+def _sample(site: str, prior: dist.Distribution, shape: tuple[int, ...]) -> tuple[tuple[int, ...], Array]:
+    """A draw for a field of a given shape, and the axes of plates in front of it."""
+    frames = _Frames(site)
+    with frames:
         value = jnp.asarray(numpyro.sample(site, prior))
-        if value.shape != field.shape:
-            raise ValueError(
-                f"Site `{site}` drew shape {value.shape} for a field of shape {field.shape}: a plate, a handler "
-                "or an axis of chains in the draws has given it axes that the field does not have. Lift outside the plate, "
-                "and flatten chains."
-            )
-        values[address] = value.astype(field.dtype)
-    return put(module, leaves, values)
+    axes = value.shape[: value.ndim - len(shape)]
+    plates = frames.shape()
+    if value.shape != (*plates, *shape):
+        where = f" in plates of shape {plates}" if plates else ""
+        raise ValueError(
+            f"Site `{site}` drew shape {value.shape} for a field of shape {shape}{where}: its prior, a handler or an axis of "
+            "chains in the draws has given it axes that neither has. Flatten chains."
+        )
+    return axes, value
+
+
+class _Frames(Messenger):
+    """Sees in which plates a site stands."""
+
+    def __init__(self, site: str):
+        super().__init__()
+        self.site, self.message = site, {}
+
+    def process_message(self, msg: dict[str, Any]) -> None:
+        # A transformation may pass sites of its own through here. The plates add themselves later, to the same message.
+        if msg["name"] == self.site:
+            self.message = msg
+
+    def shape(self) -> tuple[int, ...]:
+        frames = self.message.get("cond_indep_stack", ())
+        sizes = [1] * max((-frame.dim for frame in frames), default=0)
+        for frame in frames:
+            sizes[frame.dim] = frame.size
+        return tuple(sizes)
 
 
 def learn(module: ModuleT, fields: Address | Iterable[Address], name: str | None = None) -> ModuleT:
@@ -98,7 +139,9 @@ def learn(module: ModuleT, fields: Address | Iterable[Address], name: str | None
     **Raises:** ValueError, with a list of the fields there are, where an address is unknown or given twice; where the value
     that a field has is outside its domain or at its edge.
     """
-    leaves, prefix = _look(module, name)
+    prefix = prefix_of(module, name)
+    module, batch_shape = unstack(module)
+    leaves = leaves_of(module)
     chosen: dict[str, None] = {}
     for address in [fields] if isinstance(fields, str) or callable(fields) else fields:
         for canonical in _once(resolve(module, leaves, address, prefix, "fields"), chosen, "fields", leaves):
@@ -110,12 +153,8 @@ def learn(module: ModuleT, fields: Address | Iterable[Address], name: str | None
         start = _start(leaf, site).astype(jnp.result_type(float))
         value = numpyro.param(site, start, constraint=_CONSTRAINTS[leaf.domain])
         values[address] = jnp.asarray(value, leaf.value.dtype)
-    return put(module, leaves, values)
-
-
-def _look(module: Any, name: str | None) -> tuple[dict[str, Leaf], str]:
-    prefix = prefix_of(module, name)
-    return leaves_of(module), prefix
+    learnt = put(module, leaves, values)
+    return Batched(learnt, batch_shape) if batch_shape else learnt  # pyright: ignore[reportReturnType]
 
 
 def _once(found: list[str], chosen: Mapping[str, Any], argument: str, leaves: Mapping[str, Leaf]) -> list[str]:
@@ -146,14 +185,21 @@ def _is_inside(value: np.ndarray, domain: _fields.Domain) -> bool:
     return bool(np.all(value > 0)) if domain in ("positive", "simplex") else True
 
 
-def _check_prior(prior: Any, site: str, leaf: Leaf, leaves: Mapping[str, Leaf]) -> dist.Distribution:
-    """The prior in the shape of its field, or an error where it does not fit."""
+def _check_prior(
+    prior: Any, site: str, leaf: Leaf, shape: tuple[int, ...], leaves: Mapping[str, Leaf]
+) -> dist.Distribution:
+    """The prior with all axes of its field as those of an event, or an error where it does not fit.
+
+    As axes of a batch a plate of the same length would take them for its own.
+    """
     if not isinstance(prior, dist.Distribution):
         raise ValueError(f"The prior of `{site}` must be a NumPyro distribution; got {type(prior).__name__}.")
-    shape = leaf.value.shape
     if prior.shape() == () and shape != ():
-        prior = prior.expand(shape).to_event(len(shape))
-    if prior.shape() != shape:
+        prior = prior.expand(shape)
+    fits = len(prior.event_shape) <= len(shape) <= len(prior.shape())
+    if fits and prior.shape()[len(prior.shape()) - len(shape) :] == shape:
+        prior = prior.to_event(len(shape) - len(prior.event_shape))
+    else:
         raise ValueError(
             f"The prior of `{site}` has shape {prior.shape()}, but the field has shape {shape}. {listed(leaves)}"
         )

@@ -1,120 +1,263 @@
 """Gaussian processes as sites of a NumPyro model."""
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpyro
 import numpyro.distributions as dist
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 from numpyro.distributions import constraints
 from numpyro.distributions.util import validate_sample
 
 from .. import _checks
-from .._numerics.linalg import gaussian_log_density
-from .._priors import GPPrior
+from .._batched import Batched, unstack
+from .._priors import GPPrior, MultiOutputGPPrior
+from .._priors.exact import log_density
 from .._types import AnyArray, Number
 
 # Where the sites of `gp_factor` and `gp_sample` keep what `posterior_paths` needs of them.
 INFER_KEY = "pathwise_gp"
 WHITE = ".white"
 
+Prior = GPPrior | MultiOutputGPPrior | Batched[GPPrior]
 
-class GPMarginal(dist.Distribution):
+
+class AbstractGPMarginal(dist.Distribution):
+    """What is observed of a Gaussian process at its training inputs, as a distribution that no plate can repeat."""
+
+    def expand(self, batch_shape: Any) -> Any:
+        if tuple(batch_shape) == self.batch_shape:
+            return self
+        raise ValueError(
+            f"A Gaussian process of batch shape {self.batch_shape} cannot be observed in a plate of shape "
+            f"{tuple(batch_shape)}: its density would count once for each member. Call `gp_factor` outside of the plate, "
+            "or give it a `Batched` prior, one for each member, as made from what `lift` returns in a plate."
+        )
+
+
+class GPMarginal(AbstractGPMarginal):
     """y ~ N(m(X), k(X, X) + noise + jitter): what is observed of a Gaussian process at its training inputs.
 
-    **Arguments:** `prior`: a `GPPrior` with n training inputs; `noise_var`: variance of the noise, `()` or `n`. Event
-    shape: `n`. Where the covariance is not positive definite the log density is −inf with zero derivatives.
+    **Arguments:** `prior`: a `GPPrior` with n training inputs, or a `Batched` of them of axes `*b`; `noise_var`: variance of
+    the noise, `()` or `n`, and of a batch `()`, `*b` or `*b n`; `mask`: False for points that were not observed, which do
+    not count in the density, `*b n`. Batch shape: `*b`; event shape: `n`. Where the covariance is not positive definite
+    the log density is −inf with zero derivatives.
     """
 
     support = constraints.real_vector  # pyright: ignore[reportIncompatibleMethodOverride, reportAssignmentType]
-    pytree_data_fields = ("prior", "noise_var")
+    pytree_data_fields = ("prior", "noise_var", "observed")
 
-    def __init__(self, prior: GPPrior, noise_var: Any, *, validate_args: bool | None = None):
-        n = prior.X.shape[0]
+    def __init__(self, prior: Any, noise_var: Any, mask: Any = None, *, validate_args: bool | None = None):
+        one, batch_shape = unstack(prior)
+        n = one.X.shape[-2]
         self.prior = prior
-        self.noise_var = _checks.noise_variance(noise_var, n, or_zero=True).astype(prior.X.dtype)
-        super().__init__(batch_shape=(), event_shape=(n,), validate_args=validate_args)
-
-    def expand(self, batch_shape: Any) -> Any:
-        if tuple(batch_shape) == ():
-            return self
-        raise ValueError(
-            "A Gaussian process cannot be observed inside a plate: its density would count once for each member. "
-            "Call `gp_factor` outside, once for each process."
-        )
+        self.noise_var = _noise(noise_var, batch_shape, n).astype(one.X.dtype)
+        self.observed = None if mask is None else _checks.as_mask(mask, (*batch_shape, n))
+        super().__init__(batch_shape=batch_shape, event_shape=(n,), validate_args=validate_args)
 
     @property
-    def mean(self) -> Float[Array, "n"]:
+    def mean(self) -> Float[Array, "*b n"]:
+        return self._map(lambda prior, *_: prior.mean_at(prior.X))
+
+    @property
+    def variance(self) -> Float[Array, "*b n"]:
+        return self._map(
+            lambda prior, noise_var, _: prior.kernel.diagonal(prior.X) + prior.diagonal_at(prior.X, noise_var)
+        )
+
+    def sample(self, key: Any, sample_shape: tuple[int, ...] = ()) -> Float[Array, "*axes"]:
+        """Draws of all points, also of those that are masked."""
+
+        def draw(prior: GPPrior, noise_var: Array, _: Any, z: Float[Array, "*s n"]) -> Float[Array, "*s n"]:
+            factor = prior.check_factor(prior.factor_at(prior.X, noise_var), prior.X, "X")
+            return _add_mean(prior.mean_at(prior.X), factor.colour(z))
+
+        dtype = unstack(self.prior)[0].X.dtype
+        z = jax.random.normal(key, (*self.batch_shape, *sample_shape, *self.event_shape), dtype)
+        return _axes_to_back(self._map(draw, z), len(self.batch_shape), len(sample_shape))
+
+    @validate_sample
+    def log_prob(self, value: Any) -> Float[Array, "..."]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        def density(prior: GPPrior, noise_var: Array, mask: Any, y: Float[Array, "*s n"]) -> Float[Array, "*s"]:
+            flat = y.astype(prior.X.dtype).reshape(-1, *self.event_shape)
+            return jax.vmap(lambda row: log_density(prior, row, noise_var, mask))(flat).reshape(y.shape[:-1])
+
+        axes, shape = len(self.batch_shape), jnp.shape(value)
+        n_samples = len(shape) - axes - 1
+        value = jnp.broadcast_to(value, (*shape[:n_samples], *self.batch_shape, *self.event_shape))
+        values = self._map(density, _axes_to_front(value, axes, n_samples))
+        return _axes_to_back(values, axes, n_samples)
+
+    def _map(self, function: Callable[..., Array], *args: Any) -> Array:
+        """What a function of the prior, its noise, its mask and more gives for each prior of the batch."""
+        given = (self.noise_var, self.observed, *args)
+        return self.prior.map(function, *given) if isinstance(self.prior, Batched) else function(self.prior, *given)
+
+
+class MultiOutputGPMarginal(AbstractGPMarginal):
+    """y ~ N(m(X), k(X, X) ⊗ B + noise + jitter): what is observed of all outputs at the training inputs.
+
+    **Arguments:** `prior`: a `MultiOutputGPPrior` with n training inputs and p outputs; `noise_var`: variance of the noise,
+    `()` or `p`. Event shape: `n p`. Where the covariance is not positive definite in the precision of its dtype the log
+    density is −inf with zero derivatives.
+    """
+
+    support = constraints.real_matrix  # pyright: ignore[reportIncompatibleMethodOverride, reportAssignmentType]
+    pytree_data_fields = ("prior", "noise_var")
+
+    def __init__(self, prior: MultiOutputGPPrior, noise_var: Any, *, validate_args: bool | None = None):
+        self.prior, self.noise_var = prior, prior.check_noise(noise_var)
+        shape = (prior.X.shape[0], prior.n_outputs)
+        super().__init__(batch_shape=(), event_shape=shape, validate_args=validate_args)
+
+    @property
+    def mean(self) -> Float[Array, "n p"]:
         return self.prior.mean_at(self.prior.X)
 
     @property
-    def variance(self) -> Float[Array, "n"]:
+    def variance(self) -> Float[Array, "n p"]:
         prior = self.prior
-        return prior.kernel.diagonal(prior.X) + prior.diagonal_at(prior.X, self.noise_var)
+        k = prior.kernel.kernel.diagonal(prior.X)
+        return k[:, None] * jnp.diagonal(prior.B)[None, :] + (self.noise_var + prior.jitter_at(prior.X))[None, :]
 
-    def sample(self, key: Any, sample_shape: tuple[int, ...] = ()) -> Float[Array, "*s n"]:
+    def sample(self, key: Any, sample_shape: tuple[int, ...] = ()) -> Float[Array, "*s n p"]:
         z = jax.random.normal(key, (*sample_shape, *self.event_shape), self.prior.X.dtype)
-        factor = self.prior.factor_at(self.prior.X, self.noise_var)
-        return _add_mean(self.mean, self.prior.check_factor(factor, self.prior.X, "X").colour(z))
+        return _add_mean(self.mean, self.prior.factor(self.noise_var).colour(z))
 
     @validate_sample
     def log_prob(self, value: Any) -> Float[Array, "*s"]:  # pyright: ignore[reportIncompatibleMethodOverride]
         value = jnp.asarray(value, self.prior.X.dtype)
-        covariance = self.prior.covariance_at(self.prior.X, self.noise_var)
+        factor = self.prior.factor(self.noise_var)
         residual = _add_mean(-self.mean, value).reshape(-1, *self.event_shape)
-        return jax.vmap(lambda r: gaussian_log_density(covariance, r))(residual).reshape(value.shape[:-1])
-
-
-def _add_mean(mean: Float[Array, "n"], z: Float[Array, "*s n"]) -> Float[Array, "*s n"]:
-    return z + jnp.broadcast_to(mean, z.shape)
+        return jax.vmap(factor.log_density)(residual).reshape(value.shape[:-2])
 
 
 def gp_factor(
-    name: str, prior: GPPrior, y: Float[AnyArray, "n"] | None, noise_var: Number | Float[AnyArray, "n"]
-) -> Float[Array, "n"]:
-    """Observes y under the marginal likelihood of a Gaussian process: a site with the distribution `GPMarginal`.
+    name: str,
+    prior: Prior,
+    y: Float[AnyArray, "..."] | None,
+    noise_var: Number | Float[AnyArray, "..."],
+    mask: Bool[AnyArray, "..."] | None = None,
+) -> Float[Array, "..."]:
+    """Observes y under the marginal likelihood of a Gaussian process: a site with the distribution `GPMarginal`, or
+    `MultiOutputGPMarginal`.
 
-    **Arguments:** `name`: of the site; `prior`: with n training inputs; `y`: the observations, `n`, or None, which draws
-    them from the prior; `noise_var`: variance of the noise, a scalar or one per point.
+    **Arguments:**
 
-    **Returns:** y, `n`.
+    - `name`: of the site.
+    - `prior`: a `GPPrior` with n training inputs; a `Batched` of them, one for each member of a plate, in or outside of that
+      plate; or a `MultiOutputGPPrior`.
+    - `y`: the observations, `n` (`*b n`, or of p outputs `n p`), or None, which draws them from the prior.
+    - `noise_var`: variance of the noise, a scalar or one per point (of a batch, one per member or one per point of each; of
+      several outputs, one per output).
+    - `mask`: False for points that were not observed, in the shape of `y`, whose values do not count; for groups that are not
+      all of one size.
+
+    **Returns:** y.
 
     **Raises:** ValueError where a shape does not fit, `y` is not finite, `noise_var` is known and negative, or the site
-    stands in a plate.
+    stands in a plate that is not of the batch of `prior`.
     """
-    _check_is_prior(prior, "gp_factor")
-    marginal = GPMarginal(prior, noise_var)
-    if y is not None:
-        y = _checks.vector(y, prior.X.shape[0], "y", "X").astype(prior.X.dtype)
-    message = {INFER_KEY: (prior, marginal.noise_var)}
-    return numpyro.sample(name, marginal, obs=y, infer=message)  # pyright: ignore[reportReturnType]
+    if isinstance(prior, MultiOutputGPPrior):
+        if mask is not None:
+            raise ValueError(
+                "`mask` is not for a MultiOutputGPPrior, whose outputs are all observed at all inputs. Use a GPPrior with a "
+                "Coregionalised kernel, at inputs `with_outputs`."
+            )
+        marginal = MultiOutputGPMarginal(prior, noise_var)
+        observed = None if y is None else prior.check_observations(y)
+    else:
+        marginal = GPMarginal(_check_is_prior(prior, "gp_factor"), noise_var, mask)
+        observed = None if y is None else _observations(y, marginal)
+    message = {INFER_KEY: (prior, marginal.noise_var, getattr(marginal, "observed", None))}
+    return numpyro.sample(name, marginal, obs=observed, infer=message)  # pyright: ignore[reportReturnType]
 
 
-def gp_sample(name: str, prior: GPPrior) -> Float[Array, "n"]:
+def gp_sample(name: str, prior: GPPrior | Batched[GPPrior]) -> Float[Array, "*b n"]:
     """The latent values f(X) of a Gaussian process, for any likelihood: f(X) = m(X) + L z, z ~ N(0, I).
 
     The site that is sampled is `name.white`, the whitened z, in which a sampler has an easy task whatever the
     hyperparameters; f(X) is the deterministic site `name`.
 
-    **Arguments:** `name`: of the sites; `prior`: with n training inputs; L is the Cholesky factor of
+    **Arguments:** `name`: of the sites; `prior`: with n training inputs, or a `Batched` of such; L is the Cholesky factor of
     k(X, X) + jitter.
 
-    **Returns:** f(X), `n`. **Raises:** ValueError where `prior` is not a `GPPrior` or the site stands in a plate.
+    **Returns:** f(X), `*b n`. **Raises:** ValueError where `prior` is not a `GPPrior` or the site stands in a plate that is
+    not of its batch.
     """
-    _check_is_prior(prior, "gp_sample")
-    n, dtype = prior.X.shape[0], prior.X.dtype
-    white = dist.Normal(jnp.zeros((n,), dtype), jnp.ones((n,), dtype)).to_event(1)
-    z = numpyro.sample(f"{name}{WHITE}", white, infer={INFER_KEY: (prior, None)})
-    if jnp.shape(z) != (n,):
+    prior = _check_is_prior(prior, "gp_sample")
+    X = unstack(prior)[0].X
+    shape, dtype = X.shape[:-1], X.dtype
+    white = dist.Normal(jnp.zeros(shape, dtype), jnp.ones(shape, dtype)).to_event(1)
+    z = numpyro.sample(f"{name}{WHITE}", white, infer={INFER_KEY: (prior, None, None)})
+    if jnp.shape(z) != shape:
         raise ValueError(
-            f"Site `{name}{WHITE}` drew shape {jnp.shape(z)} for {n} inputs: a plate has given it axes of its own. "
-            "Call `gp_sample` outside the plate."
+            f"Site `{name}{WHITE}` drew shape {jnp.shape(z)} for inputs of shape {shape}: a plate has given it axes of its "
+            "own. Call `gp_sample` outside the plate, or with a `Batched` prior, one for each member of it."
         )
-    f = prior.mean_at(prior.X) + prior.factor_at(prior.X, jnp.zeros((), dtype)).colour(jnp.asarray(z, dtype))
+
+    def values(prior: GPPrior, z: Float[Array, "n"]) -> Float[Array, "n"]:
+        return prior.mean_at(prior.X) + prior.factor_at(prior.X, jnp.zeros((), dtype)).colour(z)
+
+    z = jnp.asarray(z, dtype)
+    f = prior.map(values, z) if isinstance(prior, Batched) else values(prior, z)
     return numpyro.deterministic(name, f)  # pyright: ignore[reportReturnType]
 
 
-def _check_is_prior(prior: Any, name: str) -> None:
-    if not isinstance(prior, GPPrior):
-        raise ValueError(f"`{name}` needs a GPPrior; got {type(prior).__name__}.")
+def _check_is_prior(prior: Any, name: str) -> Any:
+    one, batch_shape = unstack(prior)
+    if not isinstance(one, GPPrior):
+        hint = " Make priors of a batch of kernels by `kernels.map(lambda kernel: GPPrior(kernel=kernel, X=X))`."
+        raise ValueError(
+            f"`{name}` needs a GPPrior, or a Batched of them; got {type(prior).__name__} of {type(one).__name__}.{hint}"
+            if batch_shape
+            else f"`{name}` needs a GPPrior, or a Batched of them; got {type(prior).__name__}."
+        )
+    return prior
+
+
+def _noise(noise_var: Any, batch_shape: tuple[int, ...], n: int) -> Float[Array, "..."]:
+    """The noise with the axes of the batch in front."""
+    if not batch_shape:
+        return _checks.noise_variance(noise_var, n, or_zero=True)
+    noise_var = _checks.floating(noise_var, "noise_var")
+    _checks.positive(noise_var, "noise_var", or_zero=True)
+    full = (*batch_shape, n) if noise_var.ndim > len(batch_shape) else batch_shape
+    try:
+        return jnp.broadcast_to(noise_var, full)
+    except ValueError as e:
+        raise ValueError(
+            f"`noise_var` must be a scalar, one variance for each member of the batch, {batch_shape}, or one for each point "
+            f"of each, {(*batch_shape, n)}; got shape {noise_var.shape}."
+        ) from e
+
+
+def _observations(y: Any, marginal: GPMarginal) -> Float[Array, "..."]:
+    """Observations in the shape of a marginal; 0 where there is none."""
+    y = _checks.floating(y, "y")
+    shape = marginal.shape()
+    if len(shape) == 1:
+        y, _ = _checks.observations(y, shape[0], marginal.observed)
+    else:
+        if y.shape != shape:
+            raise ValueError(f"`y` must have shape {shape}, one row for each prior of the batch; got {y.shape}.")
+        mask = marginal.observed
+        y = y if mask is None else jnp.where(mask, y, jnp.zeros_like(y))
+        _checks.finite(y, "y")
+    return y.astype(unstack(marginal.prior)[0].X.dtype)
+
+
+def _add_mean(mean: Float[Array, "..."], z: Float[Array, "..."]) -> Float[Array, "..."]:
+    return z + jnp.broadcast_to(mean, z.shape)
+
+
+def _axes_to_front(value: Array, n_batch: int, n_samples: int) -> Array:
+    """`*s *b ...` as `*b *s ...`."""
+    return jnp.moveaxis(value, range(n_samples, n_samples + n_batch), range(n_batch)) if n_batch * n_samples else value
+
+
+def _axes_to_back(value: Array, n_batch: int, n_samples: int) -> Array:
+    """`*b *s ...` as `*s *b ...`."""
+    return jnp.moveaxis(value, range(n_batch), range(n_samples, n_samples + n_batch)) if n_batch * n_samples else value

@@ -8,17 +8,20 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Int
 from numpyro import handlers
 
 from .. import _checks
+from .._batched import Batched, unstack
 from .._features import AbstractBasis, check_basis, QuasiMonteCarlo
-from .._paths import map_draws, PathEnsemble, PathwiseFunction
-from .._priors import ConditionedGP, GPPrior
+from .._paths import map_draws, PathEnsemble
+from .._priors import ConditionedGP, ConditionedMultiOutputGP, GPPrior, MultiOutputGPPrior
 from .._priors.exact import condition
-from .._samplers import PathwiseSampler
+from .._samplers import MultiOutputPathwiseSampler, PathwiseSampler
 from .._types import Key
-from .observing import GPMarginal, INFER_KEY, WHITE
+from .observing import AbstractGPMarginal, INFER_KEY, WHITE
+
+_Posterior = ConditionedGP | ConditionedMultiOutputGP
 
 
 def posterior_paths(
@@ -34,17 +37,18 @@ def posterior_paths(
     group_by_chain: bool = False,
     thin: int = 1,
     model_kwargs: Mapping[str, Any] | None = None,
-) -> PathEnsemble:
+) -> Any:
     """Paths of the Gaussian process in a model, under every posterior draw of its hyperparameters.
 
     The model is replayed with each draw in place of its sample sites, and the process it returns is conditioned and drawn
     from: one compiled call, `chunk_size` draws at a time. Draw i uses the key `fold_in(key, i)`, so neither the chunk,
-    nor thinning, nor draws added later change its paths.
+    nor thinning, nor draws added later change its paths. Latent values of `gp_sample` are conditioned on without noise.
 
     **Arguments:**
 
-    - `model`: returns the `GPPrior` that its one `gp_factor` or `gp_sample` was given, or what `condition` made of one. A
-      mean that depends on a sampled value must be a module with that value as a field, not a function that closes over it.
+    - `model`: returns the prior that one of its `gp_factor` or `gp_sample` was given (a `GPPrior`, a `Batched` of them, a
+      `MultiOutputGPPrior`), or what `condition` made of one; or a tuple, list or dict of such, for several processes. A mean
+      that depends on a sampled value must be a module with that value as a field, not a function that closes over it.
     - `samples`: values of the sites by name, each with a leading axis of draws, as from `mcmc.get_samples()`, or a guide's
       `sample_posterior`.
     - `key`: a key, used up; typed, or raw as `jax.random.PRNGKey` makes them.
@@ -58,12 +62,14 @@ def posterior_paths(
       `mcmc.get_samples(group_by_chain=True)`; the ensemble then has both.
     - `thin`: of so many draws (of each chain) the first is used.
 
-    **Returns:** an ensemble of axes `(draws, n_paths)`, or `(chains, draws, n_paths)`, with the training inputs stored once.
+    **Returns:** an ensemble of axes `(draws, n_paths)`, or `(chains, draws, n_paths)`, with training inputs stored once. The
+    axes of a `Batched` prior stand behind those of the draws. Of several processes the tuple, list or dict that the model
+    returned, of ensembles.
 
     **Raises:** ValueError where a sample or param site of the model is missing from `samples` (it is never drawn afresh),
-    `samples` has values of an observed site, axes of values do not fit (flatten chains first), the returned process was
-    observed at more than one site or under a mask, or the model returns something else; and as `GPPrior.condition` and
-    `PathwiseSampler`.
+    `samples` has values of an observed site, axes of values do not fit (flatten chains first), a returned process was
+    observed at more than one site or under a handler that masks, or the model returns something else; and as
+    `GPPrior.condition` and `PathwiseSampler`.
     """
     counts = {k: _checks.count(v, k) for k, v in (("n_paths", n_paths), ("n_features", n_features))}
     chunk_size = _checks.count(chunk_size, "chunk_size")
@@ -81,7 +87,7 @@ def leave_one_out(
     group_by_chain: bool = False,
     thin: int = 1,
     model_kwargs: Mapping[str, Any] | None = None,
-) -> Float[Array, "..."]:
+) -> Any:
     """log p(yᵢ | y₋ᵢ, θ) for each observation and each posterior draw θ of the hyperparameters, in closed form.
 
     The observations of a Gaussian process (of `gp_factor`) are one site, whose density has no factors. These are what
@@ -90,7 +96,9 @@ def leave_one_out(
 
     **Arguments:** as of `posterior_paths`.
 
-    **Returns:** the log densities, `draws n`, or `chains draws n`. **Raises:** as `posterior_paths`.
+    **Returns:** the log densities, `draws n`, or `chains draws n` (axes of a batch before n, that of outputs behind it; of
+    several processes a tuple, list or dict). **Raises:** as `posterior_paths`, and ValueError where what was observed is not
+    the process itself but a likelihood of its latent values.
     """
     draws = _as_draws(samples, group_by_chain, thin)
     return _leave_one_out(model, draws, _as_key(key), *_as_arguments(args, model_kwargs))
@@ -105,15 +113,8 @@ class _Draws(NamedTuple):
     samples: dict[str, Array]
     indices: Int[Array, "..."]
 
-    def first(self) -> tuple[dict[str, Array], Int[Array, ""]]:
-        return {site: value[0] for site, value in self.samples.items()}, self.indices.reshape(-1)[0]
-
-    def all(self) -> tuple[dict[str, Array], Int[Array, "e"]]:
-        return self.samples, self.indices.reshape(-1)
-
-    def apart(self, leaf: Array) -> Array:
-        """One leading axis as those that the draws had."""
-        return leaf.reshape(*self.indices.shape, *leaf.shape[1:])
+    def at(self, i: Any) -> tuple[dict[str, Array], Int[Array, ""]]:
+        return {site: value[i] for site, value in self.samples.items()}, self.indices.reshape(-1)[i]
 
 
 def _as_draws(samples: Mapping[str, Any], group_by_chain: bool, thin: int) -> _Draws:
@@ -151,59 +152,155 @@ def _posterior_paths(
     args: Any,
     kwargs: Any,
     settings: tuple[int, int, AbstractBasis, bool, int],
-) -> PathEnsemble:
+) -> Any:
     n_paths, n_features, basis, share_features, chunk_size = settings
 
-    def draw(sample: dict[str, Any], index: Any) -> PathwiseFunction:
-        # The model's own key serves what it draws besides its sites, such as the rows of a subsample.
-        key_model, key_paths = jax.random.split(jax.random.fold_in(key, index))
-        posterior = _replay(model, sample, key_model, args, kwargs)
+    def sample(posterior: _Posterior, key: Any) -> Any:
+        if isinstance(posterior, ConditionedMultiOutputGP):
+            if not share_features:
+                raise ValueError(
+                    "`share_features=False` is not for several outputs, which have one basis for all paths."
+                )
+            return MultiOutputPathwiseSampler(posterior, n_features, features=basis).sample_paths(key, n_paths)
         sampler = PathwiseSampler(posterior, n_features, features=basis, share_features=share_features)
-        return sampler.sample_paths(key_paths, n_paths)
+        return sampler.sample_paths(key, n_paths)
 
-    varying, common = map_draws(draw, draws.first(), draws.all(), min(chunk_size, draws.indices.size))
-    return PathEnsemble(jax.tree.map(draws.apart, varying), common, n_axes=draws.indices.ndim)
+    def ensemble(draw: Callable[..., Any], n_draws: int, axes: tuple[int, ...]) -> PathEnsemble:
+        numbers = jnp.arange(n_draws)
+        varying, common = map_draws(draw, (numbers[0],), (numbers,), min(chunk_size, n_draws))
+        shaped = jax.tree.map(lambda leaf: leaf.reshape(*axes, *leaf.shape[1:]), varying)
+        return PathEnsemble(shaped, common, n_axes=len(axes))
+
+    return _of_each_process(model, draws, key, args, kwargs, sample, ensemble)
 
 
 @eqx.filter_jit
-def _leave_one_out(model: Any, draws: _Draws, key: Any, args: Any, kwargs: Any) -> Float[Array, "..."]:
-    def densities(one: tuple[dict[str, Any], Any]) -> Float[Array, "n"]:
-        sample, index = one
-        key_model, _ = jax.random.split(jax.random.fold_in(key, index))
-        return _replay(model, sample, key_model, args, kwargs).leave_one_out().log_density
+def _leave_one_out(model: Any, draws: _Draws, key: Any, args: Any, kwargs: Any) -> Any:
+    def densities(posterior: _Posterior, _: Any) -> Array:
+        return posterior.leave_one_out().log_density
 
-    return draws.apart(jax.lax.map(densities, draws.all()))
+    def stacked(draw: Callable[..., Any], n_draws: int, axes: tuple[int, ...]) -> Array:
+        values = jax.lax.map(draw, jnp.arange(n_draws))
+        return values.reshape(*axes, *values.shape[1:])
+
+    return _of_each_process(model, draws, key, args, kwargs, densities, stacked, latent=False)
 
 
-def _replay(model: Callable[..., Any], sample: dict[str, Any], key: Key, args: Any, kwargs: Any) -> ConditionedGP:
-    """The posterior under one draw."""
+def _of_each_process(
+    model: Any,
+    draws: _Draws,
+    key: Any,
+    args: Any,
+    kwargs: Any,
+    function: Callable[..., Any],
+    collect: Callable[..., Any],
+    *,
+    latent: bool = True,
+) -> Any:
+    """What `collect` makes of `function(posterior, key)`, over all draws and all members of its batch, for each process that
+    the model returns; in the tuple, list or dict of them.
+
+    `collect` is given the function of a number, how many numbers there are, and their axes.
+    """
+
+    def replayed(i: Any) -> tuple[Any, Any, Any]:
+        sample, index = draws.at(i)
+        # The model's own key serves what it draws besides its sites, such as the rows of a subsample.
+        key_model, key_paths = jax.random.split(jax.random.fold_in(key, index))
+        return *_replay(model, sample, key_model, args, kwargs, latent), key_paths
+
+    def one(number: int, size: int, count: int) -> Callable[..., Any]:
+        def draw(i: Any) -> Any:
+            _, processes, key_paths = replayed(i // size)
+            key_paths = jax.random.fold_in(key_paths, number) if count > 1 else key_paths
+            key_paths = jax.random.fold_in(key_paths, i % size) if size > 1 else key_paths
+            return function(processes[number].posterior(i % size), key_paths)
+
+        return draw
+
+    structure, processes, _ = replayed(0)
+    results = []
+    for number, process in enumerate(processes):
+        size = math.prod(process.batch_shape)
+        axes = (*draws.indices.shape, *process.batch_shape)
+        results.append(collect(one(number, size, len(processes)), draws.indices.size * size, axes))
+    return jax.tree.unflatten(structure, results)
+
+
+class _Process(NamedTuple):
+    """A process that a model returned, and how it was observed.
+
+    **Fields:** `prior`: or what `condition` made of it; `y`, `noise_var`, `mask`: of its site, with the axes of its batch;
+    `noise_var` is None where values are known exactly.
+    """
+
+    prior: Any
+    y: Any = None
+    noise_var: Any = None
+    mask: Any = None
+
+    @property
+    def batch_shape(self) -> tuple[int, ...]:
+        return unstack(self.prior)[1]
+
+    def posterior(self, member: Any) -> _Posterior:
+        """The posterior of a member of the batch."""
+        prior, y, noise_var, mask = self
+        if isinstance(prior, Batched):
+            prior = prior.member(member)
+            y, noise_var, mask = self.prior.take((y, noise_var, mask), member)
+        if isinstance(prior, _Posterior):
+            return prior
+        if noise_var is None:  # what is added to the diagonal is the jitter alone
+            return condition(prior, y.astype(prior.X.dtype), jnp.zeros((), prior.X.dtype))
+        return prior.condition(y, noise_var) if mask is None else prior.condition(y, noise_var, mask)
+
+
+def _is_process(node: Any) -> bool:
+    return isinstance(unstack(node)[0], (GPPrior, MultiOutputGPPrior, *_Posterior.__args__))
+
+
+def _replay(
+    model: Callable[..., Any], sample: dict[str, Any], key: Key, args: Any, kwargs: Any, latent: bool
+) -> tuple[Any, list[_Process]]:
+    """The processes under one draw, and the structure in which the model returned them."""
     seeded = handlers.seed(handlers.substitute(model, data=sample), key)
     with handlers.trace() as trace:
         returned = seeded(*args, **kwargs)
     _check_replayed(trace, sample)
-    if isinstance(returned, ConditionedGP):
-        return returned
-    if not isinstance(returned, GPPrior):
+    nodes, structure = jax.tree.flatten(returned, is_leaf=lambda node: _is_process(node) or node is None)
+    if not nodes or not all(_is_process(node) for node in nodes):
         raise ValueError(
-            f"`model` must return the GPPrior given to its `gp_factor` or `gp_sample`, or what `condition` returns; "
-            f"got {type(returned).__name__}."
+            "`model` must return the prior given to its `gp_factor` or `gp_sample`, or what `condition` returns (or a tuple, "
+            f"list or dict of such); got {type(returned).__name__}."
         )
+    return structure, [_observed(node, trace, latent) for node in nodes]
+
+
+def _observed(returned: Any, trace: Mapping[str, Any], latent: bool) -> _Process:
+    if isinstance(unstack(returned)[0], _Posterior):
+        return _Process(returned)
     sites = {n: s["infer"][INFER_KEY] for n, s in trace.items() if INFER_KEY in s.get("infer", {})}
-    matches = [(name, noise_var) for name, (prior, noise_var) in sites.items() if prior is returned]
+    matches = [(name, noise_var, mask) for name, (prior, noise_var, mask) in sites.items() if prior is returned]
     if len(matches) != 1:
         raise ValueError(
-            f"`model` returns a GPPrior that {len(matches)} of its `gp_factor` and `gp_sample` sites were given; it must be "
+            f"`model` returns a prior that {len(matches)} of its `gp_factor` and `gp_sample` sites were given; it must be "
             "one. Return the very prior that was observed, or condition it in the model and return that."
         )
-    ((name, noise_var),) = matches
-    if noise_var is None:  # latent values are exact: what is added to the diagonal is the jitter alone
-        dtype, f = returned.X.dtype, trace[name.removesuffix(WHITE)]["value"]
-        return condition(returned, f.astype(dtype), jnp.zeros((), dtype))
-    if not isinstance(trace[name]["fn"], GPMarginal):
+    ((name, noise_var, mask),) = matches
+    if noise_var is None:
+        if not latent:
+            raise ValueError(
+                f"Site `{name}` has latent values, of which something else was observed: take `numpyro.infer.log_likelihood` "
+                "for the likelihood of that. The closed form is for `gp_factor`."
+            )
+        return _Process(returned, trace[name.removesuffix(WHITE)]["value"])
+    if not isinstance(trace[name]["fn"], AbstractGPMarginal):
         raise ValueError(
-            f"Site `{name}` has been masked by a handler, and paths cannot be. Replay the model without it."
+            f"Site `{name}` has been masked by a handler, and paths cannot be. Replay the model without it; points that were "
+            "not observed go into the `mask` of `gp_factor`."
         )
-    return returned.condition(trace[name]["value"], noise_var)
+    return _Process(returned, trace[name]["value"], noise_var, mask)
 
 
 def _check_replayed(trace: Mapping[str, Any], sample: Mapping[str, Any]) -> None:
