@@ -45,6 +45,7 @@ from ._kernels import (
     White as White,
     with_outputs as with_outputs,
 )
+from ._laplace import Laplace as Laplace, laplace as laplace
 from ._means import ConstantMean as ConstantMean, ZeroMean as ZeroMean
 from ._paths import (
     concatenate as concatenate,

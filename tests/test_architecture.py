@@ -29,7 +29,8 @@ FLOORS = {
     "_priors": 6,
     "_guides": 7,
     "_samplers": 8,
-    "numpyro_bridge": 9,
+    "_laplace": 9,
+    "numpyro_bridge": 10,
 }
 
 

@@ -77,18 +77,15 @@ def expected_log_prob(
     likelihood: Callable[..., Any],
     y: Any,
     moments: Sequence[tuple[Float[Array, "n"], Float[Array, "n"]]],
-    n_points: int,
+    nodes: Float[AnyArray, "p q r"],
+    weights: Float[AnyArray, "q"],
 ) -> Float[Array, "n"]:
-    """E[log p(yᵢ | fᵢ)] for independent normal latent values of given means and variances, by Gauss–Hermite quadrature (on
-    the grid of all of them); `likelihood(f, ...)` has a method `log_prob`."""
-    rule = np.polynomial.hermite.hermgauss(n_points)
-    grid = np.stack(np.meshgrid(*[math.sqrt(2) * rule[0]] * len(moments), indexing="ij")).reshape(len(moments), -1)
-    weights = functools.reduce(np.multiply.outer, [rule[1] / math.sqrt(math.pi)] * len(moments)).reshape(-1)
+    """E[log p(yᵢ | fᵢ)] for p independent normal latent values of given means and variances, by a rule for standard normal
+    ones: nodes for each point (r = n), or for all of them (r = 1). `likelihood(f, ...)` has a method `log_prob`."""
     # At least 0 under rounding, with a derivative there.
     latent = [
-        mean[None, :]
-        + jnp.asarray(nodes, mean.dtype)[:, None] * jnp.sqrt(jnp.maximum(variance, _tiny(variance)))[None, :]
-        for (mean, variance), nodes in zip(moments, grid, strict=True)
+        mean[None, :] + jnp.asarray(z, mean.dtype) * jnp.sqrt(jnp.maximum(variance, _tiny(variance)))[None, :]
+        for (mean, variance), z in zip(moments, nodes, strict=True)
     ]
     values, shape = jnp.asarray(likelihood(*latent).log_prob(y)), latent[0].shape
     if values.shape != shape:
@@ -98,6 +95,13 @@ def expected_log_prob(
         )
     dtype = latent[0].dtype
     return jnp.sum(jnp.asarray(weights, dtype)[:, None] * values.astype(dtype), axis=0)
+
+
+def gauss_hermite(n_points: int, p: int) -> tuple[np.ndarray, np.ndarray]:
+    """Nodes, `p q 1`, and weights, `q`, of the Gauss–Hermite rule for p standard normal variables: q = n_points**p."""
+    rule = np.polynomial.hermite.hermgauss(n_points)
+    grid = np.stack(np.meshgrid(*[math.sqrt(2) * rule[0]] * p, indexing="ij")).reshape(p, -1, 1)
+    return grid, functools.reduce(np.multiply.outer, [rule[1] / math.sqrt(math.pi)] * p).reshape(-1)
 
 
 def _tiny(x: Array) -> float:

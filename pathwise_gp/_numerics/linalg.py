@@ -1,10 +1,12 @@
 """Products, the jitter, Cholesky factors and the Gaussian log density."""
 
 import math
+from typing import Any
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float
 
 # Triangular matrices up to this size are inverted by substitution.
@@ -81,10 +83,32 @@ def _settled_cholesky_jvp(primals, tangents):
     # the factor of the matrix that it ended with, dL = L Φ(L⁻¹ dA L⁻ᵀ) with Φ the lower triangle and half the diagonal
     # (Murray 2016).
     lower, jitter = settled_cholesky(*primals)
+    return (lower, jitter), (_change_of_factor(lower, tangents[0]), tangents[1])
+
+
+def _change_of_factor(lower: Float[Array, "n n"], dA: Float[Array, "n n"]) -> Float[Array, "n n"]:
+    """dL of A = L Lᵀ."""
     solve = lambda B: jax.lax.linalg.triangular_solve(lower, B, left_side=True, lower=True)
-    inside = jnp.tril(solve(solve(tangents[0]).T))
+    inside = jnp.tril(solve(solve(dA).T))
     inside = inside - 0.5 * jnp.diag(jnp.diagonal(inside))
-    return (lower, jitter), (inner(lower, inside.T), tangents[1])
+    return inner(lower, inside.T)
+
+
+@jax.custom_jvp
+def guarded_cholesky(A: Float[Array, "n n"]) -> tuple[Float[Array, "n n"], Bool[Array, ""]]:
+    """Lower Cholesky factor of A, and whether there is one: if not, the identity stands for it, with zero derivatives, so
+    that nothing made of it is NaN."""
+    lower = cholesky(A)
+    ok = jnp.all(jnp.isfinite(jnp.diagonal(lower)))
+    return jnp.where(ok, lower, jnp.eye(A.shape[0], dtype=A.dtype)), ok
+
+
+@guarded_cholesky.defjvp
+def _guarded_cholesky_jvp(primals, tangents):
+    lower, ok = guarded_cholesky(*primals)
+    dlower = jnp.where(ok, _change_of_factor(lower, tangents[0]), jnp.zeros_like(lower))
+    no_tangent: Any = np.zeros((), jax.dtypes.float0)
+    return (lower, ok), (dlower, no_tangent)
 
 
 class CholeskyFactor(eqx.Module):

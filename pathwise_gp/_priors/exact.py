@@ -262,11 +262,12 @@ def log_density(
 @eqx.filter_jit
 def _leave_one_out(posterior: ConditionedGP) -> LeaveOneOut:
     found = leave_one_out(posterior.y, posterior.coefficients, posterior.factor.inverse_diagonal())
-    if posterior.mask is None:
+    mask = posterior.mask
+    if mask is None:
         return found
     X = posterior.prior.X
     elsewhere = LeaveOneOut(posterior.mean(X), posterior.variance(X) + posterior.noise, jnp.zeros_like(posterior.y))
-    choose = lambda here, there: jnp.where(posterior.mask, here, there)
+    choose = lambda here, there: jnp.where(mask, here, there)
     return jax.tree.map(choose, found, elsewhere)
 
 

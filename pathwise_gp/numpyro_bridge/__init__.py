@@ -5,6 +5,7 @@ The one part of the package that imports NumPyro.
 
 from .._addresses import place as place
 from .lifting import learn as learn, lift as lift, Site as Site, sites as sites
+from .natural import natural_gradients as natural_gradients
 from .observing import (
     gp_factor as gp_factor,
     gp_sample as gp_sample,
@@ -12,4 +13,5 @@ from .observing import (
     MultiOutputGPMarginal as MultiOutputGPMarginal,
 )
 from .posterior import leave_one_out as leave_one_out, posterior_paths as posterior_paths
+from .predicting import PredictivePaths as PredictivePaths
 from .sparse import sgpr_factor as sgpr_factor, svgp_factor as svgp_factor

@@ -243,8 +243,8 @@ def _observations(y: Any, marginal: GPMarginal) -> Float[Array, "..."]:
     else:
         if y.shape != shape:
             raise ValueError(f"`y` must have shape {shape}, one row for each prior of the batch; got {y.shape}.")
-        mask = marginal.observed
-        y = y if mask is None else jnp.where(mask, y, jnp.zeros_like(y))
+        if isinstance(marginal.observed, jax.Array):
+            y = jnp.where(marginal.observed, y, jnp.zeros_like(y))
         _checks.finite(y, "y")
     return y.astype(unstack(marginal.prior)[0].X.dtype)
 

@@ -1,16 +1,19 @@
 """Sparse processes in NumPyro models, by a guide over their inducing values."""
 
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpyro
 import numpyro.distributions as dist
 from jaxtyping import Array, Float
 
 from .. import _checks
-from .._guides import AbstractGuide, elbo, optimal_guide
-from .._guides.bound import check_guide, check_inputs, expected_log_prob, marginals
+from .._guides import AbstractGuide
+from .._guides.bound import check_guide, check_inputs, expected_log_prob, gauss_hermite, marginals
+from .._guides.optimal import collapsed_bound
 from .._priors import SparseGPPrior
 from .._types import AnyArray, Number
 
@@ -23,7 +26,8 @@ def svgp_factor(
     y: Any,
     likelihood: Callable[..., Any],
     n_data: int | None = None,
-    n_points: int = 20,
+    n_points: int | None = None,
+    n_samples: int | None = None,
 ) -> Float[Array, ""]:
     """Adds the evidence lower bound of a sparse process to a model: Σᵢ E_q[log p(yᵢ | f(xᵢ))] − KL(q(u) ‖ p(u)).
 
@@ -43,13 +47,15 @@ def svgp_factor(
     - `likelihood`: maps latent values f, `q n`, to a NumPyro distribution of y with the axes of f: `lambda f:
       dist.Poisson(jnp.exp(f))`; of several processes one argument each: `lambda f, g: dist.Normal(f, jnp.exp(g))`.
     - `n_data`: how many observations there are in all; n unless given.
-    - `n_points`: of the Gauss–Hermite rule for each latent value; of p processes it takes the p-th power.
+    - `n_points`: of the Gauss–Hermite rule for each latent value, 20 unless given; of p processes it takes the p-th power.
+    - `n_samples`: takes the mean over so many random latent values of each point instead, which is unbiased, and as good in
+      three or more processes; the key is NumPyro's, new for each step of `SVI`.
 
     **Returns:** the bound, a scalar.
 
     **Raises:** ValueError where shapes do not fit each other or the prior, `y` is not finite, `likelihood` returns another
-    shape, `n_data` is less than n, a kernel holds `White`, or the site stands in a plate. Source: Hensman et al. (2015),
-    equation 18.
+    shape, `n_data` is less than n, both `n_points` and `n_samples` are given, a kernel holds `White`, or the site stands in a
+    plate. Source: Hensman et al. (2015), equation 18.
     """
     priors, guides = _as_tuple(prior), _as_tuple(guide)
     if len(priors) != len(guides) or not priors:
@@ -71,11 +77,26 @@ def svgp_factor(
     moments = [
         marginals(p, g, p.checked_factor().lower, rows) for p, g, rows in zip(priors, guides, points, strict=True)
     ]
-    expected = expected_log_prob(likelihood, y, moments, _checks.count(n_points, "n_points"))
+    expected = expected_log_prob(likelihood, y, moments, *_rule(n_points, n_samples, len(priors), n))
     divergence = sum(g.kl_divergence(p) for p, g in zip(priors, guides, strict=True))
     bound = n_data / n * jnp.sum(expected) - divergence
     numpyro.sample(name, _Bound(bound), obs=jnp.zeros((0,)))
     return bound
+
+
+def _rule(n_points: int | None, n_samples: int | None, p: int, n: int) -> tuple[Any, Any]:
+    """Nodes and weights of an expectation over p standard normal variables."""
+    if n_samples is None:
+        return gauss_hermite(_checks.count(20 if n_points is None else n_points, "n_points"), p)
+    if n_points is not None:
+        raise ValueError("Give `n_points` for quadrature or `n_samples` for random latent values, not both.")
+    n_samples = _checks.count(n_samples, "n_samples")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that there is no key, which is an error here
+        key = numpyro.prng_key()
+    if key is None:
+        raise ValueError("`n_samples` needs a key: run the model under `SVI`, or `numpyro.handlers.seed`.")
+    return jax.random.normal(key, (p, n_samples, n)), jnp.full((n_samples,), 1 / n_samples)
 
 
 def _as_tuple(value: Any) -> tuple[Any, ...]:
@@ -91,17 +112,17 @@ def sgpr_factor(
 ) -> Float[Array, ""]:
     """Adds the collapsed bound of a sparse process to a model: the evidence lower bound at the best guide there is.
 
-    It stands in for the log marginal likelihood of `gp_factor` at O(nm²), under NUTS as under `SVI`; but where k(Z, Z) is not
-    positive definite with any jitter up to 1e-3 it is an error, not a rejected step. After inference `optimal_guide` gives
-    that guide, and `DecoupledPathwiseSampler` its paths.
+    It stands in for the log marginal likelihood of `gp_factor` at O(nm²), under NUTS as under `SVI`: where k(Z, Z) with the
+    jitter is not positive definite it is −inf with zero derivatives. After inference `optimal_guide` gives that guide, and
+    `DecoupledPathwiseSampler` its paths.
 
     **Arguments:** `name`: of the site; `prior`: with m inducing points; `X`: inputs, `n d`; `y`: observations, `n`;
     `noise_var`: variance of the noise, a scalar or one per point.
 
-    **Returns:** the bound, a scalar. **Raises:** as `optimal_guide`, and ValueError where the site stands in a plate. Source:
-    Titsias (2009), equation 9.
+    **Returns:** the bound, a scalar. **Raises:** ValueError where shapes do not fit, values are not finite, `noise_var` is
+    not positive, or the site stands in a plate. Source: Titsias (2009), equation 9.
     """
-    bound = elbo(prior, optimal_guide(prior, X, y, noise_var), X, y, noise_var)
+    bound = collapsed_bound(prior, X, y, noise_var)
     numpyro.sample(name, _Bound(bound), obs=jnp.zeros((0,)))
     return bound
 

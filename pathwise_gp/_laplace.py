@@ -1,0 +1,281 @@
+"""Laplace's approximation: the posterior of latent values under any likelihood as a normal one at its mode."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+from . import _checks
+from ._features import AbstractBasis, QuasiMonteCarlo
+from ._guides import WhitenedGuide
+from ._guides.bound import marginals
+from ._numerics.linalg import cholesky, CholeskyFactor, inner, inverse_factor
+from ._paths import draw_prior, PathwiseFunction
+from ._priors import GPPrior, SparseGPPrior
+from ._samplers import DecoupledPathwiseSampler
+from ._types import AnyArray, Key
+
+_HALVINGS = 20
+
+
+class Laplace(eqx.Module):
+    """q(f(X)) = N(f̂, (K⁻¹ + W)⁻¹) at the mode f̂, with W the negative second derivatives of the log likelihood; made by
+    `laplace`.
+
+    It is held in the coordinates v of f(X) = m(X) + L v, L Lᵀ = k(X, X) + jitter, in which the prior is standard, as a guide
+    whose inducing points are the training inputs. For p latent processes q is joint.
+
+    **Fields:**
+
+    - `priors`: of each process, with Z = X, `n d`; `guides`: the q(v) of each process alone.
+    - `mean`: v̂, `p n`; `scale_tril`: a root of the covariance of all of v, `pn pn`.
+    - `log_marginal_likelihood`: its approximation, log p(y | f̂) − ½ v̂ᵀv̂ − ½ log |I + LᵀWL|, a scalar, which may be
+      differentiated in the hyperparameters.
+    - `converged`: whether the mode was found; `steps`: of Newton's method.
+    """
+
+    priors: tuple[SparseGPPrior, ...]
+    guides: tuple[WhitenedGuide, ...]
+    mean: Float[Array, "p n"]
+    scale_tril: Float[Array, "k k"]
+    log_marginal_likelihood: Float[Array, ""]
+    converged: Bool[Array, ""]
+    steps: Int[Array, ""]
+    several: bool = eqx.field(static=True)
+
+    def latent_moments(self, X: Float[AnyArray, "n d"]) -> Any:
+        """Mean and variance of f(x) at inputs.
+
+        **Arguments:** `X`: inputs, `n d`. **Returns:** mean and variance, `n` each; for several processes a tuple of these.
+        """
+        X = _checks.inputs(_checks.points(X, "X"), self.priors[0].Z.shape[1]).astype(self.priors[0].Z.dtype)
+        found = tuple(_moments(prior, guide, X) for prior, guide in zip(self.priors, self.guides, strict=True))
+        return found if self.several else found[0]
+
+    def sample_paths(
+        self,
+        key: Key,
+        n_paths: int = 1,
+        n_features: int = 1024,
+        *,
+        features: AbstractBasis = QuasiMonteCarlo(),
+        share_features: bool = True,
+    ) -> Any:
+        """Independent draws of the latent functions.
+
+        **Arguments:** as of `GPPrior.sample_paths`. **Returns:** paths with one axis of length `n_paths`; for several
+        processes a tuple of these, of which path i of one belongs to path i of the others.
+        """
+        n_paths, n_features = _checks.count(n_paths, "n_paths"), _checks.count(n_features, "n_features")
+        samplers = tuple(
+            DecoupledPathwiseSampler(prior, guide, n_features, features=features, share_features=share_features)
+            for prior, guide in zip(self.priors, self.guides, strict=True)
+        )
+        paths = _sample(self, samplers, key, n_paths)
+        return paths if self.several else paths[0]
+
+
+def laplace(
+    prior: GPPrior | Sequence[GPPrior],
+    y: Any,
+    likelihood: Callable[..., Any],
+    *,
+    max_steps: int = 100,
+    tolerance: float | None = None,
+) -> Laplace:
+    """Laplace's approximation to the posterior of f(X), by Newton's method with halved steps, in O((pn)³) a step.
+
+    **Arguments:**
+
+    - `prior`: with n training inputs; for a likelihood of several latent processes, independent a priori, a sequence of
+      priors with the same inputs.
+    - `y`: observations with a leading axis of n.
+    - `likelihood`: maps latent values f, `n`, to a distribution of y with a method `log_prob`, such as one of NumPyro:
+      `lambda f: dist.Bernoulli(logits=f)`; of several processes one argument each: `lambda f, g: dist.Normal(f, jnp.exp(g))`.
+      Each observation may depend on the values at its own input alone, and twice differentiably.
+    - `max_steps`: of Newton's method.
+    - `tolerance`: the largest derivative, in v, at which the mode counts as found; the square root of the rounding unit
+      unless given.
+
+    **Returns:** the approximation, whose `converged` says whether the mode was found.
+
+    **Raises:** ValueError where shapes do not fit, `y` is not finite, `likelihood` returns another shape, or a kernel holds
+    `White`. Source: Rasmussen & Williams (2006), section 3.4 and algorithm 3.1.
+    """
+    several = isinstance(prior, (tuple, list))
+    priors: tuple[Any, ...] = tuple(prior) if several else (prior,)
+    if not priors or not all(isinstance(p, GPPrior) for p in priors):
+        raise ValueError(f"`prior` must be a GPPrior, or a sequence of them; got {prior!r}.")
+    X = priors[0].X
+    if any(p.X.shape[0] != X.shape[0] for p in priors):
+        raise ValueError(f"All of `prior` must have as many inputs; got {[p.X.shape[0] for p in priors]}.")
+    for p in priors:
+        if any(term.basis_size(p.X.shape[1]) == 0 for term in p.kernel.terms(p.X.shape[1])):
+            raise ValueError("The kernel of `prior` holds `White`, which is noise: give it to `likelihood` instead.")
+    y = jnp.asarray(y)
+    if y.ndim == 0 or y.shape[0] != X.shape[0]:
+        raise ValueError(
+            f"`y` must have a leading axis of {X.shape[0]}, one entry for each input; got shape {y.shape}."
+        )
+    if jnp.issubdtype(y.dtype, jnp.floating):
+        _checks.finite(y, "y")
+    if tolerance is None:
+        tolerance = float(jnp.finfo(X.dtype).eps) ** 0.5
+    settled = tuple(
+        SparseGPPrior(kernel=p.kernel, Z=p.X, mean=p.mean, jitter=p.jitter).settled()
+        for p in map(GPPrior.checked, priors)
+    )
+    factors = tuple(factor.lower for _, factor in settled)
+    sparse = tuple(prior for prior, _ in settled)
+    steps = _checks.count(max_steps, "max_steps")
+    return _laplace(sparse, factors, y, likelihood, steps, jnp.asarray(tolerance, X.dtype), several)
+
+
+class _Point(NamedTuple):
+    """v, the log posterior density of it (less a constant), its gradient, and W."""
+
+    v: Float[Array, "p n"]
+    value: Float[Array, ""]
+    gradient: Float[Array, "p n"]
+    curvature: Float[Array, "n p p"]
+
+
+@eqx.filter_jit
+def _laplace(
+    priors: tuple[SparseGPPrior, ...],
+    factors: tuple[Float[Array, "n n"], ...],
+    y: Array,
+    likelihood: Any,
+    max_steps: int,
+    tolerance: Float[Array, ""],
+    several: bool,
+) -> Laplace:
+    p, n, dtype = len(priors), priors[0].Z.shape[0], priors[0].Z.dtype
+
+    def log_likelihood(f: Float[Array, "p n"]) -> Float[Array, "n"]:
+        values = jnp.asarray(likelihood(*f).log_prob(y))
+        if values.shape != (n,):
+            raise ValueError(
+                f"`likelihood` must give one log density for each input: for f of shape {(n,)} and y of shape {y.shape} it "
+                f"gave shape {values.shape}. Return a distribution with the axes of f and no event axes."
+            )
+        return values.astype(dtype)
+
+    # What the likelihood closes over may be differentiated, but not through the search for the mode.
+    converted, constants = jax.closure_convert(log_likelihood, jnp.zeros((p, n), dtype))
+    fixed = jax.lax.stop_gradient
+    means = jnp.stack([prior.mean_at(prior.Z) for prior in priors])
+    lowers = jnp.stack(factors)
+
+    def at(v: Float[Array, "p n"], lowers: Array, means: Array, constants: Any) -> _Point:
+        f = means + jnp.einsum("pij,pj->pi", lowers, v, precision=jax.lax.Precision.HIGHEST)
+        slope = jax.grad(lambda f: jnp.sum(converted(f, *constants)))
+        # An observation depends on the values at its own input: p products with the second derivatives give them all.
+        columns = [jax.jvp(slope, (f,), (jnp.zeros_like(f).at[j].set(1),))[1] for j in range(p)]
+        back = jnp.einsum("pij,pi->pj", lowers, slope(f), precision=jax.lax.Precision.HIGHEST)
+        value = jnp.sum(converted(f, *constants)) - 0.5 * jnp.sum(v * v)
+        return _Point(v, value, back - v, -jnp.moveaxis(jnp.stack(columns), 2, 0))
+
+    def precision(curvature: Float[Array, "n p p"], lowers: Array) -> Float[Array, "k k"]:
+        """I + LᵀWL, of all processes."""
+        blocks = [[inner(lowers[i].T, (lowers[j] * curvature[:, i, j][:, None]).T) for j in range(p)] for i in range(p)]
+        return jnp.block(blocks) + jnp.eye(p * n, dtype=dtype)
+
+    here = lambda v: at(v, fixed(lowers), fixed(means), fixed(constants))
+
+    def going(state: tuple[_Point, Array, Array]) -> Bool[Array, ""]:
+        point, step, moved = state
+        return (jnp.max(jnp.abs(point.gradient)) > tolerance) & (step < max_steps) & moved
+
+    def advance(state: tuple[_Point, Array, Array]) -> tuple[_Point, Array, Array]:
+        point, step, _ = state
+        # Where the likelihood is not log-concave W may be indefinite, and a step by it lead downhill.
+        root = CholeskyFactor(cholesky(precision(_semidefinite(point.curvature), fixed(lowers))))
+        direction = root.solve(point.gradient.reshape(-1)).reshape(p, n)
+
+        def worse(tried: tuple[Array, _Point, Array]) -> Bool[Array, ""]:
+            _, other, halvings = tried
+            return ~(other.value > point.value) & (halvings < _HALVINGS)
+
+        def halve(tried: tuple[Array, _Point, Array]) -> tuple[Array, _Point, Array]:
+            size, _, halvings = tried
+            return size / 2, here(point.v + size / 2 * direction), halvings + 1
+
+        whole = jnp.ones((), dtype)
+        tried = (whole, here(point.v + direction), jnp.zeros((), int))
+        _, other, _ = jax.lax.while_loop(worse, halve, tried)
+        better = other.value > point.value
+        # At the mode values differ by rounding alone, and derivatives decide.
+        closer = jnp.max(jnp.abs(other.gradient)) < jnp.max(jnp.abs(point.gradient))
+        level = (other.value >= point.value - 10 * jnp.finfo(dtype).eps * jnp.abs(point.value)) & closer
+        moved = better | level
+        return jax.tree.map(lambda new, old: jnp.where(moved, new, old), other, point), step + 1, moved
+
+    start = here(jnp.zeros((p, n), dtype))
+    point, steps, _ = jax.lax.while_loop(going, advance, (start, jnp.zeros((), int), jnp.asarray(True)))
+    definite = jnp.all(jnp.isfinite(cholesky(precision(point.curvature, fixed(lowers)))))
+    # One more step of Newton's method, whose derivative in the hyperparameters is that of the mode (implicit function).
+    curvature = jnp.where(definite, point.curvature, _semidefinite(point.curvature))
+    root = CholeskyFactor(cholesky(precision(curvature, fixed(lowers))))
+    v = fixed(point.v)
+    v = v + root.solve(at(v, lowers, means, constants).gradient.reshape(-1)).reshape(p, n)
+    final = at(v, lowers, means, constants)
+    B = precision(jnp.where(definite, final.curvature, _semidefinite(final.curvature)), lowers)
+    scale = inverse_factor(B)
+    guides = tuple(WhitenedGuide(v[j], _marginal(scale, j, n) if p > 1 else scale) for j in range(p))
+    density = final.value - 0.5 * CholeskyFactor(cholesky(B)).log_det()
+    converged = (jnp.max(jnp.abs(point.gradient)) <= tolerance) & definite & jnp.isfinite(density)
+    return Laplace(priors, guides, v, scale, density, converged, steps, several)
+
+
+def _semidefinite(curvature: Float[Array, "n p p"]) -> Float[Array, "n p p"]:
+    """Curvatures with what is below zero left out."""
+    if curvature.shape[1] == 1:
+        return jnp.maximum(curvature, 0)
+    values, vectors = jnp.linalg.eigh(curvature)
+    return jnp.einsum("nij,nj,nkj->nik", vectors, jnp.maximum(values, 0), vectors, precision=jax.lax.Precision.HIGHEST)
+
+
+def _marginal(scale: Float[Array, "k k"], j: int, n: int) -> Float[Array, "n n"]:
+    """A lower-triangular root of the covariance of process j alone."""
+    rows = scale[j * n : (j + 1) * n]
+    return cholesky(inner(rows, rows))
+
+
+@eqx.filter_jit
+def _moments(
+    prior: SparseGPPrior, guide: WhitenedGuide, X: Float[Array, "n d"]
+) -> tuple[Float[Array, "n"], Float[Array, "n"]]:
+    mean, variance = marginals(prior, guide, prior.checked_factor().lower, X)
+    return mean, jnp.maximum(variance, 0)
+
+
+@eqx.filter_jit
+def _sample(
+    found: Laplace, samplers: tuple[DecoupledPathwiseSampler, ...], key: Key, n_paths: int
+) -> tuple[PathwiseFunction, ...]:
+    key_values, *keys = jax.random.split(key, 1 + len(samplers))
+    p, n = found.mean.shape
+    z = jax.random.normal(key_values, (n_paths, p * n), found.mean.dtype)
+    v = found.mean[None, :, :] + inner(z, found.scale_tril).reshape(n_paths, p, n)
+    paths = []
+    for j, (sampler, key_process) in enumerate(zip(samplers, keys, strict=True)):
+        prior, factor = sampler.prior.settled()
+        key_features, key_weights, key_noise = jax.random.split(key_process, 3)
+        features, weights = draw_prior(
+            prior.kernel,
+            prior.Z,
+            key_features,
+            key_weights,
+            n_paths=n_paths,
+            n_features=sampler.n_features,
+            basis=sampler.features,
+            share_features=sampler.share_features,
+        )
+        values = prior.mean_at(prior.Z)[None, :] + factor.colour(v[:, j])
+        noise = jax.random.normal(key_noise, (n_paths, n), v.dtype)
+        paths.append(sampler.update(factor, features, weights, values, noise))
+    return tuple(paths)

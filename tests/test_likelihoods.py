@@ -1,0 +1,487 @@
+"""Likelihoods of latent processes: sampled, bounded and approximated, and the paths that each ends in."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro
+import numpyro.distributions as dist
+import optax
+import pytest
+from numpyro import handlers
+from numpyro.infer import MCMC, NUTS, SVI, Trace_ELBO
+from sklearn.gaussian_process import GaussianProcessClassifier
+from sklearn.gaussian_process.kernels import ConstantKernel, RBF
+
+import pathwise_gp as pgp
+from pathwise_gp import numpyro_bridge as bridge
+
+N = 10
+X = np.linspace(-1, 1, N)[:, None]
+Y = np.sin(3 * X[:, 0]) + 0.1 * np.cos(20 * X[:, 0])
+TEST = jnp.linspace(-1.3, 1.3, 5)[:, None]
+KEY = jax.random.key(0)
+
+pytestmark = pytest.mark.usefixtures("standard_promotion")
+
+# Latent processes, likelihood and observations of each.
+KINDS = {
+    "bernoulli": (1, lambda f: dist.Bernoulli(logits=f), (Y > 0).astype(int)),
+    "poisson": (1, lambda f: dist.Poisson(jnp.exp(f)), np.arange(N) % 4),
+    "student": (1, lambda f: dist.StudentT(4.0, f, 0.3), Y),
+    "negative binomial": (1, lambda f: dist.NegativeBinomial2(jnp.exp(f), 3.0), np.arange(N) % 5),
+    "categorical": (
+        3,
+        lambda *f: dist.Categorical(logits=jnp.stack(f, axis=-1)),
+        np.arange(N) // 4,
+    ),
+    "heteroscedastic": (2, lambda f, g: dist.Normal(f, jnp.exp(g - 1)), Y),
+}
+KERNELS = [pgp.RBF(1.2, 0.6), pgp.Matern(2.5, 0.7, 0.8), pgp.RBF(0.9, 0.7)]
+
+
+def priors_of(kind):
+    return tuple(pgp.GPPrior(kernel=kernel, X=X, jitter=1e-6) for kernel in KERNELS[: KINDS[kind][0]])
+
+
+def model(kind, y):
+    priors = priors_of(kind)
+    latent = [bridge.gp_sample(f"f{j}", prior) for j, prior in enumerate(priors)]
+    numpyro.sample("y", KINDS[kind][1](*latent).to_event(1), obs=y)
+    return priors
+
+
+def nuts(kind, warmup, samples):
+    mcmc = MCMC(NUTS(model), num_warmup=warmup, num_samples=samples, progress_bar=False)
+    mcmc.run(KEY, kind, KINDS[kind][2])
+    draws = mcmc.get_samples()
+    return {name: draws[name] for name in draws if name.endswith(".white")}, draws
+
+
+def latent_moments(kind, draws):
+    """Mean and standard deviation of each f(X), and the standard error of the mean, from draws."""
+    values = [draws[f"f{j}"] for j in range(KINDS[kind][0])]
+    sizes = [numpyro.diagnostics.effective_sample_size(np.asarray(v)[None]) for v in values]
+    return [(v.mean(0), v.std(0), v.std(0) / np.sqrt(size)) for v, size in zip(values, sizes, strict=True)]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_each_likelihood_ends_in_latent_and_predictive_paths(kind):
+    p, likelihood, y = KINDS[kind]
+    white, draws = nuts(kind, 60, 40)
+    ensembles = bridge.posterior_paths(model, white, KEY, kind, y, n_paths=3, n_features=64)
+    assert len(ensembles) == p
+    for j, ensemble in enumerate(ensembles):
+        # Without noise: but for the jitter each path meets the latent values of its draw.
+        np.testing.assert_allclose(ensemble(X), np.repeat(draws[f"f{j}"][:, None], 3, 1), atol=6e-3)
+    found = pgp.laplace(priors_of(kind) if p > 1 else priors_of(kind)[0], y, likelihood)
+    assert found.converged
+    guides = [pgp.WhitenedGuide(guide.mean, guide.scale_tril) for guide in found.guides]
+    sparse = [pgp.SparseGPPrior(kernel=prior.kernel, Z=X, jitter=1e-6) for prior in priors_of(kind)]
+    laplace = found.sample_paths(KEY, 5, 64)
+    decoupled = tuple(
+        pgp.DecoupledPathwiseSampler(s, g, 64).sample_paths(KEY, 5) for s, g in zip(sparse, guides, strict=True)
+    )
+    for latent, shape in ((ensembles, (40, 3)), (laplace, (5,)), (decoupled, (5,))):
+        paths = bridge.PredictivePaths(latent, likelihood, KEY)
+        drawn = eqx.filter_jit(paths)(TEST)
+        assert drawn.shape == (*shape, 5)
+        assert np.asarray(paths.distribution(TEST).support(drawn)).all()
+        np.testing.assert_array_equal(drawn, paths(TEST))
+        values = [one(X) for one in paths.paths]
+        expected = np.log(np.mean(np.exp(likelihood(*values).log_prob(y)), axis=tuple(range(len(shape)))))
+        np.testing.assert_allclose(paths.log_density(X, y), expected, rtol=1e-9)
+    # Draws by NUTS and the normal approximation at the mode agree as far as the one is normal and the others are few.
+    moments = [found.latent_moments(X)] if p == 1 else found.latent_moments(X)
+    for (mean, sd, error), (mode, variance) in zip(latent_moments(kind, draws), moments, strict=True):
+        assert (np.abs(mean - mode) < 0.5 * np.sqrt(variance) + 5 * error).all()
+        # Where the noise has a process of its own, the mode is where it is small, and the approximation too narrow.
+        assert (sd < (4 if kind == "heteroscedastic" else 2.2) * np.sqrt(variance)).all()
+        assert (sd > 0.4 * np.sqrt(variance)).all()
+
+
+@pytest.mark.parametrize("kind", ["bernoulli", "poisson"])
+def test_a_trained_guide_agrees_with_long_nuts(kind):
+    _, likelihood, y = KINDS[kind]
+    _, draws = nuts(kind, 300, 3000)
+    ((mean, sd, error),) = latent_moments(kind, draws)
+    sparse, start = pgp.SparseGPPrior(kernel=KERNELS[0], Z=X, jitter=1e-6), pgp.WhitenedGuide(jnp.zeros(N), jnp.eye(N))
+
+    def learning():
+        bridge.svgp_factor("elbo", sparse, bridge.learn(start, "*"), X, y, likelihood)
+
+    optimiser = bridge.natural_gradients(optax.sgd(0.1), step_size=0.5)
+    found = SVI(learning, lambda: None, optimiser, Trace_ELBO()).run(KEY, 60, progress_bar=False)
+    guide = bridge.place(start, found.params)
+    m, scale = guide.moments(sparse)
+    width = np.sqrt((np.asarray(scale) ** 2).sum(1))
+    # The best normal distribution is not the posterior: means differ by a tenth of a standard deviation, and it is narrower.
+    assert (np.abs(m - mean) < 0.1 * sd + 4.5 * error).all()
+    np.testing.assert_allclose(width / sd, 1, atol=0.12)
+    # Paths of the guide are draws of it.
+    values = pgp.DecoupledPathwiseSampler(sparse, guide, 256).sample_paths(KEY, 2000)(X)
+    np.testing.assert_allclose(values.std(0) / width, 1, atol=4.5 / (2 * 2000) ** 0.5)
+    assert (np.abs(values.mean(0) - m) < 4.5 * width / 2000**0.5).all()
+
+
+def natural_step(guide, step_size, noise=0.09, steps=1, dtype=None):
+    Z = jnp.linspace(-1, 1, 4, dtype=dtype)[:, None]
+    prior = pgp.SparseGPPrior(kernel=pgp.RBF(1.2, 0.5), Z=Z, mean=0.2, jitter=1e-6)
+
+    def learning():
+        learnt = bridge.learn(guide, "*")
+        bridge.svgp_factor("elbo", prior, learnt, X, Y, lambda f: dist.Normal(f, noise**0.5))
+
+    optimiser = bridge.natural_gradients(optax.sgd(0.1), type(guide).__name__, step_size=step_size)
+    svi = SVI(learning, lambda: None, optimiser, Trace_ELBO())
+    state = svi.init(KEY)
+    for _ in range(steps):
+        state, _ = svi.update(state)
+    return prior, bridge.place(guide, svi.get_params(state))
+
+
+@pytest.mark.parametrize("kind", [pgp.WhitenedGuide, pgp.FullRankGuide])
+def test_a_natural_step_of_one_ends_in_the_optimal_guide(kind):
+    start = kind(jnp.asarray([3.0, -1.0, 0.5, 2.0]), 0.7 * jnp.eye(4) + 0.3 * jnp.tril(jnp.ones((4, 4))))
+    prior, found = natural_step(start, 1.0)
+    best = pgp.optimal_guide(prior, X, Y, 0.09)
+    for got, wanted in zip(found.moments(prior), best.moments(prior), strict=True):
+        np.testing.assert_allclose(got, wanted, rtol=1e-6, atol=1e-8)
+
+
+def test_a_natural_step_is_a_mixture_of_natural_parameters():
+    start = pgp.WhitenedGuide(jnp.asarray([3.0, -1.0, 0.5, 2.0]), 0.7 * jnp.eye(4))
+    prior, found = natural_step(start, 0.25)
+    best = pgp.optimal_guide(prior, X, Y, 0.09)
+    precision = lambda g: np.linalg.inv(g.scale_tril @ g.scale_tril.T)
+    mixed = 0.75 * precision(start) + 0.25 * precision(best)
+    np.testing.assert_allclose(precision(found), mixed, rtol=1e-8, atol=1e-8)
+    vector = 0.75 * precision(start) @ start.mean + 0.25 * precision(best) @ best.mean
+    np.testing.assert_allclose(found.mean, np.linalg.solve(mixed, vector), rtol=1e-8)
+
+
+def test_a_natural_step_that_is_too_long_is_halved():
+    # At f = 8 the curvature of this density is of the other sign: a whole step would leave no covariance.
+    prior = pgp.SparseGPPrior(kernel=pgp.RBF(1.0, 0.5), Z=X[:2], jitter=1e-6)
+    start = pgp.WhitenedGuide(jnp.asarray([8.0, 8.0]), 0.1 * jnp.eye(2))
+
+    def learning():
+        bridge.svgp_factor(
+            "e", prior, bridge.learn(start, "*"), X[:2], Y[:2], lambda f: dist.Cauchy(f, 0.05), n_data=2000
+        )
+
+    svi = SVI(learning, lambda: None, bridge.natural_gradients(optax.sgd(0.1), step_size=1.0), Trace_ELBO())
+    state, _ = svi.update(svi.init(KEY))
+    params = svi.get_params(state)
+    assert all(np.isfinite(value).all() for value in params.values())
+    assert not np.array_equal(params["WhitenedGuide.mean"], start.mean)
+
+
+def test_other_parameters_move_by_the_optimiser_given():
+    prior = pgp.SparseGPPrior(kernel=pgp.RBF(1.2, 0.5), Z=X[::3], jitter=1e-6)
+    start = pgp.WhitenedGuide(jnp.zeros(4), jnp.eye(4))
+
+    def learning():
+        learnt, guide = bridge.learn(prior, "kernel.*"), bridge.learn(start, "*")
+        bridge.svgp_factor("elbo", learnt, guide, X, Y, lambda f: dist.Normal(f, 0.3))
+
+    svi = SVI(learning, lambda: None, bridge.natural_gradients(optax.adam(0.05), step_size=0.5), Trace_ELBO())
+    found = svi.run(KEY, 500, progress_bar=False)
+    free = bridge.place(prior, found.params, ignore_others=True)
+    # The bound at the optimal guide has its maximum there.
+    slope = jax.grad(
+        lambda log: pgp._guides.optimal.collapsed_bound(
+            bridge.place(prior, {"kernel.variance": jnp.exp(log[0]), "kernel.lengthscale": jnp.exp(log[1])}), X, Y, 0.09
+        )
+    )(jnp.log(jnp.stack([free.kernel.variance, free.kernel.lengthscale])))
+    assert np.abs(slope).max() < 0.05
+    assert abs(free.kernel.lengthscale - 0.5) > 0.05
+
+
+@pytest.mark.parametrize("kind", ["poisson", "heteroscedastic", "categorical"])
+def test_random_latent_values_give_the_bound_on_average(kind):
+    p, likelihood, y = KINDS[kind]
+    sparse = [pgp.SparseGPPrior(kernel=kernel, Z=X[::3], jitter=1e-6) for kernel in KERNELS[:p]]
+    guides = [pgp.WhitenedGuide(0.3 * jnp.arange(4.0), 0.5 * jnp.eye(4)) for _ in range(p)]
+
+    def bound(key, **options):
+        with handlers.seed(rng_seed=key):
+            return bridge.svgp_factor("b", sparse, guides, X, y, likelihood, **options)
+
+    exact = bound(KEY, n_points=30 if p < 3 else 16)
+    values = jax.vmap(lambda key: bound(key, n_samples=5))(jax.random.split(KEY, 2000))
+    assert abs(values.mean() - exact) < 4.5 * values.std() / 2000**0.5
+    assert values.std() > 0.01
+
+
+def test_laplace_is_scikit_learns():
+    rng = np.random.default_rng(0)
+    inputs, test = rng.uniform(-2, 2, (25, 2)), rng.uniform(-2, 2, (6, 2))
+    y = (np.sin(2 * inputs[:, 0]) + inputs[:, 1] + 0.3 * rng.normal(size=25) > 0).astype(int)
+    kernel = ConstantKernel(1.7) * RBF([0.8, 1.1])
+    other = GaussianProcessClassifier(kernel, optimizer=None, max_iter_predict=1000).fit(inputs, y).base_estimator_
+    theta = jnp.asarray(other.kernel_.theta)
+
+    def at(theta):
+        v = jnp.exp(theta)
+        prior = pgp.GPPrior(kernel=pgp.RBF(v[0], v[1:]), X=inputs, jitter=1e-10)
+        return pgp.laplace(prior, y, lambda f: dist.Bernoulli(logits=f))
+
+    found = at(theta)
+    evidence, gradient = other.log_marginal_likelihood(np.asarray(theta), eval_gradient=True)
+    np.testing.assert_allclose(found.log_marginal_likelihood, evidence, rtol=1e-8)
+    np.testing.assert_allclose(jax.grad(lambda t: at(t).log_marginal_likelihood)(theta), gradient, rtol=1e-6)
+    mean, variance = found.latent_moments(test)
+    cross = other.kernel_(inputs, test)
+    white = np.linalg.solve(other.L_, other.W_sr_[:, None] * cross)
+    np.testing.assert_allclose(mean, cross.T @ (y - other.pi_), rtol=1e-6, atol=1e-8)
+    np.testing.assert_allclose(variance, other.kernel_.diag(test) - (white**2).sum(0), rtol=1e-6)
+    # Paths are draws of the approximation.
+    values = found.sample_paths(KEY, 2000, 512)(test)
+    assert (np.abs(values.mean(0) - mean) < 4.5 * np.sqrt(variance / 2000)).all()
+    np.testing.assert_allclose(values.std(0) / np.sqrt(variance), 1, atol=4.5 / (2 * 2000) ** 0.5 + 0.03)
+
+
+def test_laplace_of_a_normal_likelihood_is_exact():
+    prior = pgp.GPPrior(kernel=KERNELS[0], X=X, mean=0.2, jitter=1e-6)
+    exact = prior.condition(Y, 0.09)
+    found = pgp.laplace(prior, Y, lambda f: dist.Normal(f, 0.3))
+    # The density of y by conditioning counts the jitter twice: here f has it, there only the noise does.
+    np.testing.assert_allclose(found.log_marginal_likelihood, exact.log_marginal_likelihood(), rtol=1e-6)
+    mean, variance = found.latent_moments(TEST)
+    np.testing.assert_allclose(mean, exact.mean(TEST), atol=1e-5)
+    np.testing.assert_allclose(variance, exact.variance(TEST), atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["heteroscedastic", "categorical"])
+def test_laplace_of_several_processes_is_the_curvature_at_the_mode(kind):
+    p, likelihood, y = KINDS[kind]
+    priors = priors_of(kind)
+    found = pgp.laplace(priors, y, likelihood)
+    lowers = [np.linalg.cholesky(prior.kernel(X, X) + 1e-6 * np.eye(N)) for prior in priors]
+
+    def log_joint(v):
+        v = v.reshape(p, N)
+        f = [lower @ one for lower, one in zip(lowers, v, strict=True)]
+        return likelihood(*f).log_prob(y).sum() - 0.5 * (v**2).sum()
+
+    mode = found.mean.reshape(-1)
+    np.testing.assert_allclose(jax.grad(log_joint)(mode), 0, atol=1e-7)
+    precision = -jax.hessian(log_joint)(mode)
+    covariance = np.linalg.inv(precision)
+    np.testing.assert_allclose(found.scale_tril @ found.scale_tril.T, covariance, rtol=1e-6, atol=1e-8)
+    evidence = log_joint(mode) - 0.5 * np.linalg.slogdet(precision)[1]
+    np.testing.assert_allclose(found.log_marginal_likelihood, evidence, rtol=1e-9)
+    # The paths of the processes are drawn together: their values at X have the joint covariance.
+    paths = found.sample_paths(KEY, 4000, 64)
+    values = np.concatenate([path(X) for path in paths], axis=1)
+    root = np.zeros((p * N, p * N))
+    for j, lower in enumerate(lowers):
+        root[j * N : (j + 1) * N, j * N : (j + 1) * N] = lower
+    joint = root @ covariance @ root.T
+    spread = np.sqrt((np.outer(np.diag(joint), np.diag(joint)) + joint**2) / 4000)
+    assert (np.abs(np.cov(values.T) - joint) < 5 * spread + 3e-3).all()
+    off = joint[:N, N:]
+    assert np.abs(off).max() > 10 * spread[:N, N:].max()  # which is not zero
+
+
+def test_laplace_differentiates_what_the_likelihood_closes_over():
+    prior = priors_of("student")[0]
+
+    @jax.jit
+    def evidence(scale):
+        return pgp.laplace(prior, Y, lambda f: dist.StudentT(4.0, f, scale)).log_marginal_likelihood
+
+    h = 1e-5
+    difference = (evidence(0.3 + h) - evidence(0.3 - h)) / (2 * h)
+    np.testing.assert_allclose(jax.grad(evidence)(0.3), difference, rtol=1e-5)
+
+
+def test_laplace_where_the_likelihood_is_not_log_concave():
+    # Far outliers: Newton's own step would go downhill.
+    y = np.where(np.arange(N) == 4, 8.0, Y)
+    found = pgp.laplace(priors_of("student")[0], y, lambda f: dist.StudentT(2.0, f, 0.1))
+    assert found.converged
+    assert found.latent_moments(X)[0][4] < 2
+    stopped = pgp.laplace(priors_of("student")[0], y, lambda f: dist.StudentT(2.0, f, 0.1), max_steps=1)
+    assert not stopped.converged
+
+
+def test_laplace_in_single_precision_compiles_once():
+    traces = []
+
+    def likelihood(f):
+        traces.append(f.dtype)
+        return dist.Bernoulli(logits=f)
+
+    prior = lambda scale: pgp.GPPrior(
+        kernel=pgp.RBF(jnp.float32(1.2), jnp.float32(scale)), X=X.astype("float32"), jitter=1e-5
+    )
+    y = KINDS["bernoulli"][2]
+    found = pgp.laplace(prior(0.6), y, likelihood)
+    assert set(traces) == {jnp.dtype("float32")}
+    count = len(traces)
+    wide = pgp.laplace(priors_of("bernoulli")[0], y, KINDS["bernoulli"][1])
+    assert found.converged
+    np.testing.assert_allclose(found.latent_moments(X)[0], wide.latent_moments(X)[0], atol=2e-3)
+    np.testing.assert_allclose(found.log_marginal_likelihood, wide.log_marginal_likelihood, atol=2e-3)
+    assert found.sample_paths(KEY, 2, 32)(TEST).dtype == jnp.float32
+    count = len(traces)
+    pgp.laplace(prior(0.8), 1 - y, likelihood)
+    assert len(traces) == count
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.float64], ids=["float32", "float64"])
+def test_the_bounds_hold_in_both_precisions_and_compile_once(dtype):
+    count = []
+
+    def likelihood(f):
+        count.append(f.dtype)
+        return dist.Poisson(jnp.exp(f))
+
+    cast = lambda x: jnp.asarray(x, dtype)
+    Z, y = cast(X[::3]), KINDS["poisson"][2]
+
+    @jax.jit
+    def bounds(scale, mean, X, y):
+        prior = pgp.SparseGPPrior(kernel=pgp.RBF(cast(1.2), scale), Z=Z, jitter=1e-4)
+        guide = pgp.WhitenedGuide(mean, 0.5 * jnp.eye(4, dtype=dtype))
+        with handlers.seed(rng_seed=0):
+            value = bridge.svgp_factor("b", prior, guide, X, y, likelihood)
+            return value, bridge.sgpr_factor("c", prior, X, y.astype(dtype), 0.1)
+
+    found = bounds(cast(0.5), cast([0.1, 0.2, 0.3, 0.4]), cast(X), y)
+    assert [value.dtype for value in found] == [dtype] * 2
+    assert set(count) == {jnp.dtype(dtype)}
+    again = bounds(cast(0.6), cast([0.0, 0.2, 0.3, 0.4]), cast(X), y)
+    assert len(count) == 1
+    assert not np.allclose(found, again)
+    if dtype == jnp.float64:
+        prior = pgp.SparseGPPrior(kernel=pgp.RBF(1.2, 0.5), Z=Z, jitter=1e-4)
+        noise = pgp.optimal_guide(prior, X, y.astype(float), 0.1)
+        np.testing.assert_allclose(found[1], pgp.elbo(prior, noise, X, y.astype(float), 0.1), rtol=1e-9)
+    else:
+        wide = pgp.SparseGPPrior(kernel=pgp.RBF(1.2, 0.5), Z=X[::3], jitter=1e-4)
+        with handlers.seed(rng_seed=0):
+            np.testing.assert_allclose(found[1], bridge.sgpr_factor("c", wide, X, y.astype(float), 0.1), rtol=1e-3)
+
+
+def test_collapsed_bound_is_minus_infinity_where_there_is_no_density():
+    same = np.zeros((3, 1))
+
+    def bound(scale):
+        prior = pgp.SparseGPPrior(kernel=pgp.RBF(1.0, scale), Z=same, jitter=0.0)
+        return bridge.sgpr_factor("b", prior, X, Y, 0.1)
+
+    value, slope = jax.value_and_grad(bound)(0.5)
+    assert value == -np.inf
+    assert slope == 0
+    values, slopes = jax.vmap(jax.value_and_grad(bound))(jnp.asarray([0.5, 0.7]))
+    assert (values == -np.inf).all()
+    assert not slopes.any()
+
+    def sampled():
+        scale = numpyro.sample("scale", dist.LogNormal(0.0, 1.0))
+        # Nearly the same points: some steps have no factor in single precision.
+        Z = jnp.linspace(0, 0.3, 5, dtype=jnp.float32)[:, None]
+        kernel = bridge.place(pgp.RBF(jnp.float32(1.0), jnp.float32(1.0)), {"lengthscale": scale})
+        bridge.sgpr_factor("b", pgp.SparseGPPrior(kernel=kernel, Z=Z, jitter=0.0), X.astype("float32"), Y, 0.1)
+
+    mcmc = MCMC(
+        NUTS(sampled, init_strategy=numpyro.infer.init_to_value(values={"scale": 0.05})),
+        num_warmup=20,
+        num_samples=20,
+        progress_bar=False,
+    )
+    mcmc.run(KEY)
+    draws = mcmc.get_samples()["scale"]
+    assert np.isfinite(draws).all()
+    assert len(np.unique(draws)) > 5
+
+
+def test_decoupled_paths_have_the_moments_of_the_exact_posterior():
+    """Fifty inducing points for data of the model: means within 2 % of a prior sd, sds within 3 %, of the exact ones."""
+    rng = np.random.default_rng(1)
+    inputs = np.sort(rng.uniform(-5, 5, 400))[:, None]
+    kernel = pgp.RBF(1.0, 0.5)
+    y = np.asarray(pgp.GPPrior(kernel=kernel, X=inputs).sample_paths(KEY, 1, 2048)(inputs)[0]) + 0.2 * rng.normal(
+        size=400
+    )
+    exact = pgp.GPPrior(kernel=kernel, X=inputs, jitter=1e-6).condition(y, 0.04)
+    sparse = pgp.SparseGPPrior(kernel=kernel, Z=pgp.inducing_points(kernel, inputs, 50), jitter=1e-6)
+    guide = pgp.optimal_guide(sparse, inputs, y, 0.04)
+    paths = pgp.DecoupledPathwiseSampler(sparse, guide, 2048).sample_paths(KEY, 4000)
+    at = np.linspace(-5, 5, 60)[:, None]
+    values, mean, sd = paths(at), exact.mean(at), np.sqrt(exact.variance(at))
+    np.testing.assert_allclose(paths.mean_path(at), mean, atol=0.005)
+    assert np.abs(values.mean(0) - mean).max() < 0.005 + 4.5 * sd.max() / 4000**0.5
+    assert np.abs(values.std(0) / sd - 1).max() < 0.03 + 4.5 / (2 * 4000) ** 0.5
+
+
+PRIOR = pgp.GPPrior(kernel=KERNELS[0], X=X)
+SPARSE = pgp.SparseGPPrior(kernel=KERNELS[0], Z=X[:2])
+GUIDE = pgp.WhitenedGuide(jnp.zeros(2), jnp.eye(2))
+NORMAL = lambda f: dist.Normal(f, 0.1)
+REFUSED = {
+    "laplace, prior": (lambda: pgp.laplace(SPARSE, Y, NORMAL), "`prior` must be a GPPrior, or a sequence"),
+    "laplace, no prior": (lambda: pgp.laplace([], Y, NORMAL), "`prior` must be a GPPrior, or a sequence"),
+    "laplace, inputs": (
+        lambda: pgp.laplace([PRIOR, pgp.GPPrior(kernel=KERNELS[0], X=X[:3])], Y, lambda f, g: NORMAL(f)),
+        r"as many inputs; got \[10, 3\]",
+    ),
+    "laplace, y": (lambda: pgp.laplace(PRIOR, Y[:3], NORMAL), r"`y` must have a leading axis of 10.*\(3,\)"),
+    "laplace, nan": (lambda: pgp.laplace(PRIOR, np.nan * Y, NORMAL), "`y` must be finite"),
+    "laplace, shape": (lambda: pgp.laplace(PRIOR, Y, lambda f: NORMAL(f).to_event(1)), r"it gave shape \(\)"),
+    "laplace, white noise": (
+        lambda: pgp.laplace(pgp.GPPrior(kernel=KERNELS[0] + pgp.White(0.1), X=X), Y, NORMAL),
+        "holds `White`, which is noise",
+    ),
+    "laplace, points": (lambda: pgp.laplace(PRIOR, Y, NORMAL).latent_moments(X[:, 0]), r"must have shape \(n, d\)"),
+    "laplace, paths": (lambda: pgp.laplace(PRIOR, Y, NORMAL).sample_paths(KEY, 0), "`n_paths` must be at least 1"),
+    "natural, optimiser": (
+        lambda: bridge.natural_gradients("adam"),
+        "must be an optax GradientTransformation; got str",
+    ),
+    "natural, step": (
+        lambda: bridge.natural_gradients(optax.sgd(0.1), step_size=1.5),
+        "`step_size` must be above 0 and at most 1",
+    ),
+    "natural, guide": (
+        lambda: bridge.natural_gradients(optax.sgd(0.1), "Other").init({"RBF.variance": jnp.ones(())}),
+        r"Other\.mean, Other\.scale_tril, which the model does not learn; it learns RBF\.variance",
+    ),
+    "expectation of both kinds": (
+        lambda: bridge.svgp_factor("b", SPARSE, GUIDE, X, Y, NORMAL, n_points=3, n_samples=3),
+        "`n_points` for quadrature or `n_samples`.*not both",
+    ),
+    "random values without a key": (
+        lambda: bridge.svgp_factor("b", SPARSE, GUIDE, X, Y, NORMAL, n_samples=3),
+        "`n_samples` needs a key",
+    ),
+    "predictive, paths": (lambda: bridge.PredictivePaths(3, NORMAL, KEY), "`paths` must be a path"),
+    "predictive, no paths": (lambda: bridge.PredictivePaths([], NORMAL, KEY), "`paths` must be a path"),
+    "predictive, shapes": (
+        lambda: bridge.PredictivePaths([lambda X: X[:, 0], lambda X: X], lambda f, g: NORMAL(f), KEY)(X),
+        "with the axes of the values of the paths",
+    ),
+    "predictive, events": (
+        lambda: bridge.PredictivePaths(lambda X: X[:, 0], lambda f: NORMAL(f).to_event(1), KEY)(X),
+        "with the axes of the values of the paths",
+    ),
+    "predictive, values": (
+        lambda: bridge.PredictivePaths(lambda X: X[:, 0], lambda f: f, KEY)(X),
+        "must return a distribution",
+    ),
+    "collapsed, noise": (
+        lambda: bridge.sgpr_factor("b", SPARSE, X, Y, 0.0),
+        "`noise_var` must be positive",
+    ),
+}
+
+
+@pytest.mark.usefixtures("no_hook")
+@pytest.mark.parametrize("name", REFUSED)
+def test_wrong_uses_are_named(name):
+    call, words = REFUSED[name]
+    with pytest.raises(ValueError, match=words):
+        call()
