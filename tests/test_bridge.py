@@ -403,9 +403,9 @@ def test_processes_do_not_go_into_plates():
         with numpyro.plate("p", 3):
             function()
 
-    with pytest.raises(ValueError, match="cannot be observed in a plate of shape"):
+    with pytest.raises(ValueError, match="cannot be a site in a plate of shape"):
         run(in_plate, lambda: bridge.gp_factor("obs", prior, Y, NOISE))
-    with pytest.raises(ValueError, match=r"`f.white` drew shape \(3, 12\).*outside the plate, or with a `Batched`"):
+    with pytest.raises(ValueError, match=r"cannot be a site in a plate.*`Batched` prior"):
         run(in_plate, lambda: bridge.gp_sample("f", prior))
 
 

@@ -11,6 +11,7 @@ from .observing import (
     gp_sample as gp_sample,
     GPMarginal as GPMarginal,
     MultiOutputGPMarginal as MultiOutputGPMarginal,
+    WhitenedGP as WhitenedGP,
 )
 from .posterior import leave_one_out as leave_one_out, posterior_paths as posterior_paths
 from .predicting import PredictivePaths as PredictivePaths

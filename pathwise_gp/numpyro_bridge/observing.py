@@ -17,24 +17,62 @@ from .._priors import GPPrior, MultiOutputGPPrior
 from .._priors.exact import log_density
 from .._types import AnyArray, Number
 
-# Where the sites of `gp_factor` and `gp_sample` keep what `posterior_paths` needs of them.
-INFER_KEY = "pathwise_gp"
 WHITE = ".white"
 
 Prior = GPPrior | MultiOutputGPPrior | Batched[GPPrior]
 
 
-class AbstractGPMarginal(dist.Distribution):
-    """What is observed of a Gaussian process at its training inputs, as a distribution that no plate can repeat."""
+class AbstractGPSite(dist.Distribution):
+    """A distribution of a Gaussian process at its training inputs, which no plate can repeat. It holds its `prior`."""
+
+    prior: Any
 
     def expand(self, batch_shape: Any) -> Any:
         if tuple(batch_shape) == self.batch_shape:
             return self
         raise ValueError(
-            f"A Gaussian process of batch shape {self.batch_shape} cannot be observed in a plate of shape "
-            f"{tuple(batch_shape)}: its density would count once for each member. Call `gp_factor` outside of the plate, "
-            "or give it a `Batched` prior, one for each member, as made from what `lift` returns in a plate."
+            f"A Gaussian process of batch shape {self.batch_shape} cannot be a site in a plate of shape "
+            f"{tuple(batch_shape)}: it would count once for each member. Call `gp_factor` or `gp_sample` outside of the "
+            "plate, or give it a `Batched` prior, one for each member, as made from what `lift` returns in a plate."
         )
+
+
+class AbstractGPMarginal(AbstractGPSite):
+    """What is observed of a Gaussian process. It holds its noise, `noise_var`, and its mask, `observed`, or None."""
+
+    noise_var: Array
+    observed: Array | None = None
+
+
+class WhitenedGP(AbstractGPSite):
+    """z ~ N(0, I), of which the latent values of a Gaussian process are made: f(X) = m(X) + L z.
+
+    **Arguments:** `prior`: a `GPPrior` with n training inputs, or a `Batched` of them of axes `*b`. Batch shape: `*b`; event
+    shape: `n`.
+    """
+
+    support = constraints.real_vector  # pyright: ignore[reportIncompatibleMethodOverride, reportAssignmentType]
+    pytree_data_fields = ("prior",)
+
+    def __init__(self, prior: Any, *, validate_args: bool | None = None):
+        self.prior = prior
+        one, batch_shape = unstack(prior)
+        super().__init__(batch_shape=batch_shape, event_shape=one.X.shape[-2:-1], validate_args=validate_args)
+
+    @property
+    def mean(self) -> Float[Array, "*b n"]:
+        return jnp.zeros(self.shape(), unstack(self.prior)[0].X.dtype)
+
+    @property
+    def variance(self) -> Float[Array, "*b n"]:
+        return jnp.ones(self.shape(), unstack(self.prior)[0].X.dtype)
+
+    def sample(self, key: Any, sample_shape: tuple[int, ...] = ()) -> Float[Array, "*axes"]:
+        return jax.random.normal(key, (*sample_shape, *self.shape()), unstack(self.prior)[0].X.dtype)
+
+    @validate_sample
+    def log_prob(self, value: Any) -> Float[Array, "..."]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        return jnp.sum(jax.scipy.stats.norm.logpdf(value), axis=-1)
 
 
 class GPMarginal(AbstractGPMarginal):
@@ -171,8 +209,7 @@ def gp_factor(
     else:
         marginal = GPMarginal(_check_is_prior(prior, "gp_factor"), noise_var, mask)
         observed = None if y is None else _observations(y, marginal)
-    message = {INFER_KEY: (prior, marginal.noise_var, getattr(marginal, "observed", None))}
-    return numpyro.sample(name, marginal, obs=observed, infer=message)  # pyright: ignore[reportReturnType]
+    return numpyro.sample(name, marginal, obs=observed)  # pyright: ignore[reportReturnType]
 
 
 def gp_sample(name: str, prior: GPPrior | Batched[GPPrior]) -> Float[Array, "*b n"]:
@@ -190,12 +227,11 @@ def gp_sample(name: str, prior: GPPrior | Batched[GPPrior]) -> Float[Array, "*b 
     prior = _check_is_prior(prior, "gp_sample")
     X = unstack(prior)[0].X
     shape, dtype = X.shape[:-1], X.dtype
-    white = dist.Normal(jnp.zeros(shape, dtype), jnp.ones(shape, dtype)).to_event(1)
-    z = numpyro.sample(f"{name}{WHITE}", white, infer={INFER_KEY: (prior, None, None)})
+    z = numpyro.sample(f"{name}{WHITE}", WhitenedGP(prior))
     if jnp.shape(z) != shape:
         raise ValueError(
-            f"Site `{name}{WHITE}` drew shape {jnp.shape(z)} for inputs of shape {shape}: a plate has given it axes of its "
-            "own. Call `gp_sample` outside the plate, or with a `Batched` prior, one for each member of it."
+            f"Site `{name}{WHITE}` has shape {jnp.shape(z)} for inputs of shape {shape}: a handler or an axis of chains has "
+            "given it axes of its own. Flatten chains."
         )
 
     def values(prior: GPPrior, z: Float[Array, "n"]) -> Float[Array, "n"]:

@@ -8,6 +8,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+import numpyro.distributions as dist
 from jaxtyping import Array, Int
 from numpyro import handlers
 
@@ -19,7 +20,7 @@ from .._priors import ConditionedGP, ConditionedMultiOutputGP, GPPrior, MultiOut
 from .._priors.exact import condition
 from .._samplers import MultiOutputPathwiseSampler, PathwiseSampler
 from .._types import Key
-from .observing import AbstractGPMarginal, INFER_KEY, WHITE
+from .observing import AbstractGPMarginal, AbstractGPSite, WHITE
 
 _Posterior = ConditionedGP | ConditionedMultiOutputGP
 
@@ -280,27 +281,33 @@ def _replay(
 def _observed(returned: Any, trace: Mapping[str, Any], latent: bool) -> _Process:
     if isinstance(unstack(returned)[0], _Posterior):
         return _Process(returned)
-    sites = {n: s["infer"][INFER_KEY] for n, s in trace.items() if INFER_KEY in s.get("infer", {})}
-    matches = [(name, noise_var, mask) for name, (prior, noise_var, mask) in sites.items() if prior is returned]
+    sites = {name: _without_masks(site["fn"]) for name, site in trace.items() if site["type"] == "sample"}
+    matches = [(n, fn) for n, fn in sites.items() if isinstance(fn, AbstractGPSite) and fn.prior is returned]
     if len(matches) != 1:
         raise ValueError(
             f"`model` returns a prior that {len(matches)} of its `gp_factor` and `gp_sample` sites were given; it must be "
             "one. Return the very prior that was observed, or condition it in the model and return that."
         )
-    ((name, noise_var, mask),) = matches
-    if noise_var is None:
+    ((name, fn),) = matches
+    if not isinstance(fn, AbstractGPMarginal):
         if not latent:
             raise ValueError(
                 f"Site `{name}` has latent values, of which something else was observed: take `numpyro.infer.log_likelihood` "
                 "for the likelihood of that. The closed form is for `gp_factor`."
             )
         return _Process(returned, trace[name.removesuffix(WHITE)]["value"])
-    if not isinstance(trace[name]["fn"], AbstractGPMarginal):
+    if trace[name]["fn"] is not fn:
         raise ValueError(
             f"Site `{name}` has been masked by a handler, and paths cannot be. Replay the model without it; points that were "
             "not observed go into the `mask` of `gp_factor`."
         )
-    return _Process(returned, trace[name]["value"], noise_var, mask)
+    return _Process(returned, trace[name]["value"], fn.noise_var, fn.observed)
+
+
+def _without_masks(fn: Any) -> Any:
+    while isinstance(fn, dist.MaskedDistribution):
+        fn = fn.base_dist
+    return fn
 
 
 def _check_replayed(trace: Mapping[str, Any], sample: Mapping[str, Any]) -> None:
@@ -319,7 +326,7 @@ def _check_replayed(trace: Mapping[str, Any], sample: Mapping[str, Any]) -> None
         )
     for name, kind in kinds.items():
         site = trace[name]
-        if kind != "sample" or (name in observed and INFER_KEY not in site["infer"]):
+        if kind != "sample" or (name in observed and not isinstance(site["fn"], AbstractGPSite)):
             continue
         if jnp.shape(site["value"]) != site["fn"].shape():
             raise ValueError(
