@@ -16,6 +16,7 @@ from ._types import AnyArray, Key, Number
 
 # The standard deviation of random starts about the first, in the unconstrained space: factors of e for positive fields.
 _SPREAD = 1.0
+_WIDTH = 30  # of a progress bar
 
 
 class Fit(eqx.Module):
@@ -39,6 +40,7 @@ def fit(
     prior: GPPrior,
     y: Float[AnyArray, "n"],
     noise_var: Number | Float[AnyArray, "..."],
+    mask: Bool[AnyArray, "n"] | None = None,
     *,
     fields: Address | Iterable[Address] | None = None,
     learn_noise: bool = True,
@@ -57,7 +59,8 @@ def fit(
     **Arguments:**
 
     - `prior`: with the values to start from, and the training inputs, `n d`.
-    - `y`: observations, `n`; `noise_var`: variance of the noise to start from, a scalar or one per point.
+    - `y`: observations, `n`; `noise_var`: variance of the noise to start from, a scalar or one per point; `mask`: False for
+      points that were not observed, whose `y` does not count, `n`.
     - `fields`: which fields of the prior are learnt: an address such as `"kernel.lengthscale"`, a pattern (`"kernel.*"`), a
       function that picks one, or several of these; all of the kernel's and the mean's unless given.
     - `learn_noise`: whether the noise is.
@@ -68,7 +71,7 @@ def fit(
     - `max_steps`: of each start.
     - `tolerance`: a start has converged where no derivative of the log density per observation, in the unconstrained space,
       is larger; the third root of the rounding unit unless given (6e-6 in float64, 5e-3 in float32).
-    - `progress`: whether each step is reported on standard error.
+    - `progress`: whether a bar on standard error shows the steps.
 
     **Returns:** the best start's prior, noise and log density, and the flags of all.
 
@@ -79,7 +82,8 @@ def fit(
     if not isinstance(prior, GPPrior):
         raise ValueError(f"`prior` must be a GPPrior; got {type(prior).__name__}.")
     n, dtype = prior.X.shape[0], prior.X.dtype
-    y = _checks.vector(y, n, "y", "X").astype(dtype)
+    y, mask = _checks.observations(y, n, mask)
+    y = y.astype(dtype)
     noise_var = _checks.noise_variance(noise_var, n, or_zero=not learn_noise).astype(dtype)
     addresses = _chosen(prior, fields)
     if not addresses and not learn_noise:
@@ -90,7 +94,7 @@ def fit(
     if tolerance is None:
         tolerance = float(jnp.finfo(dtype).eps) ** (1 / 3)
     settings = _Settings(addresses, learn_noise, n_starts, _checks.count(max_steps, "max_steps"), progress)
-    return _fit(prior.checked(), y, noise_var, key, jnp.asarray(tolerance, dtype), log_prior, settings)
+    return _fit(prior.checked(), y, noise_var, mask, key, jnp.asarray(tolerance, dtype), log_prior, settings)
 
 
 class _Settings(NamedTuple):
@@ -122,6 +126,7 @@ def _fit(
     prior: GPPrior,
     y: Float[Array, "n"],
     noise_var: Float[Array, "..."],
+    mask: Bool[Array, "n"] | None,
     key: Any,
     tolerance: Float[Array, ""],
     log_prior: Any,
@@ -149,7 +154,7 @@ def _fit(
 
     def log_density(point: Any) -> Float[Array, ""]:
         here, noise = at(point)
-        value = here.log_prob(y, noise)
+        value = here.log_prob(y, noise, mask)
         return value if log_prior is None else value + jnp.asarray(log_prior(here, noise), value.dtype)
 
     def loss(point: Any) -> Float[Array, ""]:
@@ -172,7 +177,9 @@ def _fit(
         slope = _largest(optax.tree.get(inner, "grad"))
         moved = _largest(updates) > 0
         if settings.progress:
-            jax.debug.callback(_report, start, settings.n_starts, step + 1, -y.shape[0] * jnp.asarray(value))
+            density = -y.shape[0] * jnp.asarray(value)
+            last = ~going((start, point, inner, step + 1, slope, moved))
+            jax.debug.callback(_report, start, settings.n_starts, step + 1, settings.max_steps, density, last)
         return start, following, inner, step + 1, slope, moved
 
     def run(numbered: Any) -> Any:
@@ -193,8 +200,12 @@ def _largest(tree: Any) -> Float[Array, ""]:
     return jnp.max(jnp.stack([jnp.max(jnp.abs(leaf)) for leaf in jax.tree.leaves(tree)]))
 
 
-def _report(start: Any, n_starts: Any, step: Any, density: Any) -> None:
+def _report(start: Any, n_starts: Any, step: Any, max_steps: Any, density: Any, last: Any) -> None:
+    """A bar for each start: how many of its steps are done. It may end before they are."""
+    done = round(_WIDTH * int(step) / int(max_steps))
+    bar = "█" * done + " " * (_WIDTH - done)
     sys.stderr.write(
-        f"\rstart {int(start) + 1} of {int(n_starts)}, step {int(step)}: log density {float(density):.6g}   "
+        f"\rstart {int(start) + 1} of {int(n_starts)} |{bar}| {int(step)}/{int(max_steps)} steps, "
+        f"log density {float(density):.6g}  " + ("\n" if last else "")
     )
     sys.stderr.flush()

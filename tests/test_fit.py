@@ -105,6 +105,15 @@ def test_flags_say_when_it_has_not_converged():
     assert found.steps[0] == 2
 
 
+def test_points_that_were_not_observed_do_not_count():
+    mask = np.arange(len(Y)) % 4 != 1
+    found = pgp.fit(prior(), np.where(mask, Y, np.nan), 0.05, mask)
+    rest = pgp.GPPrior(kernel=prior().kernel, X=X[mask], mean=prior().mean, jitter=prior().jitter)
+    alone = pgp.fit(rest, Y[mask], 0.05)
+    np.testing.assert_allclose(found.log_density, alone.log_density, rtol=1e-7)
+    np.testing.assert_allclose(found.prior.kernel.lengthscale, alone.prior.kernel.lengthscale, rtol=1e-3)
+
+
 def test_a_start_without_density_is_survived():
     # Repeated inputs, and as good as no noise.
     bad = pgp.GPPrior(kernel=pgp.RBF(1.0, 3.0), X=np.r_[X, X], jitter=0.0)
@@ -141,7 +150,12 @@ def test_other_values_compile_nothing_anew(capsys):
     assert capsys.readouterr().err == ""
     pgp.fit(prior(), Y, 0.05, max_steps=3, progress=True)
     jax.effects_barrier()
-    assert "start 1 of 1, step 3: log density" in capsys.readouterr().err
+    lines = capsys.readouterr().err.replace("\n", "\r").split("\r")
+    shown = [line for line in lines if line]
+    assert len(shown) == 3
+    assert "start 1 of 1 |██████████" in shown[0]
+    assert "| 3/3 steps, log density" in shown[2]
+    assert shown[2].count("█") == 30
 
 
 @pytest.mark.usefixtures("no_hook")

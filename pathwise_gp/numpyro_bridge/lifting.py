@@ -110,7 +110,7 @@ class _Frames(Messenger):
 
     def process_message(self, msg: dict[str, Any]) -> None:
         # A transformation may pass sites of its own through here. The plates add themselves later, to the same message.
-        if msg["name"] == self.site:
+        if msg.get("name") == self.site:
             self.message = msg
 
     def shape(self) -> tuple[int, ...]:
