@@ -45,6 +45,7 @@ RULES = f"{FEATURES}::test_every_rule_has_the_kernel_as_its_mean"
 DENSITY = f"{ERROR}::test_spectral_density_gives_the_kernel"
 EXACT_BASES = f"{FEATURES}::test_exact_bases_give_the_kernel"
 OUTPUTS = f"{OUT}::test_moments_of_paths_on_a_grid"
+BATCHES, LIKELIHOODS = "test_batches.py", "test_likelihoods.py"
 MEAN_KERNEL = f"{FEATURES}::test_features_have_the_kernel_as_their_mean"
 
 MUTANTS = [
@@ -236,8 +237,8 @@ MUTANTS = [
     Mutant(
         "transposed factor in the solve",
         "_numerics/linalg.py",
-        "self._triangular(B, transpose=False), transpose=True)",
-        "self._triangular(B, transpose=True), transpose=False)",
+        "self._triangular(self.whiten(B), transpose=True)",
+        "self._triangular(self._triangular(B, transpose=True), transpose=False)",
         EXACT_MOMENTS,
     ),
     Mutant(
@@ -497,8 +498,8 @@ MUTANTS = [
     Mutant(
         "leave-one-out with the variance of f",
         "_priors/exact.py",
-        "LeaveOneOut(posterior.y - error, 1 / precision, log_density)",
-        "LeaveOneOut(posterior.y - error, 1 / precision - posterior.noise, log_density)",
+        "LeaveOneOut(y - error, 1 / precision, log_density)",
+        "LeaveOneOut(y - error, 1 / precision - jnp.min(1 / precision), log_density)",
         "test_inference.py::test_leave_one_out_is_brute_force",
     ),
     Mutant(
@@ -514,6 +515,118 @@ MUTANTS = [
         'in ("kernel", "mean")',
         'in ("kernel",)',
         "test_fit.py::test_the_maximum_is_scipys",
+    ),
+    Mutant(
+        "points that were not observed pull on the others",
+        "_numerics/linalg.py",
+        "return B if self.mask is None else jnp.where(self.mask, B, jnp.zeros_like(B))",
+        "return B",
+        f"{BATCHES}::test_a_mask_is_the_block_that_is_left",
+    ),
+    Mutant(
+        "points that were not observed count in the density",
+        "_priors/exact.py",
+        "density + 0.5 * math.log(2 * math.pi) * jnp.sum(~mask)",
+        "density",
+        f"{BATCHES}::test_a_mask_is_the_block_that_is_left",
+    ),
+    Mutant(
+        "values of groups in the order of the fields",
+        "_batched.py",
+        "leaf.reshape(*missing, *axes, *own)",
+        "leaf.reshape(*axes, *missing, *own)",
+        f"{BATCHES}::test_nested_plates",
+    ),
+    Mutant(
+        "a plate takes the entries of a field for its own",
+        "numpyro_bridge/lifting.py",
+        "prior = prior.to_event(len(shape) - len(prior.event_shape))",
+        "pass",
+        BATCHES,
+    ),
+    Mutant(
+        "all groups conditioned on the data of the first",
+        "numpyro_bridge/posterior.py",
+        "processes[number].posterior(i % size)",
+        "processes[number].posterior(0)",
+        f"{BATCHES}::test_groups_end_in_paths",
+    ),
+    Mutant(
+        "several processes drawn with one key",
+        "numpyro_bridge/posterior.py",
+        "jax.random.fold_in(key_paths, number) if count > 1 else key_paths",
+        "key_paths",
+        f"{BATCHES}::test_several_processes_in_a_model",
+    ),
+    Mutant(
+        "natural step of half the length",
+        "numpyro_bridge/natural.py",
+        "precision + 2 * size * gradient",
+        "precision + size * gradient",
+        f"{LIKELIHOODS}::test_a_natural_step_of_one_ends_in_the_optimal_guide",
+    ),
+    Mutant(
+        "natural step that does not follow the mean",
+        "numpyro_bridge/natural.py",
+        "(mean_gradient - 2 * times(gradient, mean))",
+        "mean_gradient",
+        f"{LIKELIHOODS}::test_a_natural_step_of_one_ends_in_the_optimal_guide",
+    ),
+    Mutant(
+        "random latent values too near to the mean",
+        "numpyro_bridge/sparse.py",
+        "jax.random.normal(key, (p, n_samples, n))",
+        "0.9 * jax.random.normal(key, (p, n_samples, n))",
+        f"{LIKELIHOODS}::test_random_latent_values_give_the_bound_on_average",
+    ),
+    Mutant(
+        "predictive density of the paths' sum",
+        "numpyro_bridge/predicting.py",
+        " - math.log(math.prod(found.batch_shape[: len(axes)]))",
+        "",
+        f"{LIKELIHOODS}::test_each_likelihood_ends_in_latent_and_predictive_paths",
+    ),
+    Mutant(
+        "evidence that does not move with the mode",
+        "_laplace.py",
+        "v = v + root.solve(at(v, lowers, means, constants)",
+        "v = v + root.solve(here(v)",
+        f"{LIKELIHOODS}::test_laplace_is_scikit_learns",
+    ),
+    Mutant(
+        "processes taken for independent at the mode",
+        "_laplace.py",
+        "v = found.mean[None, :, :] + inner(z, found.scale_tril).reshape(n_paths, p, n)",
+        "v = found.mean[None] + jnp.stack([inner(z[:, :n], g.scale_tril) for g in found.guides], 1)",
+        f"{LIKELIHOODS}::test_laplace_of_several_processes_is_the_curvature_at_the_mode",
+    ),
+    Mutant(
+        "a bound without density that is not rejected",
+        "_guides/optimal.py",
+        "jnp.where(ok & also_ok, value, -jnp.inf)",
+        "value",
+        f"{LIKELIHOODS}::test_collapsed_bound_is_minus_infinity_where_there_is_no_density",
+    ),
+    Mutant(
+        "latent paths with noise",
+        "numpyro_bridge/posterior.py",
+        "condition(prior, y.astype(prior.X.dtype), jnp.zeros((), prior.X.dtype))",
+        "condition(prior, y.astype(prior.X.dtype), jnp.full((), 0.05, prior.X.dtype))",
+        f"{LIKELIHOODS}::test_each_likelihood_ends_in_latent_and_predictive_paths",
+    ),
+    Mutant(
+        "draws paired with the wrong data",
+        "numpyro_bridge/posterior.py",
+        '    return _Process(returned, trace[name]["value"], fn.noise_var, fn.observed)',
+        '    return _Process(returned, trace[name]["value"], 0.1 * fn.noise_var, fn.observed)',
+        "test_calibration.py::test_ranks_of_the_truth_are_uniform",
+    ),
+    Mutant(
+        "leave-one-out of several outputs by the wrong noise",
+        "_numerics/kronecker.py",
+        "V) / self.noise[None, :]",
+        "V)",
+        f"{BATCHES}::test_several_outputs_are_a_site_and_end_in_paths",
     ),
 ]
 
