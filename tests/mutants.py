@@ -531,18 +531,11 @@ MUTANTS = [
         f"{BATCHES}::test_a_mask_is_the_block_that_is_left",
     ),
     Mutant(
-        "values of groups in the order of the fields",
-        "_batched.py",
-        "leaf.reshape(*missing, *axes, *own)",
-        "leaf.reshape(*axes, *missing, *own)",
-        f"{BATCHES}::test_nested_plates",
-    ),
-    Mutant(
         "a plate takes the entries of a field for its own",
         "numpyro_bridge/lifting.py",
         "prior = prior.to_event(len(shape) - len(prior.event_shape))",
         "pass",
-        BATCHES,
+        f"{BATCHES}::test_groups_in_a_plate_are_a_loop_over_them",
     ),
     Mutant(
         "all groups conditioned on the data of the first",

@@ -114,6 +114,8 @@ def test_groups_in_a_plate_are_a_loop_over_them(scalar, masked):
     prior, trace = run(grouped, XS, y, MASKS if masked else None, scalar, **values)
     assert prior.batch_shape == (P,)
     assert trace["RBF.lengthscale"]["fn"].batch_shape == trace["obs"]["fn"].batch_shape == (P,)
+    assert trace["RBF.lengthscale"]["fn"].event_shape == (() if scalar else (D,))
+    assert run(grouped, XS, YS, None, scalar)[0].stacked.kernel.lengthscale.shape == scales.shape
     density = trace["obs"]["fn"].log_prob(trace["obs"]["value"])
     assert density.shape == (P,)
     for g in range(P):

@@ -245,6 +245,9 @@ def test_chains_keep_their_axis_and_thinning_changes_no_path():
     raw = bridge.posterior_paths(model, mcmc.get_samples(), jax.random.PRNGKey(0), X, Y, **settings)
     same(raw, flat(TEST))
     assert eqx.filter_jit(lambda e: e(TEST))(ensemble).shape == values.shape
+    slopes = ensemble.map(lambda paths: {"slope": jax.jacfwd(paths)(TEST[0])})["slope"]
+    assert slopes.shape == (2, 6, 3, 1)
+    same(slopes[1, 4], jax.jacfwd(ensemble[1][4])(TEST[0]))
 
 
 def test_leave_one_out_is_brute_force():

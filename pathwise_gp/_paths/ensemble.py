@@ -47,6 +47,16 @@ class PathEnsemble(eqx.Module):
         X = _checks.inputs(X, inputs.shape[-1]).astype(inputs.dtype)
         return _evaluate(self, X, as_bytes(block_bytes))
 
+    def map(self, function: Callable[[Any], Any]) -> Any:
+        """What a function makes of the paths of each draw: traced once, and called on one draw after the other.
+
+        **Arguments:** `function`: maps paths with axes `*s` to a pytree of arrays, such as a zero or an integral of each.
+
+        **Returns:** the pytree, with the axes of the draws in front of its arrays.
+        """
+        made = jax.lax.map(lambda varying: function(eqx.combine(varying, self.common)), self._flat())
+        return jax.tree.map(lambda leaf: leaf.reshape(*self._axes, *leaf.shape[1:]), made)
+
     def __len__(self) -> int:
         return jax.tree.leaves(self.varying)[0].shape[0]
 
