@@ -69,4 +69,15 @@ from ._samplers import (
     PathwiseSampler as PathwiseSampler,
 )
 
+# What paths are for: each of these is imported when it is first used.
+_USES = ("acquisition", "calculus", "design", "ensembles", "level_sets", "optimise", "plots", "rollout", "scores")
+
 __version__ = "0.1.0"
+
+
+def __getattr__(name: str) -> object:
+    if name in _USES:
+        import importlib
+
+        return importlib.import_module(f".{name}", __name__)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -87,4 +87,9 @@ def test_benchmarks_run():
 
 
 def test_there_are_notebooks():
-    assert [path.name for path in NOTEBOOKS] == ["01_pathwise_numpyro.ipynb"]
+    assert [path.name for path in NOTEBOOKS] == [
+        "01_pathwise_numpyro.ipynb",
+        "02_regression_nuts_svi_map.ipynb",
+        "03_coal_mining_cox_process.ipynb",
+        "04_svgp_minibatches.ipynb",
+    ]
