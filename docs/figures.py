@@ -127,8 +127,31 @@ def plot_outputs() -> None:
     figure.savefig(FOLDER / "outputs.png", dpi=120)
 
 
+def plot_paths() -> None:
+    """Paths of a posterior, their derivatives, and where each has its minimum."""
+    X = jnp.asarray([-1.4, -1.25, -0.9, -0.6, -0.1, 0.15, 0.5, 1.3, 1.45])[:, None]
+    y = jnp.sin(3 * X[:, 0]) + 0.3 * jnp.cos(11 * X[:, 0])
+    posterior = pgp.GPPrior(kernel=pgp.Matern(2.5, 1.0, 0.5), X=X).condition(y, 0.05**2)
+    draws = pgp.PathwiseSampler(posterior).sample_paths(jax.random.key(3), 400)
+    x = np.linspace(-2, 2, 400)
+    slopes = lambda at: jax.vmap(jax.jacfwd(draws))(at)[..., 0].T
+    figure, (left, centre, right) = plt.subplots(1, 3, figsize=(11, 3.1), constrained_layout=True)
+    pgp.plots.paths(draws, x, left, colour=COLOURS[0])
+    left.plot(X[:, 0], y, "o", color="black", ms=4, zorder=3)
+    left.set(title="paths of a posterior", xlabel="x")
+    pgp.plots.fan(slopes, x, centre, colour=COLOURS[2])
+    centre.set(title="their derivatives", xlabel="x")
+    lowest = x[np.asarray(draws(x[:, None])).argmin(axis=1)]
+    pgp.plots.optimum(lowest[:, None], right, bins=np.linspace(-2, 2, 41), colour=COLOURS[1])
+    right.set(title="where each has its minimum", xlabel="x", yticks=[])
+    for axes in (left, centre, right):
+        axes.spines[["top", "right"]].set_visible(False)
+    figure.savefig(FOLDER / "paths.png", dpi=110)
+
+
 if __name__ == "__main__":
     FOLDER.mkdir(parents=True, exist_ok=True)
+    plot_paths()
     plot_kernels()
     plot_outputs()
     plot_errors()
