@@ -79,7 +79,7 @@ def place(
     leaves = leaves_of(module)
     chosen: dict[str, Array] = {}
     for address, value in values.items():
-        if ignore_others and not (isinstance(address, str) and address.startswith(f"{prefix}.")):
+        if ignore_others and isinstance(address, str) and not address.startswith(f"{prefix}."):
             continue
         short = address.removeprefix(f"{prefix}.") if isinstance(address, str) else address
         for canonical in resolve(module, leaves, short, prefix, "values"):

@@ -58,7 +58,7 @@ class Batched(eqx.Module, Generic[ModuleT]):
 
     def member(self, number: Any) -> ModuleT:
         """One module, by its number when all axes are made one; the number may be traced."""
-        return self.take(self.stacked, number)
+        return self.take(self.stacked, _checks.index(number, math.prod(self.batch_shape), "Module"))
 
     def take(self, tree: Any, number: Any) -> Any:
         """What belongs to one module of a pytree with the axes `*b` in front of its arrays."""

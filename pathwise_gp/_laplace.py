@@ -11,7 +11,7 @@ from jaxtyping import Array, Bool, Float, Int
 from . import _checks
 from ._features import AbstractBasis, QuasiMonteCarlo
 from ._guides import WhitenedGuide
-from ._guides.bound import marginals
+from ._guides.bound import marginals, pointwise_log_prob
 from ._numerics.linalg import cholesky, CholeskyFactor, inner, inverse_factor
 from ._paths import draw_prior, PathwiseFunction
 from ._priors import GPPrior, SparseGPPrior
@@ -93,12 +93,13 @@ def laplace(
     - `prior`: with n training inputs; for a likelihood of several latent processes, independent a priori, a sequence of
       priors with the same inputs.
     - `y`: observations with a leading axis of n.
-    - `likelihood`: maps latent values f, `n`, to a distribution of y with a method `log_prob`, such as one of NumPyro:
-      `lambda f: dist.Bernoulli(logits=f)`; of several processes one argument each: `lambda f, g: dist.Normal(f, jnp.exp(g))`.
-      Each observation may depend on the values at its own input alone, and twice differentiably.
+    - `likelihood`: a function, defined once (each new one is compiled anew), that maps latent values f, `n`, to a
+      distribution of y with a method `log_prob`, such as one of NumPyro: `lambda f: dist.Bernoulli(logits=f)`; of several
+      processes one argument each: `lambda f, g: dist.Normal(f, jnp.exp(g))`. Each observation may depend on the values at
+      its own input alone, and twice differentiably.
     - `max_steps`: of Newton's method.
-    - `tolerance`: the largest derivative, in v, at which the mode counts as found; the square root of the rounding unit
-      unless given.
+    - `tolerance`: the mode counts as found where Newton's decrement, twice what another step would gain in log density, is
+      at most this; the square root of the rounding unit unless given.
 
     **Returns:** the approximation, whose `converged` says whether the mode was found.
 
@@ -156,13 +157,7 @@ def _laplace(
     p, n, dtype = len(priors), priors[0].Z.shape[0], priors[0].Z.dtype
 
     def log_likelihood(f: Float[Array, "p n"]) -> Float[Array, "n"]:
-        values = jnp.asarray(likelihood(*f).log_prob(y))
-        if values.shape != (n,):
-            raise ValueError(
-                f"`likelihood` must give one log density for each input: for f of shape {(n,)} and y of shape {y.shape} it "
-                f"gave shape {values.shape}. Return a distribution with the axes of f and no event axes."
-            )
-        return values.astype(dtype)
+        return pointwise_log_prob(likelihood, list(f), y).astype(dtype)
 
     # What the likelihood closes over may be differentiated, but not through the search for the mode.
     converted, constants = jax.closure_convert(log_likelihood, jnp.zeros((p, n), dtype))
@@ -186,19 +181,20 @@ def _laplace(
 
     here = lambda v: at(v, fixed(lowers), fixed(means), fixed(constants))
 
-    def going(state: tuple[_Point, Array, Array]) -> Bool[Array, ""]:
-        point, step, moved = state
-        return (jnp.max(jnp.abs(point.gradient)) > tolerance) & (step < max_steps) & moved
+    def going(state: tuple[_Point, Array, Array, Array]) -> Bool[Array, ""]:
+        _, step, moved, _ = state
+        return (step < max_steps) & moved
 
-    def advance(state: tuple[_Point, Array, Array]) -> tuple[_Point, Array, Array]:
-        point, step, _ = state
+    def advance(state: tuple[_Point, Array, Array, Array]) -> tuple[_Point, Array, Array, Array]:
+        point, step, _, _ = state
         # Where the likelihood is not log-concave W may be indefinite, and a step by it lead downhill.
         root = CholeskyFactor(cholesky(precision(_semidefinite(point.curvature), fixed(lowers))))
         direction = root.solve(point.gradient.reshape(-1)).reshape(p, n)
+        far = jnp.sum(direction * point.gradient) > tolerance
 
         def worse(tried: tuple[Array, _Point, Array]) -> Bool[Array, ""]:
             _, other, halvings = tried
-            return ~(other.value > point.value) & (halvings < _HALVINGS)
+            return ~(other.value > point.value) & (halvings < _HALVINGS) & far
 
         def halve(tried: tuple[Array, _Point, Array]) -> tuple[Array, _Point, Array]:
             size, _, halvings = tried
@@ -207,15 +203,17 @@ def _laplace(
         whole = jnp.ones((), dtype)
         tried = (whole, here(point.v + direction), jnp.zeros((), int))
         _, other, _ = jax.lax.while_loop(worse, halve, tried)
-        better = other.value > point.value
-        # At the mode values differ by rounding alone, and derivatives decide.
-        closer = jnp.max(jnp.abs(other.gradient)) < jnp.max(jnp.abs(point.gradient))
-        level = (other.value >= point.value - 10 * jnp.finfo(dtype).eps * jnp.abs(point.value)) & closer
-        moved = better | level
-        return jax.tree.map(lambda new, old: jnp.where(moved, new, old), other, point), step + 1, moved
+        moved = (other.value > point.value) & far
+        return (
+            jax.tree.map(lambda new, old: jnp.where(moved, new, old), other, point),
+            step + moved.astype(int),
+            moved,
+            ~far,
+        )
 
     start = here(jnp.zeros((p, n), dtype))
-    point, steps, _ = jax.lax.while_loop(going, advance, (start, jnp.zeros((), int), jnp.asarray(True)))
+    yes = jnp.asarray(True)
+    point, steps, _, found = jax.lax.while_loop(going, advance, (start, jnp.zeros((), int), yes, ~yes))
     definite = jnp.all(jnp.isfinite(cholesky(precision(point.curvature, fixed(lowers)))))
     # One more step of Newton's method, whose derivative in the hyperparameters is that of the mode (implicit function).
     curvature = jnp.where(definite, point.curvature, _semidefinite(point.curvature))
@@ -227,7 +225,7 @@ def _laplace(
     scale = inverse_factor(B)
     guides = tuple(WhitenedGuide(v[j], _marginal(scale, j, n) if p > 1 else scale) for j in range(p))
     density = final.value - 0.5 * CholeskyFactor(cholesky(B)).log_det()
-    converged = (jnp.max(jnp.abs(point.gradient)) <= tolerance) & definite & jnp.isfinite(density)
+    converged = found & definite & jnp.isfinite(density)
     return Laplace(priors, guides, v, scale, density, converged, steps, several)
 
 

@@ -79,9 +79,7 @@ MUTANTS = [
         "variances",
         EXACT_MOMENTS,
     ),
-    Mutant(
-        "mean dropped from the residual", EXACT, "(posterior.y - prior.mean_at(prior.X))", "posterior.y", EXACT_MOMENTS
-    ),
+    Mutant("mean dropped from the residual", EXACT, "(posterior.y - prior.mean_at(X))", "posterior.y", EXACT_MOMENTS),
     Mutant(
         "mean dropped from the values",
         "_paths/function.py",
@@ -540,14 +538,14 @@ MUTANTS = [
     Mutant(
         "all groups conditioned on the data of the first",
         "numpyro_bridge/posterior.py",
-        "processes[number].posterior(i % size)",
+        "processes[number].posterior(m)",
         "processes[number].posterior(0)",
         f"{BATCHES}::test_groups_end_in_paths",
     ),
     Mutant(
         "several processes drawn with one key",
         "numpyro_bridge/posterior.py",
-        "jax.random.fold_in(key_paths, number) if count > 1 else key_paths",
+        "jax.random.fold_in(key_paths, number) if len(processes) > 1 else key_paths",
         "key_paths",
         f"{BATCHES}::test_several_processes_in_a_model",
     ),

@@ -28,7 +28,7 @@ TEST = jnp.asarray(rng.uniform(-1.2, 1.2, (6, D)))
 NOISE = 0.02
 PRIOR = pgp.GPPrior(kernel=pgp.RBF(1.2, [0.7, 0.9]), X=X, mean=0.3, jitter=1e-6)
 
-pytestmark = pytest.mark.usefixtures("standard_promotion")
+standard = pytest.mark.usefixtures("standard_promotion")  # for what runs NumPyro
 
 
 def run(function, *args, **values):
@@ -91,7 +91,28 @@ def test_a_mask_under_jit_and_of_nothing():
     assert none.log_marginal_likelihood() == PRIOR.log_prob(Y, NOISE, np.zeros(N, bool)) == 0
 
 
-HYPER = {"*": dist.LogNormal(-0.3, 0.3)}
+@pytest.mark.parametrize("filler", [-999.0, 1e6])
+@pytest.mark.parametrize("basis", [pgp.QuasiMonteCarlo(), pgp.HilbertSpace()], ids=["random", "Hilbert"])
+def test_a_mask_whatever_stands_where_nothing_was_observed(filler, basis):
+    """Neither the default jitter, nor the box of a basis, nor a mean follows inputs that fill up the shape."""
+    kernel = pgp.RBF(1.0, 0.7) + pgp.Linear(0.5)
+    mean = lambda X: jnp.sqrt(5.0 + X[:, 0])  # which is NaN at a filler
+    line = X[:, :1]
+    filled = pgp.GPPrior(kernel=kernel, X=np.where(MASK[:, None], line, filler), mean=mean)
+    block = pgp.GPPrior(kernel=kernel, X=line[MASK], mean=mean)
+    y = np.where(MASK, Y, np.nan)
+    a, b = filled.condition(y, NOISE, MASK), block.condition(Y[MASK], NOISE)
+    np.testing.assert_allclose(a.jitter, b.jitter, rtol=1e-12)
+    np.testing.assert_allclose(filled.log_prob(y, NOISE, MASK), block.log_prob(Y[MASK], NOISE), rtol=1e-10)
+    gradient = lambda v: bridge.place(filled, {"kernel.kernels[0].variance": v}).log_prob(y, NOISE, MASK)
+    assert np.isfinite(jax.grad(gradient)(1.0))
+    at = jnp.linspace(line[MASK].min(), line[MASK].max(), 6)[:, None]
+    np.testing.assert_allclose(a.variance(at), b.variance(at), rtol=1e-8, atol=1e-10)
+    paths, others = (pgp.PathwiseSampler(p, 64, features=basis).sample_paths(KEY, 2) for p in (a, b))
+    np.testing.assert_allclose(paths.marginal_variance(at), others.marginal_variance(at), rtol=1e-6, atol=1e-8)
+    assert np.isfinite(paths(at)).all()
+    error = [pgp.feature_error(p, at, 64, features=basis) for p in (a, b)]
+    np.testing.assert_allclose(error[0], error[1], rtol=0.3, atol=1e-6)  # the centre is a weighted one
 
 
 def grouped(XS, YS, masks=None, scalar=True):
@@ -105,6 +126,7 @@ def grouped(XS, YS, masks=None, scalar=True):
     return prior
 
 
+@standard
 @pytest.mark.parametrize("scalar", [True, False], ids=["one lengthscale", "one per dimension"])
 @pytest.mark.parametrize("masked", [False, True], ids=["all", "ragged"])
 def test_groups_in_a_plate_are_a_loop_over_them(scalar, masked):
@@ -131,6 +153,7 @@ def test_groups_in_a_plate_are_a_loop_over_them(scalar, masked):
     np.testing.assert_allclose(total, expected, rtol=1e-12)
 
 
+@standard
 def test_groups_end_in_paths():
     draws = {
         "RBF.variance": jnp.asarray([1.1, 1.3, 0.9]),
@@ -159,6 +182,7 @@ def test_groups_end_in_paths():
     np.testing.assert_allclose(again(TEST), values, rtol=1e-8, atol=1e-9)
 
 
+@standard
 def test_nested_plates():
     def nested():
         kernel = pgp.RBF(1.0, 1.0)
@@ -188,6 +212,7 @@ def test_nested_plates():
     np.testing.assert_allclose(ensemble(X)[0, :, :, 0], trace["f"]["value"], atol=6e-3)
 
 
+@standard
 def test_groups_under_nuts_and_in_utilities():
     mcmc = MCMC(NUTS(grouped), num_warmup=30, num_samples=10, progress_bar=False)
     mcmc.run(KEY, XS, YS, MASKS)
@@ -229,6 +254,7 @@ def test_batches_are_made_by_place_too():
     np.testing.assert_allclose(trace["RBF.lengthscale"]["value"], draws["RBF.lengthscale"])
 
 
+@standard
 def test_several_processes_in_a_model():
     def several(X, y):
         scale = numpyro.sample("scale", dist.LogNormal(0.0, 0.3))  # of both
@@ -265,6 +291,7 @@ def outputs(X, y):
     return prior
 
 
+@standard
 def test_several_outputs_are_a_site_and_end_in_paths():
     scale, noise = 0.9, jnp.asarray([0.04, 0.05, 0.06])
     values = {"Coregionalised.kernel.lengthscale": jnp.asarray(scale), "noise": noise}
@@ -294,6 +321,7 @@ def test_several_outputs_are_a_site_and_end_in_paths():
     assert bridge.leave_one_out(outputs, {k: v[None] for k, v in values.items()}, KEY, X, Y3).shape == (1, N, 3)
 
 
+@standard
 def test_inputs_that_are_not_known():
     def uncertain(X, y):
         prior = bridge.lift(
@@ -309,6 +337,7 @@ def test_inputs_that_are_not_known():
         np.testing.assert_allclose(ensemble.mean_path(TEST)[i], one.mean(TEST), rtol=1e-8, atol=1e-10)
 
 
+@standard
 def test_latent_inputs_move_as_the_density_says():
     """One input of three is unknown: its posterior under NUTS beside quadrature."""
     points, y = jnp.asarray([[-1.0], [1.0]]), jnp.asarray([-0.8, 0.9, 0.5])
@@ -331,6 +360,7 @@ def test_latent_inputs_move_as_the_density_says():
     assert abs(draws.std() / sd - 1) < 4.5 * (1 / size) ** 0.5  # heavier tails than normal
 
 
+@standard
 def test_latent_variables_of_many_outputs():
     """A GP-LVM: outputs independent given latent inputs, as one site."""
     kernel = pgp.Coregionalised(pgp.RBF(1.0, 1.0), W=np.zeros((3, 1)), kappa=np.ones(3))
@@ -365,7 +395,23 @@ def in_plate(function, size=3):
         return function()
 
 
+def both_at_once():
+    with numpyro.plate("p", 2):
+        scale = numpyro.sample("scale", dist.Normal(0.0, 0.1))
+        return bridge.lift(pgp.RBF(1.0, [1.0, 1.0]), {"lengthscale": dist.LogNormal(scale, 0.3)})
+
+
+def plates_that_differ():
+    with numpyro.plate("p", 2):
+        kernel = bridge.lift(pgp.RBF(1.0, 1.0), {"lengthscale": dist.LogNormal(0.0, 0.3)})
+    with numpyro.plate("q", 3):
+        return bridge.lift(kernel, {"variance": dist.LogNormal(0.0, 0.3)})
+
+
 REFUSED = {
+    "members or entries": (both_at_once, r"`RBF\.lengthscale` has parameters of shape \(2,\).*Say which"),
+    "plates that differ": (plates_that_differ, r"`RBF` has the axes \(2,\) of plates.*\(3,\)"),
+    "member beyond the last": (lambda: batch().member(7), "7 was asked for, but there are 3"),
     "mask of numbers": (lambda: PRIOR.condition(Y, NOISE, np.ones(N)), "`mask` must have dtype bool"),
     "mask of another shape": (lambda: PRIOR.log_prob(Y, NOISE, np.ones(3, bool)), r"shape \(7,\)"),
     "NaN that is observed": (lambda: PRIOR.condition(np.full(N, np.nan), NOISE, MASK), "`y` must be finite"),
@@ -420,14 +466,54 @@ REFUSED = {
 }
 
 
+@standard
 @pytest.mark.usefixtures("no_hook")
 @pytest.mark.parametrize("name", REFUSED)
 def test_wrong_uses_are_named(name):
     function, words = REFUSED[name]
-    with pytest.raises(ValueError, match=words):
+    with pytest.raises((ValueError, IndexError), match=words):
         run(function)
 
 
+@standard
+def test_in_a_plate_parameters_may_be_those_of_entries_or_of_members():
+    def entries():
+        with numpyro.plate("p", 2):
+            prior = dist.LogNormal(jnp.asarray([-5.0, 5.0]), 0.01).to_event(1)
+            return bridge.lift(pgp.RBF(1.0, [1.0, 1.0]), {"lengthscale": prior})
+
+    def members():
+        with numpyro.plate("p", 2):
+            prior = dist.LogNormal(jnp.asarray([[-5.0], [5.0]]), 0.01).expand([2, 2]).to_event(1)
+            return bridge.lift(pgp.RBF(1.0, [1.0, 1.0]), {"lengthscale": prior})
+
+    logs = [np.log(run(model)[0].stacked.lengthscale) for model in (entries, members)]
+    np.testing.assert_allclose(logs[0], [[-5, 5], [-5, 5]], atol=0.1)
+    np.testing.assert_allclose(logs[1], [[-5, -5], [5, 5]], atol=0.1)
+
+
+@standard
+def test_values_without_the_axes_of_the_batch_are_those_of_each_member():
+    priors = bridge.place(pgp.RBF(1.0, 1.0), {"lengthscale": jnp.arange(1.0, N + 1)}, batch_shape=(N,)).map(
+        lambda kernel: pgp.GPPrior(kernel=kernel, X=X)
+    )
+    marginal = bridge.GPMarginal(priors, 0.1)
+    np.testing.assert_allclose(marginal.log_prob(Y), marginal.log_prob(np.tile(Y, (N, 1))), rtol=1e-12)
+
+
+@standard
+def test_a_scaled_likelihood_has_no_paths():
+    def model(X, y):
+        prior = pgp.GPPrior(kernel=pgp.RBF(1.0, numpyro.sample("s", dist.LogNormal(0.0, 1.0))), X=X)
+        with handlers.scale(scale=0.5):
+            bridge.gp_factor("obs", prior, y, NOISE)
+        return prior
+
+    with pytest.raises(ValueError, match="`obs` has been scaled"):
+        bridge.posterior_paths(model, {"s": jnp.ones(2)}, KEY, X, Y)
+
+
+@standard
 @pytest.mark.usefixtures("no_hook")
 def test_leaving_out_is_of_what_was_observed():
     def latent(X):

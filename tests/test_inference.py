@@ -247,7 +247,13 @@ def test_chains_keep_their_axis_and_thinning_changes_no_path():
     assert eqx.filter_jit(lambda e: e(TEST))(ensemble).shape == values.shape
     slopes = ensemble.map(lambda paths: {"slope": jax.jacfwd(paths)(TEST[0])})["slope"]
     assert slopes.shape == (2, 6, 3, 1)
-    same(slopes[1, 4], jax.jacfwd(ensemble[1][4])(TEST[0]))
+    np.testing.assert_allclose(slopes[1, 4], jax.jacfwd(ensemble[1][4])(TEST[0]), rtol=1e-9, atol=1e-11)
+    calls = []
+    counted = lambda paths: (calls.append(1), paths(TEST))[1]
+    first = ensemble.map(counted)
+    traced = len(calls)
+    np.testing.assert_array_equal(ensemble.map(counted), first)
+    assert len(calls) == traced
 
 
 def test_leave_one_out_is_brute_force():
@@ -390,6 +396,8 @@ def test_a_trained_guide_is_the_best_one_and_ends_in_paths():
         np.testing.assert_allclose(got, wanted, atol=0.02)
     paths = pgp.DecoupledPathwiseSampler(SPARSE, guide, 64).sample_paths(KEY, 3)
     assert paths(TEST).shape == (3, 5)
+    by_function = bridge.place(start, {lambda g: g.mean: jnp.ones(4), "Other.mean": 1.0}, ignore_others=True)
+    assert (by_function.mean == 1).all()
     with pytest.raises(ValueError, match=r"Other\.mean"):
         bridge.place(start, params)
 
@@ -493,6 +501,10 @@ WRONG = {
         "holds `White`, which is noise: give it to `likelihood`",
     ),
     "bound, plate": (bound_in_a_plate, "cannot stand inside a plate"),
+    "bound, y as a column": (
+        lambda: bound(X, Y[:, None], LIKELIHOODS["normal"][0], n_points=N),
+        r"`y` must have shape \(10,\), one observation for each input; got \(10, 1\). Pass `y\[:, 0\]`",
+    ),
     "thin": (
         lambda: bridge.posterior_paths(model, DRAWS, KEY, X, Y, group_by_chain=True, thin=0),
         "`thin` must be at l",

@@ -10,6 +10,7 @@ import optax
 import pytest
 from numpyro import handlers
 from numpyro.infer import MCMC, NUTS, SVI, Trace_ELBO
+from scipy import stats
 from sklearn.gaussian_process import GaussianProcessClassifier
 from sklearn.gaussian_process.kernels import ConstantKernel, RBF
 
@@ -37,6 +38,7 @@ KINDS = {
     ),
     "heteroscedastic": (2, lambda f, g: dist.Normal(f, jnp.exp(g - 1)), Y),
 }
+POISSON = KINDS["poisson"][1]
 KERNELS = [pgp.RBF(1.2, 0.6), pgp.Matern(2.5, 0.7, 0.8), pgp.RBF(0.9, 0.7)]
 
 
@@ -308,6 +310,26 @@ def test_laplace_where_the_likelihood_is_not_log_concave():
     assert not stopped.converged
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("level", [1.0, 30.0, 1000.0])
+def test_laplace_says_that_it_has_found_the_mode(level, dtype):
+    y = np.random.default_rng(0).poisson(level * np.exp(Y))
+    kernel = pgp.RBF(jnp.asarray(1.0, dtype), jnp.asarray(0.6, dtype))
+    prior = pgp.GPPrior(kernel=kernel, X=X.astype(dtype), mean=float(np.log(level)), jitter=1e-4)
+    found = pgp.laplace(prior, y, POISSON)
+    assert found.converged
+    assert found.steps < 12
+
+
+def test_predictive_paths_of_several_outputs():
+    paths = lambda X: jnp.stack([X[:, 0] + 0.1 * s for s in range(3)])[:, :, None] * jnp.asarray([1.0, -1.0])  # s n p
+    y = np.stack([Y, -Y], axis=1)
+    predictive = bridge.PredictivePaths(paths, lambda f: dist.Normal(f, 0.5).to_event(1), KEY)
+    assert predictive(X).shape == (3, N, 2)
+    expected = np.log(np.mean(np.exp(stats.norm(paths(X), 0.5).logpdf(y).sum(-1)), axis=0))
+    np.testing.assert_allclose(predictive.log_density(X, y), expected, rtol=1e-9)
+
+
 def test_laplace_in_single_precision_compiles_once():
     traces = []
 
@@ -466,8 +488,20 @@ REFUSED = {
         "with the axes of the values of the paths",
     ),
     "predictive, events": (
-        lambda: bridge.PredictivePaths(lambda X: X[:, 0], lambda f: NORMAL(f).to_event(1), KEY)(X),
-        "with the axes of the values of the paths",
+        lambda: bridge.PredictivePaths(lambda X: X[:, 0], lambda f: NORMAL(f).to_event(1), KEY).log_density(X, Y),
+        r"whose last axes are those of the inputs, \(10,\); got \(\)",
+    ),
+    "predictive, outputs": (
+        lambda: bridge.PredictivePaths(lambda X: jnp.ones((4, 10, 3)), NORMAL, KEY).log_density(X, Y),
+        r"got \(4, 10, 3\).*to_event\(1\)",
+    ),
+    "predictive, y": (
+        lambda: bridge.PredictivePaths(lambda X: X[:, 0], NORMAL, KEY).log_density(X, Y[:, None]),
+        r"`y` must have shape \(10,\); got \(10, 1\)",
+    ),
+    "predictive, nan": (
+        lambda: bridge.PredictivePaths(lambda X: X[:, 0], NORMAL, KEY).log_density(X, np.nan * Y),
+        "`y` must be finite",
     ),
     "predictive, values": (
         lambda: bridge.PredictivePaths(lambda X: X[:, 0], lambda f: f, KEY)(X),

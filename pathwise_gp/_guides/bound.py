@@ -87,14 +87,25 @@ def expected_log_prob(
         mean[None, :] + jnp.asarray(z, mean.dtype) * jnp.sqrt(jnp.maximum(variance, _tiny(variance)))[None, :]
         for (mean, variance), z in zip(moments, nodes, strict=True)
     ]
-    values, shape = jnp.asarray(likelihood(*latent).log_prob(y)), latent[0].shape
+    dtype = latent[0].dtype
+    values = pointwise_log_prob(likelihood, latent, y).astype(dtype)
+    return jnp.sum(jnp.asarray(weights, dtype)[:, None] * values, axis=0)
+
+
+def pointwise_log_prob(likelihood: Callable[..., Any], latent: Sequence[Float[Array, "*s n"]], y: Any) -> Array:
+    """log p(yᵢ | fᵢ) for each latent value, `*s n`, or an error where the shapes are such that something is broadcast."""
+    shape, distribution = latent[0].shape, likelihood(*latent)
+    values = jnp.asarray(distribution.log_prob(y))
     if values.shape != shape:
         raise ValueError(
             f"`likelihood` must give one log density for each latent value: for f of shape {shape} and y of shape "
             f"{jnp.shape(y)} it gave shape {values.shape}. Return a distribution with the axes of f and no event axes."
         )
-    dtype = latent[0].dtype
-    return jnp.sum(jnp.asarray(weights, dtype)[:, None] * values.astype(dtype), axis=0)
+    wanted = (shape[-1], *getattr(distribution, "event_shape", ()))
+    if jnp.shape(y) != wanted:
+        hint = " Pass `y[:, 0]`." if jnp.shape(y) == (*wanted, 1) else ""
+        raise ValueError(f"`y` must have shape {wanted}, one observation for each input; got {jnp.shape(y)}.{hint}")
+    return values
 
 
 def gauss_hermite(n_points: int, p: int) -> tuple[np.ndarray, np.ndarray]:

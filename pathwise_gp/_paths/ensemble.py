@@ -48,14 +48,14 @@ class PathEnsemble(eqx.Module):
         return _evaluate(self, X, as_bytes(block_bytes))
 
     def map(self, function: Callable[[Any], Any]) -> Any:
-        """What a function makes of the paths of each draw: traced once, and called on one draw after the other.
+        """What a function makes of the paths of each draw: compiled once, and called on one draw after the other.
 
         **Arguments:** `function`: maps paths with axes `*s` to a pytree of arrays, such as a zero or an integral of each.
+        Each new function is compiled anew.
 
         **Returns:** the pytree, with the axes of the draws in front of its arrays.
         """
-        made = jax.lax.map(lambda varying: function(eqx.combine(varying, self.common)), self._flat())
-        return jax.tree.map(lambda leaf: leaf.reshape(*self._axes, *leaf.shape[1:]), made)
+        return _map(self, function)
 
     def __len__(self) -> int:
         return jax.tree.leaves(self.varying)[0].shape[0]
@@ -125,13 +125,24 @@ def map_draws(
     **Arguments:** `draw`; `first`: its arguments for one member; `all_of_them`: the same with a leading axis; `batch_size`:
     members worked on at once.
     """
+    pick, common = separate(draw, first)
+    # In batches `lax.map` cannot handle arrays without entries, such as the weights of a mean.
+    batch = batch_size if batch_size > 1 else None
+    return jax.lax.map(lambda one: pick(draw(*one)), all_of_them, batch_size=batch), common
+
+
+def separate(draw: Callable[..., Any], first: tuple[Any, ...]) -> tuple[Callable[[Any], Any], Any]:
+    """What picks the leaves that depend on the arguments of `draw` from what it returns; and the others."""
     varies = depends(lambda *one: eqx.filter(draw(*one), eqx.is_array), *first)
     arrays, rest = eqx.partition(draw(*first), eqx.is_array)
-    common = eqx.combine(eqx.filter(arrays, varies, inverse=True), rest)
-    one_of_them = lambda one: eqx.filter(eqx.filter(draw(*one), eqx.is_array), varies)
-    # In batches `lax.map` cannot handle arrays without entries, such as the weights of a mean.
-    varying = jax.lax.map(one_of_them, all_of_them, batch_size=batch_size if batch_size > 1 else None)
-    return varying, common
+    pick = lambda made: eqx.filter(eqx.filter(made, eqx.is_array), varies)
+    return pick, eqx.combine(eqx.filter(arrays, varies, inverse=True), rest)
+
+
+@eqx.filter_jit
+def _map(ensemble: PathEnsemble, function: Callable[[Any], Any]) -> Any:
+    made = jax.lax.map(lambda varying: function(eqx.combine(varying, ensemble.common)), ensemble._flat())
+    return jax.tree.map(lambda leaf: leaf.reshape(*ensemble._axes, *leaf.shape[1:]), made)
 
 
 @eqx.filter_jit

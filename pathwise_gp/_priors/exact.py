@@ -12,7 +12,7 @@ from .. import _checks, _means
 from .._features import AbstractBasis, check_basis, QuasiMonteCarlo
 from .._kernels import AbstractKernel, check_valid
 from .._numerics.blocks import map_rows
-from .._numerics.linalg import CholeskyFactor, gaussian_log_density, inner, seen
+from .._numerics.linalg import CholeskyFactor, default_jitter, gaussian_log_density, inner, seen
 from .._paths import draw_prior, PathwiseFunction
 from .._types import AnyArray, Key, Number
 from .base import AbstractPrior, check_prior, jitter_field, settle
@@ -55,7 +55,7 @@ class GPPrior(AbstractPrior):
         **Raises:** ValueError where a shape does not fit, `y` is not finite or `noise_var` is negative.
         """
         y, noise_var, mask = self.check(y, noise_var, mask)
-        return _log_prob(self.checked(), y, noise_var, mask)
+        return _log_prob(without(self, mask).checked(), y, noise_var, mask)
 
     def condition(
         self,
@@ -161,6 +161,11 @@ class ConditionedGP(eqx.Module):
         return self.factor.mask
 
     @property
+    def observed_inputs(self) -> Float[Array, "n d"]:
+        """X, with the first input that was observed in place of those that were not: they may be anywhere."""
+        return observed_rows(self.prior.X, self.mask)
+
+    @property
     def noise(self) -> Float[Array, "n"]:
         """All that was added to the diagonal of k(X, X), `n`: the variances of ε."""
         return self.prior.diagonal_at(self.prior.X, self.noise_var)
@@ -195,8 +200,8 @@ class ConditionedGP(eqx.Module):
 
     def log_marginal_likelihood(self) -> Float[Array, ""]:
         """log N(y | m(X), A), a scalar, from the factor at hand (Rasmussen & Williams 2006, equation 2.30)."""
-        white = self.factor.whiten(self.y - self.prior.mean_at(self.prior.X))
-        n = self.y.shape[0] if self.mask is None else jnp.sum(self.mask)
+        white = self.factor.whiten(self.y - self.prior.mean_at(self.observed_inputs))
+        n = self.y.shape[0] if self.mask is None else jnp.sum(self.mask).astype(white.dtype)
         return -0.5 * jnp.sum(white * white) - 0.5 * self.factor.log_det() - 0.5 * n * math.log(2 * math.pi)
 
     def leave_one_out(self) -> LeaveOneOut:
@@ -218,13 +223,34 @@ def condition(
     prior: GPPrior, y: Float[Array, "n"], noise_var: Float[Array, "..."], mask: Bool[Array, "n"] | None = None
 ) -> ConditionedGP:
     """`GPPrior.condition` for values that have been checked, or are known exactly (a noise of zero)."""
-    prior, factor = _settle(prior.checked(), noise_var, mask)
+    X = prior.X
+    prior, factor = _settle(without(prior, mask).checked(), noise_var, mask)
     factor = prior.check_factor(factor, prior.X, "X")
     coefficients = _coefficients(prior, factor, y)
+    prior = prior if mask is None else eqx.tree_at(lambda p: p.X, prior, X)
     finite = jnp.all(jnp.isfinite(coefficients))
     # Under jit neither could be looked at before.
     coefficients = _checks.require(finite, coefficients, "`y` and the mean at `X` must be finite; got NaN or inf.")
     return ConditionedGP(prior, y, noise_var, factor, coefficients)
+
+
+def observed_rows(X: Float[Array, "n d"], mask: Bool[Array, "n"] | None) -> Float[Array, "n d"]:
+    """The inputs, with the first that was observed in place of those that were not."""
+    return X if mask is None else jnp.where(mask[:, None], X, X[jnp.argmax(mask)][None, :])
+
+
+def without(prior: GPPrior, mask: Bool[Array, "n"] | None) -> GPPrior:
+    """A prior in which inputs that were not observed have no say: not in the jitter either, nor in where the mean is
+    evaluated."""
+    if mask is None:
+        return prior
+    if prior.jitter is None:
+        diagonal = prior.kernel.diagonal(observed_rows(prior.X, mask))
+        shares = mask.astype(diagonal.dtype) / jnp.maximum(jnp.sum(mask), 1).astype(diagonal.dtype)
+        mean = jnp.where(jnp.any(mask), jnp.sum(shares * diagonal), jnp.mean(diagonal))
+        jitter = default_jitter(mean[None])
+        prior = eqx.tree_at(lambda p: p.jitter, prior, jitter, is_leaf=lambda leaf: leaf is None)
+    return eqx.tree_at(lambda p: p.X, prior, observed_rows(prior.X, mask))
 
 
 @eqx.filter_jit
@@ -250,13 +276,14 @@ def log_density(
     prior: GPPrior, y: Float[Array, "n"], noise_var: Float[Array, "..."], mask: Bool[Array, "n"] | None
 ) -> Float[Array, ""]:
     """`GPPrior.log_prob` of values that have been checked."""
+    prior = without(prior, mask)
     residual = y - prior.mean_at(prior.X)
     covariance = prior.covariance_at(prior.X, noise_var)
     if mask is None:
         return gaussian_log_density(covariance, residual)
     # What is not observed is left as independent standard normal values, all 0.
     density = gaussian_log_density(seen(covariance, mask), jnp.where(mask, residual, jnp.zeros_like(residual)))
-    return density + 0.5 * math.log(2 * math.pi) * jnp.sum(~mask)
+    return density + 0.5 * math.log(2 * math.pi) * jnp.sum(~mask).astype(density.dtype)
 
 
 @eqx.filter_jit
@@ -266,7 +293,7 @@ def _leave_one_out(posterior: ConditionedGP) -> LeaveOneOut:
     if mask is None:
         return found
     X = posterior.prior.X
-    elsewhere = LeaveOneOut(posterior.mean(X), posterior.variance(X) + posterior.noise, jnp.zeros_like(posterior.y))
+    elsewhere = LeaveOneOut(_mean(posterior, X), _variance(posterior, X) + posterior.noise, jnp.zeros_like(posterior.y))
     choose = lambda here, there: jnp.where(mask, here, there)
     return jax.tree.map(choose, found, elsewhere)
 

@@ -73,11 +73,12 @@ def _error(
     variance = functools.partial(path_variance, kernel, posterior.factor, posterior.noise, None)
     # Below this a variance is rounding.
     floor = jnp.sqrt(jnp.finfo(X.dtype).eps) * jnp.maximum(kernel.diagonal(X), jnp.finfo(X.dtype).tiny)
-    fitted, centre = basis.fit(prior.X), jnp.mean(prior.X, axis=0)
+    points = posterior.observed_inputs
+    fitted, centre = basis.fit(points), jnp.mean(points, axis=0)
 
     def mean_square(key: Any) -> Float[Array, ""]:
         drawn = kernel.features(n_features, dim, key=key, basis=fitted).about(centre)
-        inputs, inside = check_covered(drawn, prior.X), check_covered(drawn, X)
+        inputs, inside = check_covered(drawn, points), check_covered(drawn, X)
         relative = (variance(drawn, inputs, inside) - exact) / jnp.maximum(exact, floor)
         return jnp.mean(relative * relative)
 
@@ -110,7 +111,7 @@ def _probes(posterior: ConditionedGP) -> Float[Array, "n d"]:
     """Inputs spread over the box of the training inputs; training inputs with their columns shuffled where the kernel has a
     domain of its own that the box is not."""
     prior = posterior.prior
-    X, dim = prior.X, prior.X.shape[1]
+    X, dim = posterior.observed_inputs, prior.X.shape[1]
     lower, upper = jnp.min(X, axis=0), jnp.max(X, axis=0)
     uniform = (sobol(jax.random.key(0), _PROBES, dim).astype(X.dtype) + 0.5) * 2.0**-32
     probes = lower[None, :] + uniform * (upper - lower)[None, :]

@@ -95,17 +95,17 @@ class PathwiseSampler(eqx.Module):
 
         **Returns:** paths with one axis, of length s.
         """
-        posterior, prior = self.posterior, self.posterior.prior
+        posterior, prior, X = self.posterior, self.posterior.prior, self.posterior.observed_inputs
         variances = posterior.noise
         epsilon = jnp.sqrt(variances)[None, :] * noise
-        draw = evaluate_prior(features, weights, prior.X, share_features=self.share_features)
-        residual = (posterior.y - prior.mean_at(prior.X))[None, :] - draw - epsilon
+        draw = evaluate_prior(features, weights, X, share_features=self.share_features)
+        residual = (posterior.y - prior.mean_at(X))[None, :] - draw - epsilon
         return PathwiseFunction(
             mean=prior.mean,
             features=features,
             weights=weights,
             kernel=prior.kernel,
-            inputs=prior.X,
+            inputs=X,
             coefficients=posterior.factor.solve(residual),
             mean_coefficients=posterior.coefficients,
             noise=variances if posterior.mask is None else jnp.where(posterior.mask, variances, jnp.inf),
@@ -128,7 +128,7 @@ def _sample(sampler: PathwiseSampler, key: Key, n_paths: int) -> PathwiseFunctio
     prior = sampler.posterior.prior
     features, weights = draw_prior(
         prior.kernel,
-        prior.X,
+        sampler.posterior.observed_inputs,
         key_features,
         key_weights,
         n_paths=n_paths,

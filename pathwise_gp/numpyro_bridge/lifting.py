@@ -68,7 +68,7 @@ def lift(module: ModuleT, priors: Mapping[Address, dist.Distribution], name: str
     prefix = prefix_of(module, name)
     module, batch_shape = unstack(module)
     leaves = leaves_of(module)
-    chosen: dict[str, dist.Distribution] = {}
+    chosen: dict[str, tuple[dist.Distribution, tuple[int, ...]]] = {}
     for address, prior in priors.items():
         for canonical in _once(resolve(module, leaves, address, prefix, "priors"), chosen, "priors", leaves):
             shape = leaves[canonical].value.shape[len(batch_shape) :]
@@ -76,17 +76,26 @@ def lift(module: ModuleT, priors: Mapping[Address, dist.Distribution], name: str
     values: dict[str, tuple[tuple[int, ...], Array]] = {}
     for address, prior in chosen.items():
         field = leaves[address].value
-        axes, value = _sample(f"{prefix}.{address}", prior, field.shape[len(batch_shape) :])
+        axes, value = _sample(f"{prefix}.{address}", *prior, field.shape[len(batch_shape) :])
         values[address] = axes, value.astype(field.dtype)
-    full = jnp.broadcast_shapes(batch_shape, *(axes for axes, _ in values.values()))
+    try:
+        full = jnp.broadcast_shapes(batch_shape, *(axes for axes, _ in values.values()))
+    except ValueError as e:
+        raise ValueError(
+            f"`{prefix}` has the axes {batch_shape} of plates that it was lifted in before, which do not fit those of the "
+            f"plates here, {[axes for axes, _ in values.values()]}. Give plates of different members different dimensions."
+        ) from e
     lifted = put(
         spread(module, batch_shape, full), leaves, {a: spread(value, axes, full) for a, (axes, value) in values.items()}
     )
     return Batched(lifted, full) if full else lifted  # pyright: ignore[reportReturnType]
 
 
-def _sample(site: str, prior: dist.Distribution, shape: tuple[int, ...]) -> tuple[tuple[int, ...], Array]:
-    """A draw for a field of a given shape, and the axes of plates in front of it."""
+def _sample(
+    site: str, prior: dist.Distribution, entries: tuple[int, ...], shape: tuple[int, ...]
+) -> tuple[tuple[int, ...], Array]:
+    """A draw for a field of a given shape, and the axes of plates in front of it. `entries` are the axes of parameters of the
+    prior that are taken for those of the field."""
     frames = _Frames(site)
     with frames:
         value = jnp.asarray(numpyro.sample(site, prior))
@@ -97,6 +106,12 @@ def _sample(site: str, prior: dist.Distribution, shape: tuple[int, ...]) -> tupl
         raise ValueError(
             f"Site `{site}` drew shape {value.shape} for a field of shape {shape}{where}: its prior, a handler or an axis of "
             "chains in the draws has given it axes that neither has. Flatten chains."
+        )
+    if entries and plates[-len(entries) :] == entries:
+        raise ValueError(
+            f"The prior of `{site}` has parameters of shape {entries}, which is that of the field and of the plates. Say "
+            "which: `prior.to_event()` for the entries of the field; for the members of the plates put an axis of length 1 "
+            "behind and expand it to the field, as in `LogNormal(mu[:, None], 1.0).expand([members, entries]).to_event(1)`."
         )
     return axes, value
 
@@ -187,15 +202,19 @@ def _is_inside(value: np.ndarray, domain: _fields.Domain) -> bool:
 
 def _check_prior(
     prior: Any, site: str, leaf: Leaf, shape: tuple[int, ...], leaves: Mapping[str, Leaf]
-) -> dist.Distribution:
-    """The prior with all axes of its field as those of an event, or an error where it does not fit.
+) -> tuple[dist.Distribution, tuple[int, ...]]:
+    """The prior with all axes of its field as those of an event, and those that were not before; or an error where it does
+    not fit.
 
     As axes of a batch a plate of the same length would take them for its own.
     """
     if not isinstance(prior, dist.Distribution):
         raise ValueError(f"The prior of `{site}` must be a NumPyro distribution; got {type(prior).__name__}.")
+    entries: tuple[int, ...] = ()
     if prior.shape() == () and shape != ():
         prior = prior.expand(shape)
+    elif len(prior.event_shape) < len(shape):
+        entries = prior.batch_shape[len(prior.shape()) - len(shape) :] if len(prior.shape()) >= len(shape) else ()
     fits = len(prior.event_shape) <= len(shape) <= len(prior.shape())
     if fits and prior.shape()[len(prior.shape()) - len(shape) :] == shape:
         prior = prior.to_event(len(shape) - len(prior.event_shape))
@@ -208,7 +227,7 @@ def _check_prior(
             f"The prior of `{site}` has support {prior.support!r}, which reaches beyond the field's domain, "
             f"{leaf.domain}. Take a distribution on that domain, such as LogNormal for positive. {listed(leaves)}"
         )
-    return prior
+    return prior, entries
 
 
 def _lies_in(prior: dist.Distribution, domain: _fields.Domain) -> bool:

@@ -122,9 +122,9 @@ class GPMarginal(AbstractGPMarginal):
             flat = y.astype(prior.X.dtype).reshape(-1, *self.event_shape)
             return jax.vmap(lambda row: log_density(prior, row, noise_var, mask))(flat).reshape(y.shape[:-1])
 
-        axes, shape = len(self.batch_shape), jnp.shape(value)
-        n_samples = len(shape) - axes - 1
-        value = jnp.broadcast_to(value, (*shape[:n_samples], *self.batch_shape, *self.event_shape))
+        value = jnp.broadcast_to(value, jnp.broadcast_shapes(jnp.shape(value), self.shape()))
+        axes = len(self.batch_shape)
+        n_samples = value.ndim - axes - 1
         values = self._map(density, _axes_to_front(value, axes, n_samples))
         return _axes_to_back(values, axes, n_samples)
 

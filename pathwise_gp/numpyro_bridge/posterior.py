@@ -15,7 +15,7 @@ from numpyro import handlers
 from .. import _checks
 from .._batched import Batched, unstack
 from .._features import AbstractBasis, check_basis, QuasiMonteCarlo
-from .._paths import map_draws, PathEnsemble
+from .._paths import PathEnsemble, separate
 from .._priors import ConditionedGP, ConditionedMultiOutputGP, GPPrior, MultiOutputGPPrior
 from .._priors.exact import condition
 from .._samplers import MultiOutputPathwiseSampler, PathwiseSampler
@@ -43,11 +43,12 @@ def posterior_paths(
 
     The model is replayed with each draw in place of its sample sites, and the process it returns is conditioned and drawn
     from: one compiled call, `chunk_size` draws at a time. Draw i uses the key `fold_in(key, i)`, so neither the chunk,
-    nor thinning, nor draws added later change its paths. Latent values of `gp_sample` are conditioned on without noise.
+    nor thinning, nor draws added at the end change its paths. Latent values of `gp_sample` are conditioned on without noise.
 
     **Arguments:**
 
-    - `model`: returns the prior that one of its `gp_factor` or `gp_sample` was given (a `GPPrior`, a `Batched` of them, a
+    - `model`: a function, defined once (each new one is compiled anew, and what it reads from outside is read once), that
+      returns the prior that one of its `gp_factor` or `gp_sample` was given (a `GPPrior`, a `Batched` of them, a
       `MultiOutputGPPrior`), or what `condition` made of one; or a tuple, list or dict of such, for several processes. A mean
       that depends on a sampled value must be a module with that value as a field, not a function that closes over it.
     - `samples`: values of the sites by name, each with a leading axis of draws, as from `mcmc.get_samples()`, or a guide's
@@ -166,11 +167,9 @@ def _posterior_paths(
         sampler = PathwiseSampler(posterior, n_features, features=basis, share_features=share_features)
         return sampler.sample_paths(key, n_paths)
 
-    def ensemble(draw: Callable[..., Any], n_draws: int, axes: tuple[int, ...]) -> PathEnsemble:
-        numbers = jnp.arange(n_draws)
-        varying, common = map_draws(draw, (numbers[0],), (numbers,), min(chunk_size, n_draws))
-        shaped = jax.tree.map(lambda leaf: leaf.reshape(*axes, *leaf.shape[1:]), varying)
-        return PathEnsemble(shaped, common, n_axes=len(axes))
+    def ensemble(first: Callable[..., Any], over: Callable[..., Any], n_axes: int) -> PathEnsemble:
+        pick, common = separate(first, (jnp.zeros((), int), jnp.zeros((), int)))
+        return PathEnsemble(over(pick, chunk_size), common, n_axes=n_axes)
 
     return _of_each_process(model, draws, key, args, kwargs, sample, ensemble)
 
@@ -180,9 +179,8 @@ def _leave_one_out(model: Any, draws: _Draws, key: Any, args: Any, kwargs: Any) 
     def densities(posterior: _Posterior, _: Any) -> Array:
         return posterior.leave_one_out().log_density
 
-    def stacked(draw: Callable[..., Any], n_draws: int, axes: tuple[int, ...]) -> Array:
-        values = jax.lax.map(draw, jnp.arange(n_draws))
-        return values.reshape(*axes, *values.shape[1:])
+    def stacked(_: Callable[..., Any], over: Callable[..., Any], __: int) -> Array:
+        return over(lambda values: values, 1)
 
     return _of_each_process(model, draws, key, args, kwargs, densities, stacked, latent=False)
 
@@ -201,7 +199,8 @@ def _of_each_process(
     """What `collect` makes of `function(posterior, key)`, over all draws and all members of its batch, for each process that
     the model returns; in the tuple, list or dict of them.
 
-    `collect` is given the function of a number, how many numbers there are, and their axes.
+    `collect` is given a function of a draw and a member; a function that goes over all of them and keeps what its argument
+    picks, some draws at once; and how many axes they have.
     """
 
     def replayed(i: Any) -> tuple[Any, Any, Any]:
@@ -210,21 +209,35 @@ def _of_each_process(
         key_model, key_paths = jax.random.split(jax.random.fold_in(key, index))
         return *_replay(model, sample, key_model, args, kwargs, latent), key_paths
 
-    def one(number: int, size: int, count: int) -> Callable[..., Any]:
-        def draw(i: Any) -> Any:
-            _, processes, key_paths = replayed(i // size)
-            key_paths = jax.random.fold_in(key_paths, number) if count > 1 else key_paths
-            key_paths = jax.random.fold_in(key_paths, i % size) if size > 1 else key_paths
-            return function(processes[number].posterior(i % size), key_paths)
-
-        return draw
-
     structure, processes, _ = replayed(0)
     results = []
     for number, process in enumerate(processes):
-        size = math.prod(process.batch_shape)
-        axes = (*draws.indices.shape, *process.batch_shape)
-        results.append(collect(one(number, size, len(processes)), draws.indices.size * size, axes))
+        size, axes = math.prod(process.batch_shape), (*draws.indices.shape, *process.batch_shape)
+
+        def members(i: Any, number: int = number, size: int = size) -> Callable[[Any], Any]:
+            """What the function gives for each member, under one draw."""
+            _, processes, key_paths = replayed(i)
+            key_paths = jax.random.fold_in(key_paths, number) if len(processes) > 1 else key_paths
+            own_key = lambda m: jax.random.fold_in(key_paths, m) if size > 1 else key_paths
+            return lambda m: function(processes[number].posterior(m), own_key(m))
+
+        def over(
+            pick: Callable[[Any], Any], chunk_size: int, members: Any = members, size: int = size, axes: Any = axes
+        ):
+            def of_draw(i: Any) -> Any:
+                member = members(i)
+                if size == 1:
+                    return pick(member(0))
+                return jax.lax.map(lambda m: pick(member(m)), jnp.arange(size))
+
+            n_draws = draws.indices.size
+            made = jax.lax.map(
+                of_draw, jnp.arange(n_draws), batch_size=min(chunk_size, n_draws) if chunk_size > 1 else None
+            )
+            skipped = 1 if size == 1 else 2
+            return jax.tree.map(lambda leaf: leaf.reshape(*axes, *leaf.shape[skipped:]), made)
+
+        results.append(collect(lambda i, m, members=members: members(i)(m), over, len(axes)))
     return jax.tree.unflatten(structure, results)
 
 
@@ -300,6 +313,10 @@ def _observed(returned: Any, trace: Mapping[str, Any], latent: bool) -> _Process
         raise ValueError(
             f"Site `{name}` has been masked by a handler, and paths cannot be. Replay the model without it; points that were "
             "not observed go into the `mask` of `gp_factor`."
+        )
+    if trace[name].get("scale") is not None and not trace[name]["cond_indep_stack"]:
+        raise ValueError(
+            f"Site `{name}` has been scaled by a handler, and paths cannot be. Replay the model without it."
         )
     return _Process(returned, trace[name]["value"], fn.noise_var, fn.observed)
 
