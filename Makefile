@@ -2,10 +2,11 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help demo test check format mutants bench figures docs clean
+.PHONY: help demo examples test check format mutants bench figures docs clean
 
 help:
 	@echo "make demo     run the main job on real measurements (examples/quickstart.py)"
+	@echo "make examples run what paths are for (examples/gallery), in full; figures in examples/figures"
 	@echo "make test     run the tests"
 	@echo "make check    lint and check types"
 	@echo "make format   format the code"
@@ -28,6 +29,9 @@ help:
 
 demo: .venv/extra-examples
 	$(BIN)/python examples/quickstart.py
+
+examples: .venv/extra-examples
+	for script in examples/gallery/*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done
 
 test: .venv/extra-test
 	$(BIN)/python -m pytest

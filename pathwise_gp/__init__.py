@@ -70,7 +70,18 @@ from ._samplers import (
 )
 
 # What paths are for: each of these is imported when it is first used.
-_USES = ("acquisition", "calculus", "design", "ensembles", "level_sets", "optimise", "plots", "rollout", "scores")
+_USES = (
+    "acquisition",
+    "calculus",
+    "design",
+    "ensembles",
+    "estimator",
+    "level_sets",
+    "optimise",
+    "plots",
+    "rollout",
+    "scores",
+)
 
 __version__ = "0.1.0"
 

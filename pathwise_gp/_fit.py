@@ -65,7 +65,8 @@ def fit(
       function that picks one, or several of these; all of the kernel's and the mean's unless given.
     - `learn_noise`: whether the noise is.
     - `log_prior`: for a maximum a posteriori a function of prior and noise variance, which returns a scalar that is added; a
-      density of the values themselves, not of their logarithms.
+      density of the values themselves, not of their logarithms. A module with arrays as fields compiles once for all their
+      values; each new function is compiled anew.
     - `key`, `n_restarts`: so many further starts, whose unconstrained values are normal about the first with standard
       deviation 1; the key is needed where there are any.
     - `max_steps`: of each start.

@@ -32,6 +32,22 @@ def test_quickstart(tmp_path):
         assert words in done.stdout
 
 
+@pytest.mark.parametrize("path", sorted((EXAMPLES / "gallery").glob("*.py")), ids=lambda path: path.stem)
+def test_gallery(path, tmp_path):
+    command = [sys.executable, "-W", "error", str(path), "--fast", "--figures", str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=ENVIRONMENT)
+    assert done.returncode == 0, done.stderr[-4000:]
+    figures = {figure.name for figure in tmp_path.iterdir()}
+    assert figures
+    # Its page shows them.
+    page = (ROOT / "docs" / "pages" / "gallery" / f"{path.stem}.md").read_text()
+    shown = set(re.findall(r"\.\./figures/([a-z_0-9]+\.png)", page))
+    assert shown
+    assert shown <= figures
+    assert all((ROOT / "docs" / "pages" / "figures" / name).exists() for name in shown)
+    assert path.stem in (ROOT / "docs" / "mkdocs.yml").read_text()
+
+
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_notebook(path, monkeypatch):
     # The kernel of the environment that runs the tests, whichever kernels are installed elsewhere.

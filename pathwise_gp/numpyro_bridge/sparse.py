@@ -51,7 +51,7 @@ def svgp_factor(
     - `n_samples`: takes the mean over so many random latent values of each point instead, which is unbiased, and as good in
       three or more processes; the key is NumPyro's, new for each step of `SVI`.
 
-    **Returns:** the bound, a scalar.
+    **Returns:** the bound, a scalar; outside of a model too.
 
     **Raises:** ValueError where shapes do not fit each other or the prior, `y` is not finite, `likelihood` returns another
     shape, `n_data` is less than n, both `n_points` and `n_samples` are given, a kernel holds `White`, or the site stands in a

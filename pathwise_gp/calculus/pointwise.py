@@ -1,0 +1,83 @@
+"""Functions that treat points one by one, a block of points at a time."""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from .. import _checks
+from .._numerics.blocks import map_rows
+
+# Points whose derivatives in one direction are worked on at once: enough for matrix products to run at full speed.
+_POINTS = 2048
+_LEAST_POINTS = 64
+
+
+def as_points(X: Any) -> Array:
+    """Inputs of shape (*n, d), where the dimension is not known."""
+    X = _checks.floating(X, "X")
+    if X.ndim == 0 or X.shape[-1] == 0:
+        raise ValueError(f"The last axis of `X` must be the input dimension; got shape {X.shape}.")
+    return X
+
+
+def point_axis(function: Callable[..., Any], X: Float[Array, "n d"]) -> int:
+    """Which axis of `function(X)` runs over the points: `*s` stand before it, axes of the values behind."""
+    one, two = (
+        eqx.filter_eval_shape(function, jax.ShapeDtypeStruct((n, X.shape[1]), X.dtype)).shape
+        for n in (_LEAST_POINTS, _LEAST_POINTS + 1)
+    )
+    if len(one) == len(two):
+        differing = [i for i, (a, b) in enumerate(zip(one, two, strict=True)) if a != b]
+        if len(differing) == 1 and (one[differing[0]], two[differing[0]]) == (_LEAST_POINTS, _LEAST_POINTS + 1):
+            return differing[0]
+    raise ValueError(
+        f"`paths` must map inputs `*n d` to values `*s *n`; of {_LEAST_POINTS} points of {X.shape[1]} dimension(s) it makes "
+        f"shape {one}, of {_LEAST_POINTS + 1} shape {two}."
+    )
+
+
+def in_blocks(function: Callable[..., Any], X: Float[Array, "*n d"], width: int) -> Float[Array, "..."]:
+    """`function(X)` for a function that treats points one by one, in blocks of 2048 points over `width`.
+
+    **Arguments:** `function`: maps `*n d` to `*s *n *v`; `width`: how much more a point takes than its value alone.
+    """
+    rows = max(_LEAST_POINTS, _POINTS // width)
+    if math.prod(X.shape[:-1]) <= rows:
+        return function(X)
+    flat = X.reshape(-1, X.shape[-1])
+    axis = point_axis(function, flat)
+    last = lambda block: jnp.moveaxis(function(block), axis, -1)
+    values = map_rows(last, flat, width=1, block_bytes=rows * X.dtype.itemsize)
+    values = jnp.moveaxis(values, -1, axis)
+    return values.reshape(*values.shape[:axis], *X.shape[:-1], *values.shape[axis + 1 :])
+
+
+def sum_in_blocks(
+    part: Callable[..., Float[Array, "..."]],
+    points: Float[Array, "m d"],
+    weights: Float[Array, "m"],
+    *others: Float[Array, "m d"],
+) -> Float[Array, "..."]:
+    """The sum of `part(points, weights, *others)` over blocks of points, for a part that is linear in the weights."""
+    m = points.shape[0]
+    n_blocks = -(-m // _POINTS)
+    if n_blocks <= 1:
+        return part(points, weights, *others)
+    rows = -(-m // n_blocks)
+    missing = n_blocks * rows - m
+    # What fills the last block is a point of the rule, where paths are defined, with no weight.
+    fill = lambda a: jnp.concatenate([a, jnp.broadcast_to(a[:1], (missing, *a.shape[1:]))])
+    filled = (fill(points), jnp.concatenate([weights, jnp.zeros((missing,), weights.dtype)]), *map(fill, others))
+    blocks = tuple(a.reshape(n_blocks, rows, *a.shape[1:]) for a in filled)
+
+    def add(total: Float[Array, "..."], block: Any) -> tuple[Float[Array, "..."], None]:
+        return total + jax.checkpoint(part, prevent_cse=False)(*block), None
+
+    one = jax.eval_shape(part, *(a[0] for a in blocks))
+    total, _ = jax.lax.scan(add, jnp.zeros(one.shape, one.dtype), blocks)
+    return total

@@ -1,0 +1,223 @@
+"""Quadrature rules: points and weights."""
+
+import itertools
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from .. import _checks
+from .._types import AnyArray, Number
+
+# Points of a rule that can only be a mistake.
+_MOST_POINTS = 10**7
+
+
+def _converter(name: str) -> Callable[[Any], Any]:
+    return lambda x: None if x is None else _checks.floating(x, name)
+
+
+class Quadrature(eqx.Module):
+    """∫ f ≈ Σ_i w_i f(x_i): points and weights, of any rule.
+
+    **Fields:**
+
+    - `points`: x, `m d`.
+    - `weights`: w, `m`; they hold the length or area element where the rule is one on a curve or a surface.
+    - `tangents`: of a rule on a curve: unit vectors along it, `m d`; else None.
+    - `normals`: of a rule on a curve in the plane or a surface in space: unit vectors at right angles to it, `m d`; else
+      None.
+
+    **Raises:** ValueError where shapes do not fit, or an entry is not finite.
+    """
+
+    points: Float[Array, "m d"] = eqx.field(converter=_converter("points"))
+    weights: Float[Array, "m"] = eqx.field(converter=_converter("weights"))
+    tangents: Float[Array, "m d"] | None = eqx.field(converter=_converter("tangents"), default=None)
+    normals: Float[Array, "m d"] | None = eqx.field(converter=_converter("normals"), default=None)
+
+    def __check_init__(self):
+        _checks.points(self.points, "points")
+        _checks.vector(self.weights, self.points.shape[0], "weights", "points")
+        for name in ("tangents", "normals"):
+            vectors = getattr(self, name)
+            if vectors is not None and vectors.shape != self.points.shape:
+                raise ValueError(f"`{name}` must have the shape of `points`, {self.points.shape}; got {vectors.shape}.")
+
+
+def gauss_legendre(bounds: Float[AnyArray, "2 d"], n: int | Sequence[int]) -> Quadrature:
+    """The tensor product of Gauss-Legendre rules over a box: exact for polynomials of degree 2n − 1 in each coordinate.
+
+    For functions as smooth as paths of an RBF kernel the error falls faster than any power of n, from about two points a
+    lengthscale on. There are nᵈ points: see `sparse_grid` from four dimensions on.
+
+    **Arguments:** `bounds`: lower and upper corner, `2 d`; `n`: points in each dimension, or one number for each.
+
+    **Returns:** the rule, of Πn points.
+
+    **Raises:** ValueError where `bounds` is not `2 d` with the lower corner first, `n` is not a whole number of at least one
+    (for each dimension), or there would be more than 10⁷ points.
+    """
+    lower, upper = as_box(bounds)
+    dim = lower.shape[0]
+    counts = list(n) if isinstance(n, (list, tuple)) else [n] * dim
+    if len(counts) != dim:
+        raise ValueError(f"`n` must be one number, or one for each of the {dim} dimensions; got {n!r}.")
+    counts = [_checks.count(k, "n") for k in counts]
+    if math.prod(counts) > _MOST_POINTS:
+        raise ValueError(f"`n` asks for {math.prod(counts)} points: use fewer, or `sparse_grid`.")
+    rules = [np.polynomial.legendre.leggauss(k) for k in counts]
+    nodes = np.stack(np.meshgrid(*(x for x, _ in rules), indexing="ij"), axis=-1).reshape(-1, dim)
+    weights = np.stack(np.meshgrid(*(w for _, w in rules), indexing="ij"), axis=-1).reshape(-1, dim).prod(axis=1)
+    return _on_box(nodes, weights, lower, upper)
+
+
+def sparse_grid(bounds: Float[AnyArray, "2 d"], level: int) -> Quadrature:
+    """Smolyak's sparse grid of nested Clenshaw-Curtis rules over a box: exact for polynomials of total degree 2·level + 1.
+
+    In d dimensions it has of the order of 2^level · level^{d−1} points. Some weights are negative, so that rough functions
+    are better integrated by `gauss_legendre` or at random points.
+
+    **Arguments:** `bounds`: lower and upper corner, `2 d`; `level`: at least 1 (2d + 1 points).
+
+    **Returns:** the rule.
+
+    **Raises:** ValueError where `bounds` is not `2 d` with the lower corner first, `level` is not a whole number of at least
+    one, or there would be more than 10⁷ points. Source: Novak & Ritter (1996).
+    """
+    lower, upper = as_box(bounds)
+    dim = lower.shape[0]
+    level = _checks.count(level, "level")
+    # Levels of the coordinates, their sum from level − d + 1 to level: each with its sign and number (combination technique).
+    levels, combined = [], []
+    for total in range(max(0, level - dim + 1), level + 1):
+        factor = (-1) ** (level - total) * math.comb(dim - 1, level - total)
+        for bars in itertools.combinations(range(total + dim - 1), dim - 1):
+            edges = (-1, *bars, total + dim - 1)
+            levels.append([edges[i + 1] - edges[i] - 1 for i in range(dim)])
+            combined.append(factor)
+    if sum(math.prod(2**k + 1 for k in one) for one in levels) > _MOST_POINTS:
+        raise ValueError(
+            f"`level` {level} in {dim} dimensions asks for more than {_MOST_POINTS} points: use a lower one."
+        )
+    rules = [_clenshaw_curtis(k, level) for k in range(level + 1)]
+    indices, weights = [], []
+    for one, factor in zip(levels, combined, strict=True):
+        grids = np.meshgrid(*(rules[k][0] for k in one), indexing="ij")
+        products = np.meshgrid(*(rules[k][1] for k in one), indexing="ij")
+        indices.append(np.stack(grids, axis=-1).reshape(-1, dim))
+        weights.append(factor * np.stack(products, axis=-1).reshape(-1, dim).prod(axis=1))
+    # The rules are nested: points are numbered on the finest of them, and each is kept once.
+    unique, which = np.unique(np.concatenate(indices), axis=0, return_inverse=True)
+    total = np.bincount(which.reshape(-1), np.concatenate(weights))
+    return _on_box(_chebyshev(unique, 2**level), total, lower, upper)
+
+
+def line(curve: Callable[..., Any], a: Number, b: Number, n: int) -> Quadrature:
+    """A Gauss-Legendre rule along a curve: ∫ f ds = ∫ₐᵇ f(c(t)) |c′(t)| dt.
+
+    `integrate` takes it for line integrals of scalar functions, `circulation` for those of vector fields along the tangent,
+    and in the plane `flux` for those across the curve: to its right, which is outward where it runs anticlockwise. A curve
+    with corners is made of several rules.
+
+    **Arguments:** `curve`: c, a differentiable function of a scalar that returns a point, `d`; `a`, `b`: where it begins and
+    ends; `n`: points.
+
+    **Returns:** the rule, with tangents, and in the plane with normals.
+
+    **Raises:** ValueError where the curve does not return a point, a bound is not a finite scalar, or `n` < 1.
+    """
+    ends = [_checks.floating(bound, name) for name, bound in (("a", a), ("b", b))]
+    for name, bound in zip("ab", ends, strict=True):
+        if bound.ndim:
+            raise ValueError(f"`{name}` must be a scalar; got shape {bound.shape}.")
+        _checks.finite(bound, name)
+    dtype = jnp.result_type(*ends)
+    start, stop = (bound.astype(dtype) for bound in ends)
+    nodes, weights = (jnp.asarray(part, dtype) for part in np.polynomial.legendre.leggauss(_checks.count(n, "n")))
+    t = (start + stop) / 2 + (stop - start) / 2 * nodes
+    points, velocities = jax.vmap(lambda u: jax.jvp(curve, (u,), (jnp.ones_like(u),)))(t)
+    if points.ndim != 2:
+        raise ValueError(f"`curve` must return a point of shape (d,); got {points.shape[1:]}.")
+    speeds, tangents = _normalised(velocities)
+    normals = jnp.stack([tangents[:, 1], -tangents[:, 0]], axis=1) if points.shape[1] == 2 else None
+    return Quadrature(points, weights * (stop - start) / 2 * speeds, tangents, normals)
+
+
+def surface(parametrisation: Callable[..., Any], bounds: Float[AnyArray, "2 k"], n: int | Sequence[int]) -> Quadrature:
+    """A Gauss-Legendre rule on a surface: ∫ f dA = ∫ f(x(u)) √det(JᵀJ) du with the Jacobian J of x(u).
+
+    **Arguments:** `parametrisation`: x, a differentiable function that maps parameters `k` to a point `d`, k ≤ d; `bounds`:
+    the box of the parameters, `2 k`; `n`: points in each of them, or one number for each.
+
+    **Returns:** the rule; for surfaces in space (k = 2, d = 3) with the normals ∂x/∂u₁ × ∂x/∂u₂ of length 1, for `flux`.
+
+    **Raises:** ValueError as for `gauss_legendre`, or where the parametrisation does not return a point of at least k
+    dimensions.
+    """
+    flat = gauss_legendre(bounds, n)
+    k = flat.points.shape[1]
+    points = jax.vmap(parametrisation)(flat.points)
+    if points.ndim != 2 or points.shape[1] < k:
+        raise ValueError(
+            f"`parametrisation` must map {k} parameter(s) to a point of shape (d,), d ≥ {k}; got {points.shape[1:]}."
+        )
+    J = jax.vmap(jax.jacfwd(parametrisation))(flat.points)
+    if (k, points.shape[1]) == (2, 3):
+        areas, normals = _normalised(jnp.cross(J[:, :, 0], J[:, :, 1]))
+    else:
+        gram = jnp.einsum("mdi,mdj->mij", J, J, precision=jax.lax.Precision.HIGHEST)
+        areas, normals = jnp.sqrt(jnp.linalg.det(gram)), None
+    return Quadrature(points, flat.weights * areas, normals=normals)
+
+
+def as_box(bounds: Any) -> Float[Array, "2 d"]:
+    """Lower and upper corner of a box."""
+    bounds = _checks.floating(bounds, "bounds")
+    if bounds.ndim != 2 or bounds.shape[0] != 2 or bounds.shape[1] == 0:
+        raise ValueError(f"`bounds` must have shape (2, d), the lower and the upper corner; got {bounds.shape}.")
+    _checks.finite(bounds, "bounds")
+    if _checks.is_concrete(bounds) and np.any(np.asarray(bounds)[0] > np.asarray(bounds)[1]):
+        raise ValueError(f"`bounds` must hold the lower corner first; got {np.asarray(bounds)}.")
+    return bounds
+
+
+def _on_box(nodes: np.ndarray, weights: np.ndarray, lower: Float[Array, "d"], upper: Float[Array, "d"]) -> Quadrature:
+    """A rule on [−1, 1]ᵈ, moved to a box."""
+    half = (upper - lower) / 2
+    points = ((lower + upper) / 2)[None, :] + half[None, :] * jnp.asarray(nodes, half.dtype)
+    return Quadrature(points, jnp.prod(half) * jnp.asarray(weights, half.dtype))
+
+
+def _chebyshev(index: np.ndarray, n: int) -> np.ndarray:
+    """Node number `index` of the n + 1 nodes −cos(πi/n); odd about the middle, so that the middle is 0."""
+    return np.sin(np.pi * (2 * index - n) / (2 * n))
+
+
+def _clenshaw_curtis(k: int, finest: int) -> tuple[np.ndarray, np.ndarray]:
+    """Rule k on [−1, 1], of 1, 3, 5, 9, … points: their numbers among those of the finest rule, and the weights.
+
+    Trefethen (2008), section 2: the integral of the polynomial through the values, in closed form.
+    """
+    if k == 0:
+        return np.array([2 ** (finest - 1)]), np.array([2.0])
+    n = 2**k
+    i = np.arange(n + 1)
+    j = np.arange(n // 2 + 1)
+    ends = np.where((j == 0) | (j == n // 2), 0.5, 1.0)
+    sums = (2 * ends / (1 - 4.0 * j**2) * np.cos(2 * np.pi * np.outer(i, j) / n)).sum(axis=1)
+    weights = 2 / n * sums * np.where((i == 0) | (i == n), 0.5, 1.0)
+    return i * 2 ** (finest - k), weights
+
+
+def _normalised(vectors: Float[Array, "m d"]) -> tuple[Float[Array, "m"], Float[Array, "m d"]]:
+    """Lengths and directions; a vector of length zero has the direction zero."""
+    squares = jnp.sum(vectors * vectors, axis=1)
+    zero = squares == 0  # where a square root has no derivative
+    lengths = jnp.where(zero, jnp.zeros_like(squares), jnp.sqrt(jnp.where(zero, jnp.ones_like(squares), squares)))
+    return lengths, vectors / jnp.where(zero, jnp.ones_like(squares), lengths)[:, None]

@@ -1,0 +1,164 @@
+"""A scikit-learn regressor, in the one module that imports scikit-learn: it is imported by its own name only."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from sklearn.base import BaseEstimator, RegressorMixin
+from sklearn.utils import check_random_state
+from sklearn.utils.validation import check_is_fitted, validate_data
+
+from . import _checks
+from ._fit import fit
+from ._kernels import AbstractKernel, RBF
+from ._means import as_mean
+from ._paths import PathwiseFunction
+from ._priors import GPPrior
+from ._samplers import PathwiseSampler
+from ._types import Key
+
+
+class PathwiseGPRegressor(RegressorMixin, BaseEstimator):
+    """Gaussian process regression as a scikit-learn estimator, whose posterior draws are functions.
+
+    Inputs and outputs are NumPy arrays in double precision. The computation is in JAX's default precision: unless
+    `jax_enable_x64` is set that is single precision, for which noise much below a hundredth of the standard deviation of y
+    is too little.
+
+    **Arguments:**
+
+    - `kernel`: with the values to start from; unless given an RBF with the variance of y, and one lengthscale for each
+      input, √d times its standard deviation.
+    - `noise_var`: variance of the noise to start from; unless given a tenth of the variance of y.
+    - `mean`: a number, or a callable that maps `n d` to `n`; unless given a constant, which starts at the mean of y.
+    - `learn`: whether kernel, mean and noise are learnt by `fit` (maximum marginal likelihood), or kept as they start.
+    - `n_restarts`: further starts from random values.
+    - `max_steps`: of each start.
+    - `n_features`: of the prior part of paths.
+    - `random_state`: an integer, a `RandomState` or None; of the further starts, and of `sample_paths` where that is not
+      given one.
+
+    **Fields**, after `fit`: `prior_`, `posterior_` (a `ConditionedGP`), `kernel_`, `mean_`, `noise_var_`,
+    `log_marginal_likelihood_value_`, `converged_` (True where nothing was learnt), `n_features_in_`.
+
+    **Raises:** in `fit`, ValueError where an argument is not valid (by scikit-learn's conventions the constructor only keeps
+    its arguments), or `y` is constant and is to be learnt from. Source: Rasmussen & Williams (2006), algorithm 2.1; for the
+    paths, Wilson et al. (2021), equation 12.
+    """
+
+    def __init__(
+        self,
+        kernel: Any = None,
+        noise_var: Any = None,
+        mean: Any = None,
+        *,
+        learn: Any = True,
+        n_restarts: Any = 0,
+        max_steps: Any = 200,
+        n_features: Any = 1024,
+        random_state: Any = None,
+    ):
+        # Nothing is looked at here, by the conventions of scikit-learn: `set_params` would go round it.
+        self.kernel = kernel
+        self.noise_var = noise_var
+        self.mean = mean
+        self.learn = learn
+        self.n_restarts = n_restarts
+        self.max_steps = max_steps
+        self.n_features = n_features
+        self.random_state = random_state
+
+    def fit(self, X: Any, y: Any) -> "PathwiseGPRegressor":
+        """Learns the hyperparameters, and conditions on the observations.
+
+        **Arguments:** `X`: inputs, `n d`; `y`: observations, `n`. **Returns:** itself.
+        """
+        X, y = validate_data(self, X, y, y_numeric=True, dtype="numeric")
+        if self.kernel is not None and not isinstance(self.kernel, AbstractKernel):
+            raise ValueError(f"`kernel` must be a kernel of pathwise_gp, or None; got {self.kernel!r}.")
+        learn = _checks.flag(self.learn, "learn")
+        X, y = np.asarray(X, dtype=float), np.asarray(y, dtype=float)
+        # A constant y has no variance, and one point no spread.
+        variance = float(np.var(y)) or 1.0
+        if learn and np.ptp(y) == 0:
+            what = "one sample" if len(y) == 1 else f"a `y` that is {y[0]} throughout"
+            raise ValueError(f"Hyperparameters cannot be learnt from {what}. Pass `learn=False` to keep them.")
+        kernel = self.kernel
+        if kernel is None:
+            scale = np.sqrt(X.shape[1]) * np.std(X, axis=0)
+            kernel = RBF(jnp.asarray(variance), jnp.asarray(np.where(scale > 0, scale, 1.0)))
+        noise_var = 0.1 * variance if self.noise_var is None else self.noise_var
+        mean = float(np.mean(y)) if self.mean is None else self.mean
+        prior = GPPrior(kernel=kernel, X=jnp.asarray(X), mean=as_mean(mean))
+        y = jnp.asarray(y, prior.X.dtype)
+        self.converged_ = True
+        if learn:
+            n_restarts = self.n_restarts
+            key = _key(self.random_state) if n_restarts else None
+            found = fit(prior, y, noise_var, key=key, n_restarts=n_restarts, max_steps=self.max_steps)
+            prior, noise_var = found.prior, found.noise_var
+            self.converged_ = bool(found.converged)
+        self.posterior_ = prior.condition(y, noise_var)
+        self.prior_ = self.posterior_.prior
+        self.kernel_, self.mean_ = self.prior_.kernel, self.prior_.mean
+        self.noise_var_ = np.asarray(self.posterior_.noise_var, dtype=float)
+        self.log_marginal_likelihood_value_ = float(self.posterior_.log_marginal_likelihood())
+        return self
+
+    def predict(self, X: Any, return_std: bool = False, return_cov: bool = False) -> Any:
+        """Posterior mean of the function, without noise, and its standard deviations or covariance.
+
+        **Arguments:** `X`: inputs, `n d`; `return_std`, `return_cov`: what else is returned, at most one of them. For
+        observations `noise_var_` is to be added to the variances.
+
+        **Returns:** the mean, `n`; with it, where asked for, standard deviations, `n`, or the covariance, `n n`.
+
+        **Raises:** ValueError where `X` does not fit, or both are asked for.
+        """
+        X = self._inputs(X)
+        if return_std and return_cov:
+            raise ValueError("`return_std` and `return_cov` cannot both be True: the covariance holds the variances.")
+        mean = np.asarray(self.posterior_.mean(X), dtype=float)
+        if return_std:
+            return mean, np.sqrt(np.asarray(self.posterior_.variance(X), dtype=float))
+        if return_cov:
+            return mean, np.asarray(self.posterior_.covariance(X), dtype=float)
+        return mean
+
+    def sample_paths(self, n_paths: int = 1, random_state: Any = None) -> PathwiseFunction:
+        """Independent draws of the posterior as functions of JAX arrays.
+
+        **Arguments:** `n_paths`; `random_state`: an integer or a `RandomState`; the estimator's own unless given.
+
+        **Returns:** paths, callable at any inputs and differentiable, with one axis of length `n_paths`.
+
+        **Raises:** ValueError where `n_paths` or the estimator's `n_features` is less than 1.
+        """
+        check_is_fitted(self)
+        key = _key(self.random_state if random_state is None else random_state)
+        return PathwiseSampler(self.posterior_, n_features=self.n_features).sample_paths(key, n_paths)
+
+    def sample_y(self, X: Any, n_samples: int = 1, random_state: Any = 0) -> np.ndarray:
+        """Values of posterior draws, without noise, in the order of scikit-learn's Gaussian processes.
+
+        The draws are paths: with one `random_state` other inputs give other values of the same functions.
+
+        **Arguments:** `X`: inputs, `n d`; `n_samples`: S; `random_state`: an integer, a `RandomState` or None.
+
+        **Returns:** `n S`.
+
+        **Raises:** ValueError where `X` does not fit or `n_samples` is less than 1.
+        """
+        X = self._inputs(X)
+        sampler = PathwiseSampler(self.posterior_, n_features=self.n_features)
+        return np.asarray(sampler.sample_paths(_key(random_state), n_samples)(X), dtype=float).T
+
+    def _inputs(self, X: Any) -> np.ndarray:
+        check_is_fitted(self)
+        return np.asarray(validate_data(self, X, reset=False, dtype="numeric"), dtype=float)
+
+
+def _key(random_state: Any) -> Key:
+    """A key from what scikit-learn takes for a source of randomness."""
+    return jax.random.key(int(check_random_state(random_state).randint(2**31 - 1)))

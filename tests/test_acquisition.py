@@ -1,0 +1,337 @@
+"""Acquisitions against their closed forms on a Gaussian, brute force and finite differences."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import scipy.integrate
+from scipy.stats import norm
+from tables import CALLS, Counted
+
+import pathwise_gp as pgp
+from pathwise_gp import acquisition as acq, optimise
+
+KEY = jax.random.key(5)
+X = np.linspace(-1, 1, 6)[:, None]
+Y = np.sin(3 * X[:, 0])
+TEST = np.linspace(-1.2, 1.2, 7)[:, None]
+BEST = -0.6
+S = 4000
+SIGNS = [False, True]
+
+
+def posterior(kernel=lambda k: k, dtype=jnp.float64, scale=1.0):
+    k = kernel(pgp.RBF(jnp.asarray(1.0, dtype), jnp.asarray(0.5, dtype)))
+    return pgp.GPPrior(kernel=k, X=jnp.asarray(X, dtype)).condition(jnp.asarray(scale * Y, dtype), 0.2)
+
+
+def draw(seed, n_paths, n_features=128, **options):
+    return pgp.PathwiseSampler(posterior(**options), n_features).sample_paths(jax.random.key(seed), n_paths)
+
+
+@pytest.fixture(scope="module")
+def paths():
+    return draw(0, S)
+
+
+@pytest.fixture(scope="module")
+def few():
+    return draw(1, 12)
+
+
+@pytest.fixture(scope="module")
+def moments(paths):
+    """Mean and standard deviation that the paths have for the features they hold: exact, as they are affine."""
+    return np.asarray(posterior().mean(TEST)), np.sqrt(np.asarray(paths.marginal_variance(TEST)))
+
+
+def within(got, want, values, n=S):
+    """Equal up to the Monte-Carlo standard error of the mean of `values` over paths."""
+    error = np.asarray(values).std(axis=0) / n**0.5
+    # Where less than a path in all is expected to count, they say nothing of their error.
+    np.testing.assert_array_less(np.abs(np.asarray(got) - want), 4.2 * error + 1e-5)
+
+
+@pytest.mark.parametrize("maximise", SIGNS)
+def test_expected_improvement_is_its_closed_form(paths, moments, maximise):
+    mean, sd = moments
+    best = -BEST if maximise else BEST
+    u = (mean - best if maximise else best - mean) / sd
+    gains = np.maximum((np.asarray(paths(TEST)) - best) * (1 if maximise else -1), 0)
+    got = acq.ExpectedImprovement(paths, best, maximise)(TEST)
+    assert got.shape == (7,)
+    np.testing.assert_allclose(got, gains.mean(0), rtol=1e-12)
+    closed = sd * (u * norm.cdf(u) + norm.pdf(u))
+    within(got, closed, gains)
+    # The log form is the log of it up to the temperature, a hundredth.
+    log = np.asarray(acq.LogExpectedImprovement(paths, best, maximise=maximise)(TEST))
+    known = gains.mean(0) > 0.01
+    assert known.sum() >= 3
+    np.testing.assert_allclose(np.exp(log)[known], gains.mean(0)[known], rtol=5e-3)
+    small = acq.LogExpectedImprovement(paths, best, 1e-6, maximise)(TEST)
+    np.testing.assert_allclose(np.exp(small)[known], gains.mean(0)[known], rtol=1e-7)
+
+
+@pytest.mark.parametrize("maximise", SIGNS)
+def test_probabilities_are_their_closed_forms(paths, moments, maximise):
+    mean, sd = moments
+    for bandwidth in (None, 0.05, 0.3):
+        h = sd * S ** (-1 / 3) if bandwidth is None else bandwidth
+        # Smoothed by a normal distribution it is that of a Gaussian with its variance added.
+        p = norm.cdf((BEST - mean) / np.sqrt(sd**2 + h**2))
+        p = 1 - p if maximise else p
+        error = np.sqrt(p * (1 - p))  # at most
+        for made in (acq.ProbabilityOfImprovement, acq.Exceedance):
+            got = np.asarray(made(paths, BEST, bandwidth, maximise)(TEST))
+            np.testing.assert_array_less(np.abs(got - p), 4.2 * error / S**0.5 + 1e-9)
+    share = acq.Exceedance(paths, BEST, 1e-9, maximise)(TEST)
+    np.testing.assert_allclose(share, ((np.asarray(paths(TEST)) > BEST) == maximise).mean(0), atol=1e-12)
+    f = np.asarray(paths(TEST))
+    smooth = norm.cdf((BEST - f) / (f.std(0) * S ** (-1 / 3))).mean(0)
+    got = acq.Exceedance(paths, BEST, maximise=maximise)(TEST)
+    np.testing.assert_allclose(got, 1 - smooth if maximise else smooth, rtol=1e-9)
+    # The rule for the bandwidth costs less than the Monte-Carlo error.
+    exact, smoothed = (norm.cdf((BEST - mean) / np.sqrt(sd**2 + k * sd**2 * S ** (-2 / 3))) for k in (0, 1))
+    assert (np.abs(exact - smoothed) < 0.5 * np.sqrt(exact * (1 - exact) / S)).all()
+
+
+def test_feasibility_and_constrained_improvement(paths, moments):
+    mean, sd = moments
+    other = draw(2, S)
+    h = S ** (-1 / 3)
+    p = norm.cdf(-mean / sd / np.sqrt(1 + h**2))
+    got = acq.ProbabilityOfFeasibility((paths, other))(TEST)
+    both = norm.cdf(-np.asarray(paths(TEST)) / (sd * h)) * norm.cdf(-np.asarray(other(TEST)) / (sd * h))
+    sds = np.sqrt(np.asarray(other.marginal_variance(TEST)))
+    want = p * norm.cdf(-mean / sds / np.sqrt(1 + h**2))
+    within(got, want, both)
+    # Objective and constraint are independent here: the expectation of the product is the product.
+    u = (BEST - mean) / sd
+    closed = sd * (u * norm.cdf(u) + norm.pdf(u)) * norm.cdf(-mean / sds / np.sqrt(1 + h**2))
+    got = acq.ConstrainedExpectedImprovement(paths, other, BEST)(TEST)
+    products = np.maximum(BEST - np.asarray(paths(TEST)), 0) * norm.cdf(-np.asarray(other(TEST)) / (sds * h))
+    within(got, closed, products)
+    # Of a path with itself: it improves on BEST < 0 only where it is feasible.
+    same = acq.ConstrainedExpectedImprovement(paths, (paths,), BEST, 1e-9)(TEST)
+    np.testing.assert_allclose(same, acq.ExpectedImprovement(paths, BEST)(TEST), rtol=1e-10)
+
+
+@pytest.mark.parametrize("maximise", SIGNS)
+def test_bounds_and_quantiles(paths, moments, maximise):
+    mean, sd = moments
+    gain = mean if maximise else -mean
+    got = acq.UpperConfidenceBound(paths, 4.0, maximise)(TEST)
+    # Standard errors of a mean and of a standard deviation.
+    np.testing.assert_array_less(np.abs(got - (gain + 2 * sd)), 4.2 * sd * np.sqrt((1 + 4 / 2) / S))
+    u = norm.ppf(0.9)
+    got = acq.Quantile(paths, 0.9, maximise)(TEST)
+    np.testing.assert_array_less(np.abs(got - (gain + u * sd)), 4.2 * sd * np.sqrt(0.09 / S) / norm.pdf(u))
+    # Of two inputs together, and twice the same input, which is one: by the reparameterisation of |z|.
+    twice = acq.UpperConfidenceBound(paths, 4.0, maximise).joint(np.stack([TEST, TEST], axis=1))
+    np.testing.assert_array_less(np.abs(twice - (gain + 2 * sd)), 4.2 * sd * np.sqrt((1 + 4 * (np.pi / 2 - 1)) / S))
+
+
+@pytest.mark.parametrize("maximise", SIGNS)
+def test_joint_forms_against_brute_force(paths, maximise):
+    batch = jnp.asarray(np.random.default_rng(0).uniform(-1.2, 1.2, (3, 4, 1)))
+    f = np.asarray(paths(batch))  # s 3 4
+    gain = (f if maximise else -f) - (BEST if maximise else -BEST)
+    top = np.maximum(gain.max(axis=2), 0)
+    got = acq.ExpectedImprovement(paths, BEST, maximise).joint(batch)
+    np.testing.assert_allclose(got, top.mean(0), rtol=1e-12)
+    # And that of the normal law of the q values, drawn afresh in numpy from the same features.
+    law = posterior()
+    for i in range(3):
+        cov, m = np.asarray(law.covariance(batch[i])), np.asarray(law.mean(batch[i]))
+        z = np.random.default_rng(i).multivariate_normal(m, cov, 200_000)
+        fresh = np.maximum(((z - BEST) * (1 if maximise else -1)).max(axis=1), 0)
+        error = 4.2 * top[:, i].std() / S**0.5 + 4.2 * fresh.std() / 200_000**0.5
+        assert abs(got[i] - fresh.mean()) < error + 0.02 * fresh.mean()  # and the features'
+    log = acq.LogExpectedImprovement(paths, BEST, 1e-6, maximise).joint(batch)
+    np.testing.assert_allclose(np.exp(log), top.mean(0), rtol=1e-6)
+    share = acq.ProbabilityOfImprovement(paths, BEST, 1e-9, maximise).joint(batch)
+    np.testing.assert_allclose(share, (gain > 0).any(axis=2).mean(0), atol=1e-12)
+    any_of = acq.ProbabilityOfFeasibility(paths, 1e-9).joint(batch)
+    np.testing.assert_allclose(any_of, (f <= 0).any(axis=2).mean(0), atol=1e-12)
+    level = acq.Quantile(paths, 0.8, maximise).joint(batch)
+    np.testing.assert_allclose(level, np.quantile((f if maximise else -f).max(axis=2), 0.8, axis=0), rtol=1e-12)
+    both = acq.ConstrainedExpectedImprovement(paths, (paths,), BEST, 1e-9, maximise).joint(batch)
+    np.testing.assert_allclose(both, (np.maximum(gain, 0) * (f <= 0)).max(axis=2).mean(0), rtol=1e-10)
+
+
+@pytest.mark.parametrize("maximise", SIGNS)
+def test_knowledge_gradient_is_that_of_the_posterior(maximise):
+    law, noise = posterior(), 0.1
+    x = jnp.asarray([[0.45], [1.1]] if maximise else [[-0.45], [-1.1]])
+    points = jnp.linspace(-1, 1, 9)[:, None]
+    # The exact one: the largest of lines in a standard normal z, by quadrature; of both inputs together by draws of two.
+    sign = 1 if maximise else -1
+    exact = []
+    for at in (x[:1], x[1:], x):
+        A = jnp.concatenate([points, at])
+        mean = sign * np.asarray(law.mean(A))
+        observed = np.asarray(law.covariance(at, at)) + noise * np.eye(len(at))
+        slopes = np.linalg.solve(np.linalg.cholesky(observed), np.asarray(law.covariance(A, at)).T).T
+        if len(at) == 1:
+            integrand = lambda z: (mean + slopes[:, 0] * z).max() * norm.pdf(z)
+            exact.append(scipy.integrate.quad(integrand, -8, 8, limit=400)[0] - mean.max())
+        else:
+            z = np.random.default_rng(0).normal(size=(400_000, 2))
+            exact.append((mean + z @ slopes.T).max(axis=1).mean() - mean.max())
+    runs = []
+    for seed in range(12):
+        key, draws = jax.random.key(seed), draw(100 + seed, 2000, 512)
+        made = acq.KnowledgeGradient(draws, points, key, noise, maximise)
+        runs.append([*made(x), made.joint(x[None])[0]])
+    runs = np.asarray(runs)
+    error = runs.std(axis=0, ddof=1) / 12**0.5
+    assert (np.abs(runs.mean(axis=0) - exact) < 4 * error + 0.01 * np.asarray(exact)).all()  # the bias is of order 1/S
+    assert (error < 0.15 * np.asarray(exact)).all()
+    # Two draws of the hyperparameters: the average of both.
+    two = pgp.stack([draws[:900], draws[900:1800]])
+    each = [acq.KnowledgeGradient(part, points, KEY, noise, maximise)(x) for part in (draws[:900], draws[900:1800])]
+    got = acq.KnowledgeGradient(two, points, KEY, noise, maximise)(x)
+    np.testing.assert_allclose(got, (each[0] + each[1]) / 2, rtol=1e-10)
+    assert (got > 0).all()
+
+
+MADE = {
+    "EI": lambda p: acq.ExpectedImprovement(p, BEST),
+    "log EI": lambda p: acq.LogExpectedImprovement(p, BEST),
+    "log EI, max": lambda p: acq.LogExpectedImprovement(p, 9.0, 0.1, maximise=True),
+    "PI": lambda p: acq.ProbabilityOfImprovement(p, BEST),
+    "exceedance": lambda p: acq.Exceedance(p, 0.1, 0.2, True),
+    "feasibility": lambda p: acq.ProbabilityOfFeasibility((p, p)),
+    "constrained EI": lambda p: acq.ConstrainedExpectedImprovement(p, p, 0.2),
+    "UCB": lambda p: acq.UpperConfidenceBound(p, 2.0),
+    "quantile": lambda p: acq.Quantile(p, 0.3),
+    "KG": lambda p: acq.KnowledgeGradient(p, X, KEY, 0.1),
+}
+
+
+@pytest.mark.parametrize("name", MADE)
+def test_gradients_in_the_inputs_and_the_parameters(few, name):
+    made = MADE[name](few)
+    x = jnp.asarray([[-1.13], [-0.42]])
+    # One input each, and the two together.
+    for function in (lambda x: made(x)[0], lambda x: made.joint(x[None])[0]):
+        value = eqx.filter_jit(function)
+        gradient = eqx.filter_grad(value)(x)
+        h = 1e-6
+        for i in range(2):
+            step = jnp.zeros((2, 1)).at[i].set(h)
+            np.testing.assert_allclose(gradient[i, 0], (value(x + step) - value(x - step)) / (2 * h), atol=1e-7)
+    assert abs(gradient).max() > 1e-4
+    leaves = eqx.filter_grad(lambda m: m(x)[0])(made)
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(leaves))
+
+
+def test_the_log_form_has_a_gradient_where_no_path_improves(few):
+    x, best = jnp.asarray([0.3]), -8.0
+    ei, log = (made(few, best) for made in (acq.ExpectedImprovement, acq.LogExpectedImprovement))
+    assert jax.grad(ei)(x) == 0
+    slope = jax.grad(log)(x)
+    assert np.isfinite(log(x))
+    assert slope != 0
+    # The smooth positive part rises everywhere, and at a known value nothing is NaN.
+    z = jnp.linspace(-1e4, 50, 4001)
+    constant = lambda X: X[..., 0]
+    values = acq.LogExpectedImprovement(constant, 0.0, 1.0, True)(z[:, None])
+    assert (np.diff(values) > 0).all()
+    for made in (acq.LogExpectedImprovement(few, BEST), acq.Exceedance(few, 0.0)):
+        pinned = eqx.tree_at(lambda m: m.paths, made, lambda X: jnp.stack([X[..., 0], X[..., 0]]))
+        assert np.isfinite(pinned(x))
+        assert np.isfinite(jax.grad(pinned)(x))
+
+
+@pytest.mark.parametrize("name", MADE)
+def test_the_search_finds_the_largest_value(few, name):
+    made = MADE[name](few)
+    box = jnp.asarray([[-1.2], [1.2]])
+    found = optimise.maximise(made, box, KEY, n_screen=64, n_restarts=3)
+    grid = np.linspace(-1.2, 1.2, 1001)[:, None]
+    assert found.values >= np.asarray(made(grid)).max() - 1e-6
+    np.testing.assert_allclose(made(found.points), found.values, rtol=1e-12)
+
+
+def test_paths_of_many_axes_a_best_of_each_and_blocks(few):
+    two = pgp.stack([few, few[::-1]])
+    assert two(TEST).shape == (2, 12, 7)
+    best = few(X).min(axis=1)
+    one = acq.ExpectedImprovement(few, best)(TEST)
+    np.testing.assert_allclose(one, np.maximum(best[:, None] - few(TEST), 0).mean(0), rtol=1e-12)
+    both = acq.ExpectedImprovement(two, jnp.stack([best, best[::-1]]))(TEST)
+    np.testing.assert_allclose(both, one, rtol=1e-12)
+    ei = acq.ExpectedImprovement(few, BEST)
+    assert ei(TEST[0]).shape == ()
+    assert ei(TEST.reshape(7, 1, 1)).shape == (7, 1)
+    # In more than one block of rows.
+    many = np.linspace(-1, 1, 200_000)[:, None]
+    np.testing.assert_allclose(ei(many)[:5], ei(many[:5]), rtol=1e-12)
+
+
+def test_other_values_compile_nothing_anew():
+    run = lambda seed: acq.ExpectedImprovement(draw(seed, 3, 16, kernel=Counted), 0.1 * seed)(TEST + seed)
+    run(0)
+    CALLS.clear()
+    run(1)
+    assert not CALLS
+
+
+def test_in_single_precision(few):
+    single = jax.tree.map(lambda leaf: leaf.astype(jnp.float32), few)
+    for name, make in MADE.items():
+        got = make(single)(jnp.asarray(TEST, jnp.float32))
+        assert got.dtype == jnp.float32
+        if name == "KG":  # whose noise is drawn in this precision
+            assert np.isfinite(got).all()
+        else:
+            np.testing.assert_allclose(got, make(few)(TEST), atol=2e-3, err_msg=name)
+
+
+def test_thompson_samples_are_the_optima_of_the_paths(few):
+    box = jnp.asarray([[-1.2], [1.2]])
+    options = {"n_screen": 64, "n_restarts": 3}
+    for flag in SIGNS:
+        batch = acq.thompson_sample(few, box, KEY, maximise=flag, **options)
+        values = few(np.linspace(-1.2, 1.2, 2001)[:, None])
+        best = values.max(axis=1) if flag else values.min(axis=1)
+        assert batch.points.shape == (12, 1)
+        np.testing.assert_allclose(batch.values, best, atol=1e-5)
+
+
+P = lambda X: jnp.stack([X[..., 0], -X[..., 0]])
+
+
+@pytest.mark.usefixtures("no_hook")
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda: acq.ExpectedImprovement(P, jnp.nan), "`best` must be finite"),
+        (lambda: acq.ExpectedImprovement(P, jnp.zeros(3))(TEST), "one value for each of the 2 paths; got 3"),
+        (lambda: acq.ExpectedImprovement(P, 0.0, maximise=1), "`maximise` must be True or False"),
+        (lambda: acq.LogExpectedImprovement(P, 0.0, -1.0), "`temperature` must be positive"),
+        (lambda: acq.LogExpectedImprovement(lambda X: X[..., 0], 0.0)(TEST), "`temperature` must be given"),
+        (lambda: acq.Exceedance(P, 0.0, 0.0), "`bandwidth` must be positive"),
+        (lambda: acq.Exceedance(P, jnp.zeros(2)), "`threshold` must be a scalar"),
+        (lambda: acq.Exceedance(lambda X: X[..., 0], 0.0)(TEST), "`bandwidth` must be given"),
+        (lambda: acq.UpperConfidenceBound(P, 0.0), "`beta` must be positive"),
+        (lambda: acq.Quantile(P, 1.0), "`level` must be between 0 and 1"),
+        (lambda: acq.ProbabilityOfFeasibility(()), "`paths` must be a function"),
+        (lambda: acq.ProbabilityOfFeasibility((P, lambda X: P(X)[:1]), 0.1)(TEST), "as many paths each"),
+        (lambda: acq.ConstrainedExpectedImprovement(P, 3, 0.0), "`constraints` must be a function"),
+        (
+            lambda: acq.ConstrainedExpectedImprovement(P, lambda X: P(X)[:1], 0.0, 0.1)(TEST),
+            "`constraints` must have as many paths as `paths`, 2; got 1",
+        ),
+        (lambda: acq.KnowledgeGradient(P, X[:, 0], KEY, 0.1), r"`candidates` must have shape \(n, d\)"),
+        (lambda: acq.KnowledgeGradient(lambda X: X[..., 0], X, KEY, 0.1)(TEST), "a last path axis of two or more"),
+        (lambda: acq.ExpectedImprovement(P, 0.0)(0.3), r"`X` must have shape \(\*n, d\), or"),
+        (lambda: acq.ExpectedImprovement(P, 0.0).joint(TEST[0]), r"or \(\*n, q, d\) with q > 0"),
+        (lambda: acq.ExpectedImprovement(lambda X: X, 0.0)(TEST), r"`paths` must map inputs `\*n d` to `\*s \*n`"),
+    ],
+)
+def test_acquisitions_refuse(make, words):
+    with pytest.raises(ValueError, match=words):
+        make()

@@ -1,0 +1,153 @@
+"""The scikit-learn estimator against scikit-learn: its own checks, and its Gaussian process."""
+
+import pickle
+import subprocess
+import sys
+import warnings
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from sklearn.base import clone
+from sklearn.exceptions import NotFittedError
+from sklearn.gaussian_process import GaussianProcessRegressor, kernels as sk
+from sklearn.model_selection import cross_val_score
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from sklearn.utils.estimator_checks import check_estimator
+
+import pathwise_gp as pgp
+from pathwise_gp.estimator import PathwiseGPRegressor
+
+RNG = np.random.default_rng(0)
+N = 12
+X = RNG.uniform(-2, 2, (N, 2))
+Y = 3 + np.sin(2 * X[:, 0]) + 0.5 * X[:, 1] + 0.1 * RNG.normal(size=N)
+TEST = RNG.uniform(-2, 2, (5, 2))
+
+pytestmark = pytest.mark.usefixtures("standard_promotion")
+
+
+def test_it_passes_the_checks_of_scikit_learn():
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # about estimators in general
+        check_estimator(PathwiseGPRegressor(learn=False, n_features=16), on_skip=None)
+
+
+def test_learnt_it_passes_those_of_the_values():
+    # The rest of the checks are about arguments; these fit, and each shape compiles an optimiser.
+    estimator = PathwiseGPRegressor(max_steps=30, random_state=0)
+    assert clone(estimator).get_params() == estimator.get_params()
+    found = cross_val_score(make_pipeline(StandardScaler(), estimator), X, Y, cv=3)
+    assert found.mean() > 0.5
+
+
+def theirs(**options):
+    kernel = sk.ConstantKernel(1.2) * sk.RBF([0.9, 1.5])
+    return GaussianProcessRegressor(kernel, alpha=0.05, **options).fit(X, Y - 3)
+
+
+KERNEL = pgp.RBF(1.2, jnp.asarray([0.9, 1.5]))
+
+
+def test_kept_hyperparameters_predict_as_scikit_learn_does():
+    other = theirs(optimizer=None)
+    ours = PathwiseGPRegressor(KERNEL, 0.05, 3.0, learn=False).fit(X, Y)
+    mean, sd = ours.predict(TEST, return_std=True)
+    expected, expected_sd = other.predict(TEST, return_std=True)
+    # Theirs has no jitter, ours √eps of the variance.
+    np.testing.assert_allclose(mean, 3 + expected, atol=1e-6)
+    np.testing.assert_allclose(sd, expected_sd, rtol=1e-6)
+    np.testing.assert_allclose(
+        ours.predict(TEST, return_cov=True)[1], other.predict(TEST, return_cov=True)[1], atol=1e-6
+    )
+    np.testing.assert_array_equal(ours.predict(TEST), mean)
+    assert mean.dtype == sd.dtype == float
+    np.testing.assert_allclose(ours.log_marginal_likelihood_value_, other.log_marginal_likelihood_value_, rtol=1e-5)
+    assert (ours.kernel_.variance, ours.noise_var_, ours.mean_.value, ours.converged_) == (1.2, 0.05, 3.0, True)
+
+
+def test_learning_finds_what_fit_finds():
+    ours = PathwiseGPRegressor(KERNEL, 0.05, n_restarts=2, random_state=1).fit(X, Y)
+    assert ours.converged_
+    prior = pgp.GPPrior(kernel=KERNEL, X=X, mean=float(Y.mean()))
+    found = pgp.fit(prior, Y, 0.05)
+    assert ours.log_marginal_likelihood_value_ >= found.log_density - 1e-6
+    # At least as good as the maximum that scikit-learn finds without learning mean or noise.
+    assert ours.log_marginal_likelihood_value_ > theirs().log_marginal_likelihood_value_
+    again = clone(ours).fit(X, Y)
+    np.testing.assert_array_equal(again.predict(TEST), ours.predict(TEST))
+    np.testing.assert_array_equal(pickle.loads(pickle.dumps(ours)).predict(TEST), ours.predict(TEST))
+
+
+def test_samples_are_paths_with_the_moments_of_the_posterior():
+    ours = PathwiseGPRegressor(KERNEL, 0.05, 3.0, learn=False, n_features=512, random_state=3).fit(X, Y)
+    draws = ours.sample_y(TEST, 4_000, random_state=0)
+    assert draws.shape == (5, 4_000)
+    mean, sd = ours.predict(TEST, return_std=True)
+    assert (np.abs(draws.mean(1) - mean) < 4.5 * sd / np.sqrt(4_000)).all()
+    # A standard deviation has a relative error of 1/√(2S); 512 shared features add two per cent.
+    np.testing.assert_allclose(draws.std(1), sd, rtol=4 / np.sqrt(8_000) + 0.06)
+    # With one state the same functions, wherever they are evaluated.
+    np.testing.assert_allclose(ours.sample_y(TEST[:2], 3, 7), ours.sample_y(TEST, 3, 7)[:2], rtol=1e-10)
+    paths = ours.sample_paths(3, 7)
+    np.testing.assert_allclose(paths(TEST).T, ours.sample_y(TEST, 3, 7), rtol=1e-10)
+    assert jax.grad(paths[0])(jnp.asarray(TEST[0])).shape == (2,)
+    np.testing.assert_array_equal(ours.sample_paths(2)(TEST), ours.sample_paths(2)(TEST))
+
+
+def test_single_precision_is_what_jax_does_unless_told():
+    code = """
+import numpy as np
+from pathwise_gp.estimator import PathwiseGPRegressor
+rng = np.random.default_rng(0)
+X = rng.uniform(-2, 2, (40, 2))
+y = 100 + 5 * np.sin(2 * X[:, 0]) + 0.3 * rng.normal(size=40)
+model = PathwiseGPRegressor(n_features=64, random_state=0).fit(X, y)
+mean, sd = model.predict(X, return_std=True)
+assert mean.dtype == sd.dtype == float and np.isfinite(sd).all() and model.score(X, y) > 0.95
+assert model.sample_paths(2)(X).dtype == np.float32 and model.sample_y(X, 2).dtype == float
+assert 0.03 < model.noise_var_ < 0.3, model.noise_var_
+"""
+    done = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+
+
+def test_the_package_does_not_import_scikit_learn():
+    code = "import sys, pathwise_gp; sys.exit('sklearn' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.usefixtures("no_hook")
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"kernel": 1.0}, "`kernel` must be a kernel of pathwise_gp"),
+        ({"noise_var": -1.0}, "`noise_var` must be positive"),
+        ({"mean": "zero"}, "`mean` must be a number"),
+        ({"learn": "yes"}, "`learn` must be True or False"),
+        ({"n_restarts": -1}, "`n_restarts` must be at least 1"),
+        ({"kernel": pgp.RBF(1.0, jnp.ones(3))}, "lengthscale"),
+    ],
+)
+def test_fit_refuses(options, words):
+    with pytest.raises(ValueError, match=words):
+        PathwiseGPRegressor(**options).fit(X, Y)
+
+
+@pytest.mark.usefixtures("no_hook")
+def test_methods_refuse():
+    with pytest.raises(ValueError, match="cannot be learnt from one sample"):
+        PathwiseGPRegressor().fit(X[:1], Y[:1])
+    with pytest.raises(ValueError, match=r"cannot be learnt from a `y` that is 2\.0 throughout"):
+        PathwiseGPRegressor().fit(X, np.full(N, 2.0))
+    with pytest.raises(NotFittedError):
+        PathwiseGPRegressor().sample_paths()
+    fitted = PathwiseGPRegressor(KERNEL, 0.05, learn=False, n_features=0).fit(X, Y)
+    with pytest.raises(ValueError, match="cannot both be True"):
+        fitted.predict(TEST, return_std=True, return_cov=True)
+    with pytest.raises(ValueError, match="`n_features` must be at least 1"):
+        fitted.sample_paths()
+    with pytest.raises(ValueError, match="expecting 2 features"):
+        fitted.predict(TEST[:, :1])
