@@ -89,14 +89,14 @@ def plot(names, pits, coverages, losses, levels):
         left.plot(LEVELS, inside, color=colour, lw=1.5, label=name)
     left.set(xlabel="level of the central interval", ylabel="observations inside", xlim=(0, 1), ylim=(0, 1))
     left.set_title("Reliability")
-    left.legend(frameon=False, loc="lower right")
+    left.legend(frameon=False, loc="upper left", fontsize=9)
     right.plot(losses, color=GREY, lw=0.8, label="of the validation set, while tuned")
     for (name, value), (colour, style) in zip(
         levels.items(), ((ORANGE, "-"), (BLUE, "-"), (BLUE, "--"), ("black", ":")), strict=True
     ):
         right.axhline(value, color=colour, ls=style, lw=1.2, label=f"new data, {name}: {value:.4f}")
     right.set(xlabel="step", ylabel="mean CRPS", title="Tuned on the CRPS, through the paths")
-    right.legend(frameon=False, loc="upper right", fontsize=9)
+    right.legend(frameon=False, loc="center right", fontsize=9)
     return figure
 
 

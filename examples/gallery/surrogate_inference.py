@@ -91,6 +91,14 @@ def model(forward, counts):
 
 
 @eqx.filter_jit
+def by_nuts(path, counts, key):
+    """Rates from NUTS with one path as the forward model: compiled once, as all paths have one structure."""
+    mcmc = MCMC(NUTS(model), num_warmup=100, num_samples=100, progress_bar=False)
+    mcmc.run(key, path, counts)
+    return mcmc.get_samples()["rate"]
+
+
+@eqx.filter_jit
 def by_quadrature(values, counts):
     """Posterior probabilities on the grid for forward models with values `*s grid t`, and log evidences, `*s`."""
     log_likelihood = dist.Normal(values, SD).log_prob(counts).sum(axis=-1)
@@ -137,7 +145,7 @@ def plot(paths, n_runs, rate, counts, densities, chains, places):
 
 def main(fast: bool, folder: pathlib.Path) -> None:
     started = time.perf_counter()
-    n_runs, n_paths, n_chains, n_sets = (12, 128, 3, 10) if fast else (12, 512, 30, 80)
+    n_runs, n_paths, n_chains, n_sets = (12, 128, 3, 10) if fast else (12, 512, 40, 120)
     key_runs, key_paths, key_counts, key_nuts, key_sets = jax.random.split(jax.random.key(3), 5)
     rate = 1.5
 
@@ -159,12 +167,9 @@ def main(fast: bool, folder: pathlib.Path) -> None:
         "paths, by their evidence": weights @ each,
     }
 
-    # The same by NUTS, with a path as the forward model: an argument of the model, so that one program serves them all.
-    mcmc = MCMC(NUTS(model), num_warmup=100, num_samples=100, progress_bar=False, jit_model_args=True)
-    chains = []
-    for path, key in zip(paths[:n_chains], jax.random.split(key_nuts, n_chains), strict=True):
-        mcmc.run(key, path, counts)
-        chains.append(np.asarray(mcmc.get_samples()["rate"]))
+    # The same by NUTS.
+    keys = jax.random.split(key_nuts, n_chains)
+    chains = [np.asarray(by_nuts(path, counts, key)) for path, key in zip(paths[:n_chains], keys, strict=True)]
     moments = lambda p: (float(p @ GRID), float(jnp.sqrt(p @ GRID**2 - (p @ GRID) ** 2)))
     print(f"True rate {rate}; {n_runs} runs of the simulator. Posterior of the rate:\n")
     print("                             mean      sd")

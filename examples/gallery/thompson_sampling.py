@@ -125,8 +125,9 @@ def in_six_dimensions(n_draws: int) -> None:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--fast", action="store_true", help="few paths")
+    parser.add_argument("--fast", action="store_true", help="few paths, and one dimension only")
     parser.add_argument("--figures", type=pathlib.Path, default=FIGURES, help="folder for the figures")
     arguments = parser.parse_args()
     in_one_dimension(200 if arguments.fast else 4000, arguments.figures)
-    in_six_dimensions(2 if arguments.fast else 6)
+    if not arguments.fast:
+        in_six_dimensions(6)
