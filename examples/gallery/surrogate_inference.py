@@ -129,13 +129,13 @@ def plot(paths, n_runs, rate, counts, densities, chains, places):
     ):
         middle.plot(GRID, p / width, color=colour, ls=style, lw=1.4, label=name)
     middle.axvline(rate, color=GREY, lw=0.8, ls=":")
-    spread = np.std(chains)
-    middle.set(xlim=(rate - 5 * spread, rate + 5 * spread), xlabel="infection rate", ylabel="density")
+    middle.set(xlim=(rate - 0.2, rate + 0.4), xlabel="infection rate", ylabel="density")
     middle.set_title("Posterior of the rate")
-    middle.set_ylim(0, 1.15 * float((densities["the mean plugged in"] / width).max()))
-    middle.legend(frameon=False, fontsize=8)
-    for (name, u), colour in zip(places.items(), ("black", ORANGE, BLUE), strict=True):
-        right.step(np.sort(u), np.arange(1, len(u) + 1) / len(u), color=colour, where="post", label=name)
+    middle.legend(frameon=False, fontsize=8, loc="upper right")
+    for (name, u), (colour, style) in zip(
+        places.items(), (("black", "-"), (ORANGE, "-"), (BLUE, "-"), (BLUE, ":")), strict=True
+    ):
+        right.step(np.sort(u), np.arange(1, len(u) + 1) / len(u), color=colour, ls=style, where="post", label=name)
     right.plot([0, 1], [0, 1], color=GREY, lw=0.8, ls=":")
     right.set(xlabel="posterior probability below the true rate", ylabel="share of data sets", xlim=(0, 1))
     right.set_title("Calibrated is the diagonal")
@@ -182,7 +182,7 @@ def main(fast: bool, folder: pathlib.Path) -> None:
         assert abs(chain.mean() - mean) < 4.5 * sd / np.sqrt(10)
 
     # Many data sets, rates and runs of the simulator: is the place of the true rate uniform?
-    places = {"the simulator itself": [], "the mean plugged in": [], "paths, by their evidence": []}
+    places = {name: [] for name in densities}
     for key in jax.random.split(key_sets, n_sets):
         key_rate, key_runs, key_paths, key_counts = jax.random.split(key, 4)
         true = jax.random.uniform(key_rate, (1,), minval=LOW + 0.1, maxval=HIGH - 0.1)
@@ -192,6 +192,7 @@ def main(fast: bool, folder: pathlib.Path) -> None:
         laws = (
             by_quadrature(exact(GRID), counts_here)[0],
             by_quadrature(jnp.exp(emulators.mean_path(at(GRID))), counts_here)[0],
+            each.mean(axis=0),
             jax.nn.softmax(evidence) @ each,
         )
         for kept, p in zip(places.values(), laws, strict=True):

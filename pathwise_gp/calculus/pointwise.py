@@ -12,9 +12,9 @@ from jaxtyping import Array, Float
 from .. import _checks
 from .._numerics.blocks import map_rows
 
-# Points whose derivatives in one direction are worked on at once: enough for matrix products to run at full speed.
+# Points that are worked on at once: enough for matrix products to run at full speed.
 _POINTS = 2048
-_LEAST_POINTS = 64
+_SOME = 64  # points, to find shapes with
 
 
 def as_points(X: Any) -> Array:
@@ -29,30 +29,26 @@ def point_axis(function: Callable[..., Any], X: Float[Array, "n d"]) -> int:
     """Which axis of `function(X)` runs over the points: `*s` stand before it, axes of the values behind."""
     one, two = (
         eqx.filter_eval_shape(function, jax.ShapeDtypeStruct((n, X.shape[1]), X.dtype)).shape
-        for n in (_LEAST_POINTS, _LEAST_POINTS + 1)
+        for n in (_SOME, _SOME + 1)
     )
     if len(one) == len(two):
         differing = [i for i, (a, b) in enumerate(zip(one, two, strict=True)) if a != b]
-        if len(differing) == 1 and (one[differing[0]], two[differing[0]]) == (_LEAST_POINTS, _LEAST_POINTS + 1):
+        if len(differing) == 1 and (one[differing[0]], two[differing[0]]) == (_SOME, _SOME + 1):
             return differing[0]
     raise ValueError(
-        f"`paths` must map inputs `*n d` to values `*s *n`; of {_LEAST_POINTS} points of {X.shape[1]} dimension(s) it makes "
-        f"shape {one}, of {_LEAST_POINTS + 1} shape {two}."
+        f"`paths` must map inputs `*n d` to values `*s *n`; of {_SOME} points of {X.shape[1]} dimension(s) it makes "
+        f"shape {one}, of {_SOME + 1} shape {two}."
     )
 
 
-def in_blocks(function: Callable[..., Any], X: Float[Array, "*n d"], width: int) -> Float[Array, "..."]:
-    """`function(X)` for a function that treats points one by one, in blocks of 2048 points over `width`.
-
-    **Arguments:** `function`: maps `*n d` to `*s *n *v`; `width`: how much more a point takes than its value alone.
-    """
-    rows = max(_LEAST_POINTS, _POINTS // width)
-    if math.prod(X.shape[:-1]) <= rows:
+def in_blocks(function: Callable[..., Any], X: Float[Array, "*n d"]) -> Float[Array, "..."]:
+    """`function(X)`, `*s *n *v`, for a function that treats points one by one."""
+    if math.prod(X.shape[:-1]) <= _POINTS:
         return function(X)
     flat = X.reshape(-1, X.shape[-1])
     axis = point_axis(function, flat)
     last = lambda block: jnp.moveaxis(function(block), axis, -1)
-    values = map_rows(last, flat, width=1, block_bytes=rows * X.dtype.itemsize)
+    values = map_rows(last, flat, width=1, block_bytes=_POINTS * X.dtype.itemsize)
     values = jnp.moveaxis(values, -1, axis)
     return values.reshape(*values.shape[:axis], *X.shape[:-1], *values.shape[axis + 1 :])
 

@@ -180,7 +180,7 @@ def _coverage(coverage: CoverageFunction, X: Float[Array, "*n d"]) -> Float[Arra
         above = _above(coverage.paths, coverage.level, rows)
         return jnp.mean(above.reshape(-1, rows.shape[0]), axis=0, dtype=X.dtype)
 
-    return in_blocks(share, X.reshape(math.prod(X.shape[:-1]), X.shape[-1]), 1).reshape(X.shape[:-1])
+    return in_blocks(share, X.reshape(math.prod(X.shape[:-1]), X.shape[-1])).reshape(X.shape[:-1])
 
 
 @eqx.filter_jit
