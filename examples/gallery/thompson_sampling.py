@@ -56,7 +56,7 @@ def plot(X, y, grid, values, optimum, intervals):
     left.set_ylim(top=left.get_ylim()[1] + 0.3)
     left.legend(frameon=False, loc="upper center", ncols=3, fontsize=8, columnspacing=1.0, handlelength=1.2)
     weights = np.full(len(points), 1 / len(points))
-    middle.hist(points, bins=60, range=tuple(BOX[:, 0]), weights=weights, color=BLUE, alpha=0.8)
+    middle.hist(points, bins=60, range=tuple(map(float, BOX[:, 0])), weights=weights, color=BLUE, alpha=0.8)
     middle.set(xlabel="x", ylabel="probability", title="Where the minimum is", xlim=BOX[:, 0])
     right.hist(least, bins=40, weights=weights, color=ORANGE, alpha=0.8)
     right.axvspan(*np.asarray(intervals[1]), color=GREY, alpha=0.15, lw=0, label="central 90 %", zorder=0)
