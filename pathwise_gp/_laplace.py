@@ -13,9 +13,10 @@ from ._features import AbstractBasis, QuasiMonteCarlo
 from ._guides import WhitenedGuide
 from ._guides.bound import marginals, pointwise_log_prob
 from ._numerics.linalg import cholesky, CholeskyFactor, inner, inverse_factor
-from ._paths import draw_prior, PathwiseFunction
+from ._paths import PathwiseFunction
 from ._priors import GPPrior, SparseGPPrior
 from ._samplers import DecoupledPathwiseSampler
+from ._samplers.decoupled import through
 from ._types import AnyArray, Key
 
 _HALVINGS = 20
@@ -50,6 +51,7 @@ class Laplace(eqx.Module):
         """Mean and variance of f(x) at inputs.
 
         **Arguments:** `X`: inputs, `n d`. **Returns:** mean and variance, `n` each; for several processes a tuple of these.
+        **Raises:** ValueError where `X` is not a finite `n d` array of the dimension of the training inputs.
         """
         X = _checks.inputs(_checks.points(X, "X"), self.priors[0].Z.shape[1]).astype(self.priors[0].Z.dtype)
         found = tuple(_moments(prior, guide, X) for prior, guide in zip(self.priors, self.guides, strict=True))
@@ -262,18 +264,6 @@ def _sample(
     paths = []
     for j, (sampler, key_process) in enumerate(zip(samplers, keys, strict=True)):
         prior, factor = sampler.prior.settled()
-        key_features, key_weights, key_noise = jax.random.split(key_process, 3)
-        features, weights = draw_prior(
-            prior.kernel,
-            prior.Z,
-            key_features,
-            key_weights,
-            n_paths=n_paths,
-            n_features=sampler.n_features,
-            basis=sampler.features,
-            share_features=sampler.share_features,
-        )
         values = prior.mean_at(prior.Z)[None, :] + factor.colour(v[:, j])
-        noise = jax.random.normal(key_noise, (n_paths, n), v.dtype)
-        paths.append(sampler.update(factor, features, weights, values, noise))
+        paths.append(through(sampler, factor, tuple(jax.random.split(key_process, 3)), values))
     return tuple(paths)

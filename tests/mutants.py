@@ -148,8 +148,8 @@ MUTANTS = [
     Mutant(
         "one inducing value for all paths",
         DECOUPLED,
-        "values = sampler.guide.sample(key_guide, prior, (n_paths,))",
-        "values = jnp.broadcast_to(sampler.guide.sample(key_guide, prior), (n_paths, prior.Z.shape[0]))",
+        "values = sampler.guide.sample(key_guide, sampler.prior, (n_paths,))",
+        "values = jnp.broadcast_to(sampler.guide.sample(key_guide, sampler.prior), (n_paths, sampler.prior.Z.shape[0]))",
         f"{SAMPLERS}::test_inducing_values_and_jitter_are_drawn_anew_for_each_path",
     ),
     Mutant(

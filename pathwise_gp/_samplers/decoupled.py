@@ -100,17 +100,24 @@ class DecoupledPathwiseSampler(eqx.Module):
 @eqx.filter_jit
 def _sample(sampler: DecoupledPathwiseSampler, factor: CholeskyFactor, key: Key, n_paths: int) -> PathwiseFunction:
     key_features, key_weights, key_guide, key_noise = jax.random.split(key, 4)
-    prior, dtype = sampler.prior, sampler.prior.Z.dtype
+    values = sampler.guide.sample(key_guide, sampler.prior, (n_paths,))
+    return through(sampler, factor, (key_features, key_weights, key_noise), values)
+
+
+def through(
+    sampler: DecoupledPathwiseSampler, factor: CholeskyFactor, keys: tuple[Key, Key, Key], values: Float[Array, "s m"]
+) -> PathwiseFunction:
+    """One path through each row of inducing values, given keys of the features, their weights and the noise."""
+    prior, (key_features, key_weights, key_noise) = sampler.prior, keys
     features, weights = draw_prior(
         prior.kernel,
         prior.Z,
         key_features,
         key_weights,
-        n_paths=n_paths,
+        n_paths=values.shape[0],
         n_features=sampler.n_features,
         basis=sampler.features,
         share_features=sampler.share_features,
     )
-    values = sampler.guide.sample(key_guide, prior, (n_paths,))
-    noise = jax.random.normal(key_noise, (n_paths, prior.Z.shape[0]), dtype)
+    noise = jax.random.normal(key_noise, values.shape, prior.Z.dtype)
     return sampler.update(factor, features, weights, values, noise)
