@@ -155,38 +155,37 @@ class QuasiMonteCarlo(AbstractRandomBasis):
         self, key: Key, n: int, coordinates: Coordinates, dtype: Any
     ) -> tuple[Float[Array, "n r"], Float[Array, "n"]]:
         points = sobol(key, n, max(1, coordinates.number))[:, : coordinates.number]
-        columns, weights = [], jnp.ones((n,), dtype)
         # Several lengths share the exponent: their weights multiply. In many dimensions lengths vary little, and the
         # weights would do more harm than the tail good.
         width = max((stop - start for start, stop in coordinates.directions), default=1)
         power = 1 + (self.tail - 1) * min(1.0, (_MANY_DIMENSIONS / width) ** 2) / max(1, len(coordinates.radial))
-        for i in range(coordinates.number):
-            if i in coordinates.radial and power > 1:
-                scores, weight = _in_the_tail(points[:, i], power, dtype)
-                weights = weights * weight
-            else:
-                scores = _scores(points[:, i], dtype)
-            columns.append(scores)
-        return jnp.stack(columns, axis=1) if columns else jnp.zeros((n, 0), dtype), weights
+        scores = _scores(points, dtype)
+        if not coordinates.radial or power == 1:
+            return scores, jnp.ones((n,), dtype)
+        radial = np.asarray(coordinates.radial)
+        tail, weights = _in_the_tail(points[:, radial], power, dtype)
+        return scores.at[:, radial].set(tail), jnp.prod(weights, axis=1)
 
     def __check_init__(self):
         if isinstance(self.tail, bool) or not isinstance(self.tail, (int, float)) or not 1 <= self.tail < math.inf:
             raise ValueError(f"`QuasiMonteCarlo.tail` must be a Python number of at least 1; got {self.tail!r}.")
 
 
-def _probability(points: UInt32[Array, "n"], dtype: Any) -> Float[Array, "n"]:
+def _probability(points: UInt32[Array, "n r"], dtype: Any) -> Float[Array, "n r"]:
     """The middle of the cell of 2⁻³² that a point stands for."""
     return (points.astype(dtype) + 0.5) * 2.0**-32
 
 
-def _scores(points: UInt32[Array, "n"], dtype: Any) -> Float[Array, "n"]:
+def _scores(points: UInt32[Array, "n r"], dtype: Any) -> Float[Array, "n r"]:
     # From the nearer end, where a probability has more digits.
     upper = points >= jnp.uint32(2**31)
     score = jax.scipy.special.ndtri(_probability(jnp.where(upper, ~points, points), dtype))
     return jnp.where(upper, -score, score)
 
 
-def _in_the_tail(points: UInt32[Array, "n"], power: float, dtype: Any) -> tuple[Float[Array, "n"], Float[Array, "n"]]:
+def _in_the_tail(
+    points: UInt32[Array, "n r"], power: float, dtype: Any
+) -> tuple[Float[Array, "n r"], Float[Array, "n r"]]:
     """Scores whose upper tail probability is s^power for uniform s, and their weights."""
     low, s = _probability(points, dtype), _probability(~points, dtype)
     log_s = jnp.where(low < 0.5, jnp.log1p(-low), jnp.log(s))
