@@ -1,7 +1,7 @@
 """Optima of paths: of each path its own, all of them at once."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 import equinox as eqx
@@ -12,14 +12,15 @@ from jaxtyping import Array, Bool, Float, Int
 from . import _checks
 from ._descent import descend
 from ._numerics.sobol import sobol
-from ._paths import PathEnsemble
+from ._paths.paired import at_own_inputs, axes_of
+from ._progress import ProgressBar
 from ._types import AnyArray, Key, Number
 
-# Entries of the largest temporary when members of an ensemble are evaluated at once.
-_ENTRIES = 2**19
 # Of the augmented Lagrangian: rounds at most, the first weight of the penalty, and what it grows by where a round has not
 # brought the violation down to a tenth.
 _ROUNDS, _WEIGHT, _GROWTH, _ENOUGH = 20, 10.0, 10.0, 0.1
+# What rounding leaves of the derivatives of a path through many points with little noise.
+_TOLERANCE = 1e-5
 
 
 class Optimum(NamedTuple):
@@ -27,7 +28,7 @@ class Optimum(NamedTuple):
 
     **Fields:**
 
-    - `points`: where it is, `*s d`; its derivatives are zero.
+    - `points`: where it is, `*s d`; not differentiated: `jax.grad` through them gives zeros.
     - `values`: of the path there, `*s`.
     - `converged`: whether the conditions of first order hold there, `*s`.
     - `feasible`: whether all constraints hold there, `*s`; True where there are none.
@@ -50,6 +51,7 @@ def minimise(
     tolerance: Number | None = None,
     constraints: Callable[..., Any] | Sequence[Callable[..., Any]] = (),
     candidates: Float[AnyArray, "m d"] | None = None,
+    progress: bool = False,
 ) -> Optimum:
     """The least value of each path in a box, and where it is taken: min f_i(x) subject to lower ≤ x ≤ upper and g_ij(x) ≤ 0.
 
@@ -64,18 +66,21 @@ def minimise(
     **Arguments:**
 
     - `paths`: a function that maps `*n d` to `*s *n`: paths, an ensemble, an acquisition, or any other. Of something with a
-      method `paired`, and of an ensemble, each path is evaluated at its own points alone; of other functions all s at the
-      points of each, at s times the cost. A function that is no pytree of arrays is compiled anew for each new object.
+      method `paired` each path is evaluated at its own points alone; of other functions all s at the points of each, at s
+      times the cost. A function that is no pytree of arrays is compiled anew for each new object.
     - `bounds`: the lower bounds and the upper, `2 d`.
     - `key`: of the design, used up.
     - `n_screen`: points of the design; `n_restarts`: starts for each path, at most `n_screen`.
     - `max_steps`: evaluations of each start at most; under constraints in each round of the augmented Lagrangian.
     - `tolerance`: a start has converged where no derivative that the bounds leave free, times the width of the box, is larger
       than this times the range of the path's values in the screen; under constraints that of the Lagrangian, while they may
-      be exceeded by this times their range. The square root of the rounding unit unless given.
+      be exceeded by this times their range. 1e-5, or the square root of the rounding unit where that is more, unless given.
     - `constraints`: one function or several, which map `*n d` to `*s *n`: path i of theirs belongs to path i of `paths`;
       or to `*n`, where they are known.
-    - `candidates`: further points that are screened, `m d`, such as those where the best was observed.
+    - `candidates`: further points that are screened, `m d`, such as those where the best was observed; coordinates outside
+      the bounds are moved to them.
+    - `progress`: whether a bar of tqdm shows the steps of the descent, or under constraints the rounds; it may end before all
+      are taken.
 
     **Returns:** points, values and flags of each path. Where no feasible point was found, the point is the one of least
     violation and `feasible` is False. Where values are NaN, `converged` is False.
@@ -95,6 +100,7 @@ def minimise(
         tolerance=tolerance,
         constraints=constraints,
         candidates=candidates,
+        progress=progress,
     )
 
 
@@ -107,27 +113,29 @@ def maximise(paths: Callable[..., Any], bounds: Float[AnyArray, "2 d"], key: Key
 
 
 def credible_intervals(optimum: Optimum, probability: Number = 0.9) -> tuple[Float[Array, "2 d"], Float[Array, "2"]]:
-    """Central intervals of each coordinate of the optimum, and of its value, over all paths that have a feasible one.
+    """Central intervals of each coordinate of the optimum, and of its value, over all paths with a feasible one that is
+    finite, whether the search has converged or not.
 
     Where the optimum may be in several places the intervals span them: look at `optimum.points` too.
 
     **Arguments:** `optimum`: of at least one path axis; `probability`: of each interval, between 0 and 1.
 
     **Returns:** lower and upper ends for the location, `2 d`, and for the value, `2`. **Raises:** ValueError where
-    `probability` is not between 0 and 1, or there is one path only.
+    `probability` is not between 0 and 1, there is one path only, or none has such an optimum (at run time under jit).
     """
     if optimum.values.ndim == 0:
         raise ValueError("`optimum` must be of several paths; got that of one.")
     probability = _checks.floating(probability, "probability").astype(optimum.values.dtype)
     if _checks.is_concrete(probability) and not (probability.ndim == 0 and 0 < float(probability) < 1):
         raise ValueError(f"`probability` must be a number between 0 and 1; got {probability}.")
-    feasible = optimum.feasible.reshape(-1)
+    used = (optimum.feasible & jnp.isfinite(optimum.values)).reshape(-1)
     ends = jnp.stack([(1 - probability) / 2, (1 + probability) / 2])
 
     def interval(samples: Float[Array, "s"]) -> Float[Array, "2"]:
-        return jnp.nanquantile(jnp.where(feasible, samples, jnp.nan), ends)
+        return jnp.nanquantile(jnp.where(used, samples, jnp.nan), ends)
 
-    points = optimum.points.reshape(-1, optimum.points.shape[-1])
+    message = "`optimum` must have a path with a feasible and finite optimum."
+    points = _checks.require(jnp.any(used), optimum.points.reshape(-1, optimum.points.shape[-1]), message)
     return jax.vmap(interval, in_axes=1, out_axes=1)(points), interval(optimum.values.reshape(-1))
 
 
@@ -136,6 +144,7 @@ class _Settings(NamedTuple):
     n_restarts: int
     max_steps: int
     maximise: bool
+    progress: bool
 
 
 def _optimise_checked(
@@ -150,46 +159,36 @@ def _optimise_checked(
     tolerance: Any = None,
     constraints: Any = (),
     candidates: Any = None,
+    progress: Any = False,
 ) -> Optimum:
-    bounds = _check_bounds(bounds)
+    bounds = check_bounds(bounds)
+    if not callable(constraints) and not isinstance(constraints, Iterable):
+        raise ValueError(f"`constraints` must be a function or a sequence of functions; got {constraints!r}.")
     constraints = (constraints,) if callable(constraints) else tuple(constraints)
     if candidates is not None:
         candidates = _checks.inputs(_checks.points(candidates, "candidates"), bounds.shape[1], "candidates")
     n_screen, n_restarts = _checks.count(n_screen, "n_screen"), _checks.count(n_restarts, "n_restarts")
-    settings = _Settings(n_screen, n_restarts, _checks.count(max_steps, "max_steps"), maximise)
+    max_steps, progress = _checks.count(max_steps, "max_steps"), _checks.flag(progress, "progress")
+    settings = _Settings(n_screen, n_restarts, max_steps, maximise, progress)
     if n_restarts > n_screen:
         raise ValueError(f"`n_restarts` must be at most `n_screen`, {n_screen}; got {n_restarts}.")
     if tolerance is not None:
         tolerance = _checks.floating(tolerance, "tolerance")
+        if tolerance.ndim:
+            raise ValueError(f"`tolerance` must be a scalar; got shape {tolerance.shape}.")
         _checks.positive(tolerance, "tolerance")
     return _optimise(paths, bounds, key, tolerance, constraints, candidates, settings)
 
 
-def _check_bounds(bounds: Any) -> Float[Array, "2 d"]:
+def check_bounds(bounds: Any) -> Float[Array, "2 d"]:
     bounds = _checks.floating(bounds, "bounds")
     if bounds.ndim != 2 or bounds.shape[0] != 2 or bounds.shape[1] == 0:
         raise ValueError(
             f"`bounds` must have shape (2, d), a row of lower and a row of upper bounds; got {bounds.shape}."
         )
-    _checks.finite(bounds, "bounds")
-    if _checks.is_concrete(bounds) and not bool(jnp.all(bounds[0] < bounds[1])):
-        raise ValueError(f"`bounds` must have its lower row below its upper row in each dimension; got {bounds}.")
-    return bounds
-
-
-def _shape(paths: Any, bounds: Float[Array, "2 d"], name: str) -> tuple[tuple[int, ...], Any]:
-    """The axes `*s` of a function of inputs, and the dtype of its values."""
-    if not callable(paths):
-        raise ValueError(f"`{name}` must be a function that maps `*n d` to `*s *n`; got {type(paths).__name__}.")
-    n = 3  # more than one, which a shape could have by chance
-    values = eqx.filter_eval_shape(paths, jax.ShapeDtypeStruct((n, bounds.shape[1]), bounds.dtype))
-    shape = getattr(values, "shape", ())
-    if not shape or shape[-1] != n or not jnp.issubdtype(values.dtype, jnp.floating):
-        raise ValueError(
-            f"`{name}` must map inputs of shape (n, {bounds.shape[1]}) to real values of shape (*s, n); for n = {n} it gives "
-            f"{values}."
-        )
-    return tuple(shape[:-1]), values.dtype
+    wanted = "`bounds` must be finite, its lower row below its upper row in each dimension"
+    got = f"; got {bounds}." if _checks.is_concrete(bounds) else "."
+    return _checks.require(jnp.all(jnp.isfinite(bounds)) & jnp.all(bounds[0] < bounds[1]), bounds, wanted + got)
 
 
 @eqx.filter_jit
@@ -202,14 +201,16 @@ def _optimise(
     candidates: Float[Array, "m d"] | None,
     settings: _Settings,
 ) -> Optimum:
-    shape, dtype = _shape(paths, bounds, "paths")
-    axes = [_shape(constraint, bounds, "constraints")[0] for constraint in constraints]
+    shape, dtype = axes_of(paths, bounds.shape[1], bounds.dtype)
+    axes = [axes_of(constraint, bounds.shape[1], bounds.dtype, "constraints")[0] for constraint in constraints]
     for found in axes:
         if found not in (shape, ()):
             raise ValueError(f"`constraints` must have the axes of `paths`, {shape}, or none; got {found}.")
     s, d = math.prod(shape), bounds.shape[1]
     sign = -1 if settings.maximise else 1
-    tolerance = jnp.asarray(jnp.finfo(dtype).eps ** 0.5 if tolerance is None else tolerance, dtype)
+    # The search goes on for as long as rounding lets it, unless it is told to end before.
+    aim = jnp.asarray(jnp.finfo(dtype).eps ** 0.5 if tolerance is None else tolerance, dtype)
+    tolerance = jnp.maximum(aim, _TOLERANCE) if tolerance is None else aim
     # The envelope theorem: the search is not differentiated.
     still, still_constraints, bounds, candidates = _still((paths, constraints, bounds.astype(dtype), candidates))
 
@@ -231,21 +232,26 @@ def _optimise(
     violation = _violation([g / scale for g, scale in zip(screened[1:], ranges[1:], strict=True)], objective)
     starts = _starts(design, _merit(objective, violation), settings.n_restarts)  # s r d
 
-    f_at = _paired(still, shape)
-    g_at = [_paired(g, found, s) for g, found in zip(still_constraints, axes, strict=True)]
+    def at(function: Any, axes: tuple[int, ...], X: Float[Array, "s r d"]) -> Float[Array, "s r"]:
+        return at_own_inputs(function, X.reshape(*shape, *X.shape[1:]), axes).reshape(X.shape[:2])
 
     def evaluate(U: Float[Array, "s r d"]) -> tuple[Float[Array, "s r"], Float[Array, "j s r"]]:
         X = inside(U)
-        values = [g(X) / scale for g, scale in zip(g_at, ranges[1:], strict=True)]
-        return sign * f_at(X) / ranges[0], jnp.stack(values) if values else jnp.zeros((0, *X.shape[:2]), dtype)
+        g_at = zip(still_constraints, axes, ranges[1:], strict=True)
+        values = [at(g, found, X) / scale for g, found, scale in g_at]
+        return sign * at(still, shape, X) / ranges[0], jnp.stack(values) if values else jnp.zeros(
+            (0, *X.shape[:2]), dtype
+        )
 
     if constraints:
-        U, multipliers, solved = _augmented_lagrangian(evaluate, starts, tolerance, settings.max_steps)
+        U, multipliers, solved = _augmented_lagrangian(evaluate, starts, aim, tolerance, settings)
         # Where no search ends in a feasible point, a start may be one.
         U, solved = jnp.concatenate([U, starts], axis=1), jnp.concatenate([solved, jnp.zeros_like(solved)], axis=1)
         multipliers = jnp.concatenate([multipliers, jnp.zeros_like(multipliers)], axis=2)
     else:
-        U, solved = descend(lambda U: evaluate(U)[0], starts, tolerance, settings.max_steps)
+        bar = ProgressBar(settings.max_steps, "step") if settings.progress else None
+        U, slope = descend(lambda U: evaluate(U)[0], starts, aim, settings.max_steps, bar)
+        solved = slope <= tolerance
         multipliers = jnp.zeros((0, *solved.shape), dtype)
     values, excess = evaluate(U)
     violation = _violation(list(excess), values)
@@ -257,11 +263,11 @@ def _optimise(
     pick = lambda a: jnp.take_along_axis(a, best[:, None], axis=1)[:, 0]
     points = inside(jnp.take_along_axis(U, best[:, None, None], axis=1))  # s 1 d
 
-    values = _paired(paths, shape)(points)[:, 0]
+    values = at(paths, shape, points)[:, 0]
     for j, constraint in enumerate(constraints):
         # The derivative of the Lagrangian in what the constraints depend on; the value is that of the path.
         weight = sign * pick(multipliers[j]) * ranges[0][:, 0] / ranges[1 + j][:, 0]
-        g = _paired(constraint, axes[j], s)(points)[:, 0]
+        g = at(constraint, axes[j], points)[:, 0]
         values = values + weight * (g - jax.lax.stop_gradient(g))
     return Optimum(
         points[:, 0].reshape(*shape, d),
@@ -319,50 +325,24 @@ def _starts(design: Float[Array, "m d"], merit: Float[Array, "s m"], n_restarts:
     return design[chosen.T]
 
 
-def _paired(paths: Any, shape: tuple[int, ...], s: int | None = None) -> Callable[..., Any]:
-    """A function of points `s r d` that gives of each path the values at its own, `s r`."""
-    if shape == () and s is not None and s != 1:
-        return paths
-    if shape == ():
-        return lambda X: paths(X[0])[None]
-    if isinstance(paths, PathEnsemble):
-        return lambda X: _of_members(paths, X)
-    if hasattr(paths, "paired"):
-        return lambda X: paths.paired(X.reshape(*shape, *X.shape[1:])).reshape(X.shape[:2])
-    one = lambda pair: paths(pair[1]).reshape(-1, pair[1].shape[0])[pair[0]]
-    return lambda X: jax.lax.map(jax.checkpoint(one, prevent_cse=False), (jnp.arange(X.shape[0]), X))
-
-
-def _of_members(ensemble: PathEnsemble, X: Float[Array, "s r d"]) -> Float[Array, "s r"]:
-    flat = ensemble._flat()
-    leaves = jax.tree.leaves(flat)
-    rows = X.reshape(leaves[0].shape[0], -1, *X.shape[1:])
-
-    def one(pair: Any) -> Float[Array, "s r"]:
-        varying, points = pair
-        paths = eqx.combine(varying, ensemble.common)
-        return _paired(paths, tuple(paths.shape))(points)
-
-    # In batches `lax.map` cannot handle arrays without entries.
-    entries = max(leaf[0].size for leaf in leaves) * rows.shape[1] * rows.shape[2]
-    batch = max(1, min(rows.shape[0], _ENTRIES // max(entries, 1))) if all(leaf.size for leaf in leaves) else 1
-    values = jax.lax.map(one, (flat, rows), batch_size=batch if batch > 1 else None)
-    return values.reshape(X.shape[:2])
-
-
 def _augmented_lagrangian(
-    evaluate: Callable[..., Any], starts: Float[Array, "s r d"], tolerance: Float[Array, ""], max_steps: int
+    evaluate: Callable[..., Any],
+    starts: Float[Array, "s r d"],
+    aim: Float[Array, ""],
+    tolerance: Float[Array, ""],
+    settings: _Settings,
 ) -> tuple[Float[Array, "s r d"], Float[Array, "j s r"], Bool[Array, "s r"]]:
     """Points, multipliers and flags of min f(u) with g(u) ≤ 0: rounds of min f + Σ max(0, λ + ρ g)² / 2ρ, after each of which
     λ becomes max(0, λ + ρ g)."""
-    _, first = evaluate(starts)
+    excess = lambda U: jax.lax.stop_gradient(evaluate(U)[1])
+    bar = ProgressBar(_ROUNDS, "round") if settings.progress else None
 
     def going(state: Any) -> Bool[Array, ""]:
         *_, solved, number = state
         return (number < _ROUNDS) & ~jnp.all(solved)
 
     def round_(state: Any) -> Any:
-        U, multipliers, weight, before, solved, number = state
+        U, multipliers, weight, before, left, solved, number = state
 
         def lagrangian(U: Float[Array, "s r d"]) -> Float[Array, "s r"]:
             f, g = evaluate(U)
@@ -370,26 +350,39 @@ def _augmented_lagrangian(
             return f + jnp.sum(shifted * shifted, axis=0) / (2 * weight)
 
         # Early rounds need no exact answers.
-        target = jnp.maximum(tolerance, 0.1 ** (number + 1.0).astype(tolerance.dtype))
-        moved, stationary = descend(lagrangian, U, target, max_steps)
-        _, g = evaluate(moved)
+        target = jnp.maximum(aim, 0.1 ** (number + 1.0).astype(aim.dtype))
+        moved, slope = descend(lagrangian, U, target, settings.max_steps)
+        g = excess(moved)
         updated = jnp.maximum(multipliers + weight[None] * g, 0)
         # How far complementarity and feasibility are from holding.
         off = jnp.max(jnp.abs(jnp.maximum(g, -multipliers / weight[None])), axis=0)
         stays = solved[None, :, :]
-        grown = jnp.where((off > _ENOUGH * before) & (off > tolerance), weight * _GROWTH, weight)
-        largest = jnp.asarray(1 / tolerance, weight.dtype)
-        return (
+        grown = jnp.where((off > _ENOUGH * before) & (off > aim), weight * _GROWTH, weight)
+        largest = jnp.asarray(1 / aim, weight.dtype)
+        following = (
             jnp.where(solved[:, :, None], U, moved),
             jnp.where(stays, multipliers, updated),
             jnp.minimum(jnp.where(solved, weight, grown), largest),
             jnp.where(solved, before, off),
-            solved | (stationary & (off <= tolerance) & (target <= tolerance)),
+            jnp.where(solved, left, slope),
+            solved | (jnp.maximum(slope, off) <= aim),
             number + 1,
         )
+        if bar is not None:
+            text = f"{{}} of {solved.size} searches solved"
+            bar.report(number + 1, ~going(following), text, jnp.sum(following[-2]))
+        return following
 
     weight = jnp.full(starts.shape[:2], _WEIGHT, starts.dtype)
     unsolved = jnp.zeros(weight.shape, bool)
-    state = (starts, jnp.zeros_like(first), weight, jnp.full_like(weight, jnp.inf), unsolved, 0)
-    U, multipliers, _, _, solved, _ = jax.lax.while_loop(going, round_, state)
-    return U, multipliers, solved
+    state = (
+        starts,
+        jnp.zeros_like(excess(starts)),
+        weight,
+        jnp.full_like(weight, jnp.inf),
+        jnp.full_like(weight, jnp.inf),
+        unsolved,
+        0,
+    )
+    U, multipliers, _, off, slope, _, _ = jax.lax.while_loop(going, round_, state)
+    return U, multipliers, jnp.maximum(slope, off) <= tolerance

@@ -117,6 +117,64 @@ def test_feasibility_and_constrained_improvement(paths, moments):
     np.testing.assert_allclose(same, acq.ExpectedImprovement(paths, BEST)(TEST), rtol=1e-10)
 
 
+def test_logarithms_are_those_of_the_plain_forms(few):
+    """And have gradients far out, where these underflow."""
+    pair = jnp.stack([jnp.asarray(TEST), jnp.asarray(TEST[::-1])], axis=1)
+    for make in (
+        lambda log: acq.ProbabilityOfImprovement(few, BEST, log=log),
+        lambda log: acq.Exceedance(few, 0.1, maximise=True, log=log),
+        lambda log: acq.ProbabilityOfFeasibility((few, lambda X: few(X) - 0.3), log=log),
+    ):
+        np.testing.assert_allclose(make(True)(TEST), np.log(make(False)(TEST)), rtol=1e-9)
+        np.testing.assert_allclose(make(True).joint(pair), np.log(make(False).joint(pair)), rtol=1e-9)
+    # With a small temperature and bandwidth all but the tail of the smooth positive part is the plain form.
+    plain = acq.ConstrainedExpectedImprovement(few, few, 0.2, 1e-3)
+    log = acq.LogConstrainedExpectedImprovement(few, few, 0.2, 1e-5, 1e-3)
+    np.testing.assert_allclose(jnp.exp(log(TEST)), plain(TEST), atol=1e-4)
+    np.testing.assert_allclose(jnp.exp(log.joint(pair)), plain.joint(pair), atol=1e-4)
+    far = lambda X: few(X) + 1e3
+    for made in (
+        acq.ProbabilityOfImprovement(few, -1e3, log=True),
+        acq.ProbabilityOfFeasibility(far, log=True),
+        acq.LogConstrainedExpectedImprovement(few, far, -1e3),
+    ):
+        slopes = jax.vmap(jax.grad(made))(jnp.asarray(TEST))
+        assert np.isfinite(slopes).all()
+        assert (np.abs(slopes) > 0).all()
+
+
+def test_paths_that_are_all_the_same_somewhere_leave_no_nan():
+    for dtype in (jnp.float64, jnp.float32):
+        lines = lambda X, dtype=dtype: jnp.asarray([1.0, -1.0, 0.5], dtype)[:, None] * X[..., 0].reshape(1, -1)
+        for best in (-1.0, 0.0, 1e6):
+            value, slope = jax.value_and_grad(lambda x: acq.LogExpectedImprovement(lines, best)(x[None])[0])(
+                jnp.zeros(1, dtype)
+            )
+            assert np.isfinite(value)
+            assert np.isfinite(slope).all()
+
+
+def test_a_batch_is_found_together(few):
+    box = np.asarray([[-1.2], [1.2]])
+    made = acq.UpperConfidenceBound(few, 2.0, maximise=True)
+    options = {"n_screen": 256, "n_restarts": 8}
+    pair = made.optimise(box, KEY, 2, **options)
+    assert pair.points.shape == (2, 1)
+    grid = np.linspace(-1.2, 1.2, 61)
+    everywhere = made.joint(np.stack(np.meshgrid(grid, grid), axis=-1)[..., None])
+    assert pair.values >= everywhere.max() - 1e-9
+    np.testing.assert_allclose(made.joint(pair.points), pair.values, rtol=1e-12)
+    one = made.optimise(box, KEY, **options)
+    np.testing.assert_allclose(one.values, optimise.maximise(made, box, KEY, **options).values, rtol=1e-12)
+    counted = lambda seed: acq.UpperConfidenceBound(draw(seed, 4, 16, kernel=Counted), 2.0)
+    counted(0).optimise(box, KEY, 2, **options)
+    CALLS.clear()
+    other = counted(1)
+    CALLS.clear()
+    other.optimise(box + 0.1, jax.random.key(7), 2, **options)
+    assert not CALLS
+
+
 @pytest.mark.parametrize("maximise", SIGNS)
 def test_bounds_and_quantiles(paths, moments, maximise):
     mean, sd = moments
@@ -196,6 +254,65 @@ def test_knowledge_gradient_is_that_of_the_posterior(maximise):
     assert (got > 0).all()
 
 
+GRID = jnp.linspace(-1.3, 1.3, 401)[:, None]
+
+
+def by_quadrature(law, x, noise, sign):
+    """The knowledge gradient of one input over a fine grid: the largest of lines in a standard normal z."""
+    mean = sign * np.asarray(law.mean(GRID))
+    slopes = np.asarray(law.covariance(GRID, x))[:, 0] / np.sqrt(np.asarray(law.variance(x))[0] + noise)
+    z = np.linspace(-8, 8, 4001)
+    return np.trapezoid((mean[:, None] + slopes[:, None] * z).max(axis=0) * norm.pdf(z), z) - mean.max()
+
+
+@pytest.mark.parametrize("maximise", SIGNS)
+def test_one_shot_knowledge_gradient(maximise):
+    law, noise, sign = posterior(), 0.1, 1 if maximise else -1
+    best = sign * np.max(sign * np.asarray(law.mean(GRID)))
+    made = lambda seed, **options: acq.OneShotKnowledgeGradient(
+        law.mean, law.covariance, jax.random.key(seed), noise, best, maximise=maximise, **options
+    )
+    x = jnp.asarray([[0.45], [-0.45], [1.1]])
+    exact = [by_quadrature(law, at[None], noise, sign) for at in x]
+    runs = []
+    for seed in range(12):
+        one_shot = made(seed, n_fantasies=512)
+        full = one_shot.complete(x[:, None], GRID)
+        np.testing.assert_array_equal(one_shot.points(full), x[:, None])
+        runs.append(one_shot(full))
+    error = np.std(runs, axis=0, ddof=1) / 12**0.5
+    assert (np.abs(np.mean(runs, axis=0) - exact) < 4 * error).all()
+    assert (error < 0.02 * np.asarray(exact)).all()
+    # Other maxima than those of the candidates are no better, by more than the grid is coarse.
+    assert (one_shot(full + 0.1) < one_shot(full)).all()
+    # Two observations at once, by draws.
+    pair = jnp.asarray([[[-0.45], [0.9]]])
+    mean, observed = sign * np.asarray(law.mean(GRID)), np.asarray(law.covariance(pair[0])) + noise * np.eye(2)
+    slopes = np.linalg.solve(np.linalg.cholesky(observed), np.asarray(law.covariance(pair[0], GRID)))
+    found = (mean + np.random.default_rng(0).normal(size=(20_000, 2)) @ slopes).max(axis=1) - mean.max()
+    runs = [(two := made(seed, q=2, n_fantasies=512))(two.complete(pair, GRID))[0] for seed in range(12)]
+    error = np.hypot(np.std(runs, ddof=1) / 12**0.5, np.std(found) / 20_000**0.5)
+    assert abs(np.mean(runs) - np.mean(found)) < 4 * error
+
+
+@pytest.mark.parametrize("maximise", SIGNS)
+def test_the_search_of_the_one_shot_form_finds_its_largest_value(maximise):
+    law = posterior()
+    one_shot = acq.OneShotKnowledgeGradient(law.mean, law.covariance, KEY, 0.1, 0.0, n_fantasies=8, maximise=maximise)
+    found = one_shot.optimise(np.asarray([[-1.3], [1.3]]), jax.random.key(1), n_restarts=4)
+    assert found.points.shape == (1, 1)
+    assert found.converged
+    everywhere = one_shot(one_shot.complete(GRID[:, None], GRID))
+    assert found.values > jnp.max(everywhere) - 1e-6
+    # As near the best on a grid as a grid can be.
+    assert found.values < jnp.max(everywhere) + 1e-3
+    both = acq.OneShotKnowledgeGradient(law.mean, law.covariance, KEY, 0.1, 0.0, q=2, n_fantasies=4, maximise=maximise)
+    pair = both.optimise(np.asarray([[-1.3], [1.3]]), jax.random.key(1), n_restarts=4)
+    assert pair.points.shape == (2, 1)
+    here = both(both.complete(jnp.asarray([[[-1.0], [0.2]], [[0.3], [0.8]]]), GRID))
+    assert pair.values > jnp.max(here)
+
+
 MADE = {
     "EI": lambda p: acq.ExpectedImprovement(p, BEST),
     "log EI": lambda p: acq.LogExpectedImprovement(p, BEST),
@@ -204,6 +321,9 @@ MADE = {
     "exceedance": lambda p: acq.Exceedance(p, 0.1, 0.2, True),
     "feasibility": lambda p: acq.ProbabilityOfFeasibility((p, p)),
     "constrained EI": lambda p: acq.ConstrainedExpectedImprovement(p, p, 0.2),
+    "log PI": lambda p: acq.ProbabilityOfImprovement(p, BEST, log=True),
+    "log feasibility": lambda p: acq.ProbabilityOfFeasibility((p, p), log=True),
+    "log constrained EI": lambda p: acq.LogConstrainedExpectedImprovement(p, p, 0.2),
     "UCB": lambda p: acq.UpperConfidenceBound(p, 2.0),
     "quantile": lambda p: acq.Quantile(p, 0.3),
     "KG": lambda p: acq.KnowledgeGradient(p, X, KEY, 0.1),
@@ -304,12 +424,22 @@ def test_thompson_samples_are_the_optima_of_the_paths(few):
 P = lambda X: jnp.stack([X[..., 0], -X[..., 0]])
 
 
+def ONE_SHOT(mean=lambda X: X[..., 0], covariance=lambda X, Z: X @ Z.T, n_fantasies=2):
+    return acq.OneShotKnowledgeGradient(mean, covariance, KEY, 0.1, 0.0, n_fantasies=n_fantasies)
+
+
 @pytest.mark.usefixtures("no_hook")
 @pytest.mark.parametrize(
     ("make", "words"),
     [
         (lambda: acq.ExpectedImprovement(P, jnp.nan), "`best` must be finite"),
-        (lambda: acq.ExpectedImprovement(P, jnp.zeros(3))(TEST), "one value for each of the 2 paths; got 3"),
+        (
+            lambda: acq.ExpectedImprovement(P, jnp.zeros(3))(TEST),
+            r"one value for each path, of shape \(2,\); got \(3,\)",
+        ),
+        (lambda: acq.ExpectedImprovement(P, jnp.zeros((2, 1)))(TEST), r"of shape \(2,\); got \(2, 1\)"),
+        (lambda: acq.Exceedance(P, 0.0, log=1), "`log` must be True or False"),
+        (lambda: acq.ExpectedImprovement(lambda X: X, 0.0)(jnp.zeros((1, 1))), r"`paths` must map inputs of shape"),
         (lambda: acq.ExpectedImprovement(P, 0.0, maximise=1), "`maximise` must be True or False"),
         (lambda: acq.LogExpectedImprovement(P, 0.0, -1.0), "`temperature` must be positive"),
         (lambda: acq.LogExpectedImprovement(lambda X: X[..., 0], 0.0)(TEST), "`temperature` must be given"),
@@ -327,9 +457,15 @@ P = lambda X: jnp.stack([X[..., 0], -X[..., 0]])
         ),
         (lambda: acq.KnowledgeGradient(P, X[:, 0], KEY, 0.1), r"`candidates` must have shape \(n, d\)"),
         (lambda: acq.KnowledgeGradient(lambda X: X[..., 0], X, KEY, 0.1)(TEST), "a last path axis of two or more"),
+        (lambda: ONE_SHOT(n_fantasies=0), "`n_fantasies` must be at least 1"),
+        (lambda: ONE_SHOT()(jnp.zeros(4)), "coordinates of 1 inputs and 2 maxima"),
+        (lambda: ONE_SHOT().complete(jnp.zeros((2, 2, 1)), X), r"`X` must have shape \(\*n, 1, d\)"),
+        (lambda: ONE_SHOT().complete(jnp.zeros((2, 1, 2)), X), "The last axis of `candidates`"),
+        (lambda: ONE_SHOT(mean=lambda X: X)(jnp.zeros(3)), "`mean` must map"),
+        (lambda: ONE_SHOT(covariance=lambda X, Z: X)(jnp.zeros(3)), "`covariance` must map"),
         (lambda: acq.ExpectedImprovement(P, 0.0)(0.3), r"`X` must have shape \(\*n, d\), or"),
         (lambda: acq.ExpectedImprovement(P, 0.0).joint(TEST[0]), r"or \(\*n, q, d\) with q > 0"),
-        (lambda: acq.ExpectedImprovement(lambda X: X, 0.0)(TEST), r"`paths` must map inputs `\*n d` to `\*s \*n`"),
+        (lambda: acq.ExpectedImprovement(lambda X: X, 0.0)(TEST), r"`paths` must map inputs of shape \(n, 1\)"),
     ],
 )
 def test_acquisitions_refuse(make, words):

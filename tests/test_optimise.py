@@ -182,6 +182,9 @@ def test_the_optimum_of_lines_is_at_an_end_with_the_right_probability():
     np.testing.assert_allclose(
         optimise.credible_intervals(some, 0.8)[1], np.quantile(found.values[::2], [0.1, 0.9]), rtol=1e-12
     )
+    # A path that is NaN says nothing of the place either.
+    spoilt = some._replace(values=found.values.at[0].set(jnp.nan), points=found.points.at[0].set(100.0))
+    assert (optimise.credible_intervals(spoilt, 0.9999)[0] <= BOX[1].max()).all()
 
 
 def disc(X):
@@ -230,6 +233,49 @@ def shifted(paths, direction, step):
     return jax.tree.map(lambda leaf, by: leaf + step * by, paths, direction)
 
 
+def test_what_a_function_closes_over_has_the_same_derivative():
+    def value(theta, constraints=()):
+        function = lambda X: jnp.sum((X - theta) ** 2, axis=-1) + theta**2
+        return optimise.minimise(function, BOX, KEY, constraints=constraints, **SMALL).values
+
+    np.testing.assert_allclose(jax.value_and_grad(value)(0.3), (0.09, 0.6), atol=1e-9)
+    # The constraint x ≥ θ of an objective that has no θ: by its multiplier.
+    held = lambda theta: optimise.minimise(
+        lambda X: jnp.sum(X**2, axis=-1), BOX, KEY, constraints=lambda X: theta - X[..., 0], **SMALL
+    )
+    np.testing.assert_allclose(jax.grad(lambda theta: held(theta).values)(0.3), 0.6, rtol=1e-5)
+
+
+def test_many_points_with_little_noise_converge():
+    rng = np.random.default_rng(4)
+    X = rng.uniform(-1, 1, (300, 2))
+    posterior = pgp.GPPrior(kernel=pgp.Matern(2.5, 1.0, 0.5), X=X).condition(np.sin(3 * X).sum(1), 1e-4)
+    paths = pgp.PathwiseSampler(posterior, 128).sample_paths(KEY, 8)
+    found = optimise.minimise(paths, BOX, KEY, **SMALL)
+    assert found.converged.all()
+
+
+def test_one_of_several_outputs_is_searched():
+    kernel = pgp.Coregionalised(pgp.RBF(1.0, 0.7), np.ones((3, 1)), np.ones(3))
+    posterior = pgp.MultiOutputGPPrior(kernel=kernel, X=X).condition(np.stack([Y, -Y, Y**2], axis=1), 0.05)
+    outputs = pgp.MultiOutputPathwiseSampler(posterior, 32).sample_paths(KEY, 4)
+    for q in range(3):
+        np.testing.assert_allclose(outputs.output(q)(X), outputs(X)[..., q], rtol=1e-12)
+    found = optimise.minimise(outputs.output(0), BOX, KEY, constraints=outputs.output(1), **SMALL)
+    np.testing.assert_allclose(outputs.paired(found.points)[:, 0], found.values, rtol=1e-10)
+    assert (outputs.paired(found.points)[:, 1] < 1e-5).all()
+    with pytest.raises(ValueError, match=r"`paths\.output\(0\)`"):
+        optimise.minimise(outputs, BOX, KEY, **SMALL)
+    with pytest.raises(IndexError, match="Output 3 was asked for, but there are 3"):
+        outputs.output(3)
+
+
+def test_bounds_are_checked_at_run_time_too(paths):
+    run = eqx.filter_jit(lambda bounds: optimise.minimise(paths, bounds, KEY, **SMALL).values)
+    with pytest.raises(Exception, match="its lower row below its upper row"):
+        run(BOX[::-1]).block_until_ready()
+
+
 @pytest.mark.parametrize("constrained", [False, True])
 def test_derivatives_of_the_value_follow_from_the_envelope_theorem(paths, constrained):
     trees = (paths[:3], draw(7)[:3]) if constrained else (paths[:3],)
@@ -276,6 +322,16 @@ def test_other_values_compile_nothing_anew():
     assert not CALLS
 
 
+def test_a_bar_shows_the_steps(paths, found, capsys):
+    shown = optimise.minimise(paths, BOX, KEY, progress=True, **SMALL)
+    jax.effects_barrier()
+    assert "0 of 30 searches going on" in capsys.readouterr().err
+    np.testing.assert_array_equal(shown.points, found.points)
+    optimise.minimise(paths[0], BOX, KEY, constraints=lambda X: X[..., 0], progress=True, **SMALL)
+    jax.effects_barrier()
+    assert "6 of 6 searches solved" in capsys.readouterr().err
+
+
 def test_in_single_precision_and_under_jit_and_vmap():
     single = draw(0, dtype=jnp.float32)
     got = optimise.minimise(single, np.asarray(BOX), KEY, **SMALL)
@@ -298,7 +354,7 @@ def test_in_single_precision_and_under_jit_and_vmap():
         ((3, BOX), {}, "`paths` must be a function .* got int"),
         ((lambda X: X, BOX), {}, r"`paths` must map inputs of shape \(n, 2\) to real values of shape \(\*s, n\)"),
         ((disc, BOX[0]), {}, r"`bounds` must have shape \(2, d\)"),
-        ((disc, BOX[::-1]), {}, "`bounds` must have its lower row below"),
+        ((disc, BOX[::-1]), {}, "its lower row below its upper row"),
         ((disc, BOX * jnp.inf), {}, "`bounds` must be finite"),
         ((draw(0), jnp.zeros((2, 3)).at[1].set(1)), {}, "must be the input dimension, 2"),
         ((disc, BOX), {"n_screen": 0}, "`n_screen` must be at least 1"),
@@ -321,5 +377,8 @@ def test_intervals_refuse(found):
         optimise.credible_intervals(found, 1.0)
     with pytest.raises(ValueError, match="`optimum` must be of several paths"):
         optimise.credible_intervals(jax.tree.map(lambda a: a[0], found))
+    none = found._replace(feasible=jnp.isnan(found.values))
+    with pytest.raises(ValueError, match="`optimum` must have a path with a feasible and finite optimum"):
+        optimise.credible_intervals(none)
     with pytest.raises(TypeError, match="n_start"):
         optimise.maximise(disc, BOX, KEY, n_start=3)
