@@ -31,6 +31,11 @@ import jaxtyping  # noqa: E402
 import pytest  # noqa: E402
 
 
+def pytest_collection_modifyitems(items):
+    # What takes longest comes first, so that no worker waits for another one's last test.
+    items.sort(key=lambda item: "test_examples" not in item.nodeid)
+
+
 @pytest.fixture
 def no_hook():
     """Without the checks of the import hook, as users run the package: its own errors must do."""

@@ -10,15 +10,17 @@ import pathlib
 import subprocess
 import sys
 
+import jax
 from harness import measure, table, versions
 from rows import ROWS
 
 LIBRARIES = ("jax", "equinox", "numpyro", "botorch", "gpytorch", "torch", "gpjax", "tinygp", "scikit-learn")
 
 
-def run_here(name: str, smoke: bool) -> None:
-    """Prints the results of one row as one line of JSON."""
-    print(json.dumps(measure(ROWS[name][0](smoke), smoke=smoke)))
+def run_here(name: str, smoke: bool) -> dict:
+    """The results of one row, in this process."""
+    jax.config.update("jax_enable_x64", bool(ROWS[name][1]))
+    return measure(ROWS[name][0](smoke), smoke=smoke)
 
 
 def main() -> int:
@@ -30,16 +32,18 @@ def main() -> int:
     if unknown := set(arguments.rows) - set(ROWS):
         parser.error(f"no such row: {', '.join(sorted(unknown))}")
     if arguments.here:
-        run_here(arguments.rows[0], arguments.smoke)
+        print(json.dumps(run_here(arguments.rows[0], arguments.smoke)))
         return 0
     print(versions(LIBRARIES) + "\n", flush=True)
     failed = 0
     for name in arguments.rows or ROWS:
+        if arguments.smoke:  # nothing is timed, and one process compiles what rows have in common once
+            print(table(run_here(name, smoke=True)), flush=True)
+            continue
         environment = os.environ | {"JAX_ENABLE_X64": str(int(ROWS[name][1])), "OMP_WAIT_POLICY": "passive"}
         for variable in ("JAX_COMPILATION_CACHE_DIR", "XLA_FLAGS"):
             environment.pop(variable, None)
         command = [sys.executable, str(pathlib.Path(__file__).parent), name, "--here"]
-        command += ["--smoke"] if arguments.smoke else []
         done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
         if done.returncode:
             failed += 1
