@@ -1,6 +1,6 @@
 """Derivatives and integrals of paths against closed forms, finite differences and each other."""
 
-import itertools
+import dataclasses
 import math
 import pickle
 
@@ -35,6 +35,7 @@ def draw(kernel, n_paths=3, n_features=64, dim=2, mean=0.0, **options):
 
 
 PATHS = draw(pgp.RBF(1.2, jnp.asarray([0.6, 0.9])))
+PATHS1 = draw(pgp.RBF(1.2, 0.5), dim=1)
 ENSEMBLE = pgp.PathEnsemble(
     varying=jax.tree.map(lambda a: jnp.stack([a, 2 * a]), eqx.filter(PATHS, lambda a: a is PATHS.weights)),
     common=eqx.filter(PATHS, lambda a: a is not PATHS.weights),
@@ -124,6 +125,88 @@ def test_a_derivative_is_a_path_like_its_own():
     np.testing.assert_allclose(jax.vmap(gradient, out_axes=1)(TEST2), values, rtol=1e-10)
 
 
+def test_one_dimension():
+    f = lambda X: jnp.sin(3 * X[..., 0])
+    x = TEST2[:, :1]
+    np.testing.assert_allclose(calculus.gradient(f)(x), 3 * np.cos(3 * x), rtol=1e-12)
+    np.testing.assert_allclose(calculus.hessian(f)(x), -9 * np.sin(3 * x)[:, :, None], rtol=1e-12)
+    np.testing.assert_allclose(calculus.laplacian(f)(x), -9 * np.sin(3 * x[:, 0]), rtol=1e-12)
+    np.testing.assert_allclose(calculus.divergence(calculus.gradient(f))(x), -9 * np.sin(3 * x[:, 0]), rtol=1e-12)
+    np.testing.assert_allclose(calculus.gradient(f)(x[0]), 3 * np.cos(3 * x[0]), rtol=1e-12)
+
+
+def outputs(mean=0.0, n_paths=2):
+    """Paths of two outputs in two dimensions."""
+    kernel = pgp.Coregionalised(pgp.RBF(1.2, 0.7), np.array([[1.0], [0.5]]), np.array([0.2, 0.3]))
+    prior = pgp.MultiOutputGPPrior(kernel=kernel, X=X2, mean=mean, jitter=1e-6)
+    posterior = prior.condition(np.stack([Y2, -X2[:, 1]], axis=1), 0.01)
+    return pgp.MultiOutputPathwiseSampler(posterior, n_features=16).sample_paths(KEY, n_paths)
+
+
+def test_paths_of_several_outputs_are_fields():
+    paths = outputs(mean=np.array([0.3, -0.2]))
+    J = calculus.jacobian(paths)(TEST2)
+    assert J.shape == (2, 5, 2, 2)
+    np.testing.assert_allclose(J, differences(paths, TEST2), rtol=1e-6, atol=1e-8)
+    np.testing.assert_allclose(calculus.divergence(paths)(TEST2), J[..., 0, 0] + J[..., 1, 1], rtol=1e-10)
+    np.testing.assert_allclose(calculus.divergence(paths)(TEST2[0]), J[:, 0, 0, 0] + J[:, 0, 1, 1], rtol=1e-10)
+    own = jnp.broadcast_to(TEST2, (2, 5, 2))
+    np.testing.assert_allclose(calculus.divergence(paths).paired(own), calculus.divergence(paths)(TEST2), rtol=1e-10)
+    values = jnp.moveaxis(paths(RULE2.points), 1, -1) @ RULE2.weights
+    np.testing.assert_allclose(calculus.integrate(paths, RULE2), values, rtol=1e-12)
+    exact = calculus.integrate_exactly(paths, BOX2)
+    np.testing.assert_allclose(exact, values, rtol=1e-10, atol=1e-10)
+    np.testing.assert_allclose(calculus.integrate_exactly(paths[1], BOX2), exact[1], rtol=1e-12)
+    ensemble = pgp.PathEnsemble(
+        varying=jax.tree.map(lambda a: jnp.stack([a, 2 * a]), eqx.filter(paths, lambda a: a is paths.weights)),
+        common=eqx.filter(paths, lambda a: a is not paths.weights),
+    )
+    np.testing.assert_allclose(calculus.integrate_exactly(ensemble, BOX2)[0], exact, rtol=1e-12)
+    np.testing.assert_allclose(
+        calculus.integrate_exactly(ensemble, BOX2), calculus.integrate(ensemble, RULE2), rtol=1e-10, atol=1e-10
+    )
+
+
+def test_no_points_and_no_paths():
+    none, tests = PATHS[:0], lambda X: jnp.stack([X[..., 0], X[..., 1], X[..., 0]])
+    assert calculus.gradient(none)(TEST2).shape == (0, 5, 2)
+    assert calculus.divergence(calculus.gradient(none))(TEST2[:0]).shape == (0, 0)
+    assert calculus.integrate(none, RULE2).shape == calculus.integrate_exactly(none, BOX2).shape == (0,)
+    assert calculus.inner_product(none, tests, RULE2).shape == (0, 3)
+    assert calculus.inner_product(tests, none, RULE2).shape == (3, 0)
+    assert calculus.flux(lambda X: jnp.zeros((0, *X.shape)), SPHERE).shape == (0,)
+    own = draw(pgp.RBF(1.2, 0.8), share_features=False, n_features=4)[:0]
+    assert calculus.integrate_exactly(own, BOX2).shape == (0,)
+
+
+def test_what_functions_may_return():
+    inside = lambda X: X[..., 0] > 0.5
+    share = np.asarray(RULE2.weights) @ np.asarray(RULE2.points[:, 0] > 0.5)
+    for made in (inside, lambda X: inside(X).astype(int)):
+        np.testing.assert_allclose(calculus.integrate(made, RULE2), share, rtol=1e-12)
+    product = calculus.inner_product(inside, lambda X: 0.5 * jnp.ones_like(X[..., 0]), RULE2)
+    np.testing.assert_allclose(product, share / 2, rtol=1e-12)
+    assert calculus.integrate(lambda X: [X[..., 1], X[..., 0]], RULE2).shape == (2,)
+    np.testing.assert_array_equal(calculus.gradient(inside)(TEST2), 0)
+    turned = calculus.line(lambda t: [jnp.cos(t), jnp.sin(t)], 0.0, 1.0, 3)
+    np.testing.assert_allclose(turned.weights.sum(), 1.0, rtol=1e-12)
+    # A point by itself needs no axis of points.
+    np.testing.assert_allclose(calculus.gradient(lambda x: jnp.sum(x**2))(TEST2[0]), 2 * TEST2[0], rtol=1e-12)
+    field_of_lists = calculus.VectorField([lambda X: X[..., 0], lambda X: X[..., 1]])
+    np.testing.assert_array_equal(field_of_lists(TEST2), TEST2)
+
+
+def test_sums_over_dimensions_do_not_keep_their_terms():
+    f = lambda X: jnp.sin(jnp.sum(X, axis=-1)[None, :] * jnp.arange(1.0, 26.0)[:, None])
+    for operator in (calculus.laplacian(f), calculus.divergence(lambda X: f(X)[..., None] * X[None])):
+        temporaries = [
+            jax.jit(operator).lower(jnp.zeros((500, d))).compile().memory_analysis().temp_size_in_bytes for d in (2, 40)
+        ]
+        # The derivative of a field has 40 components in place of 2; beyond that there is one sum of values, not 40 terms.
+        components = 38 if operator.operator.of_fields else 0
+        assert temporaries[1] - temporaries[0] < (components + 10) * 25 * 500 * 8
+
+
 def test_single_precision_stays():
     kernel = pgp.RBF(jnp.asarray(1.2, jnp.float32), jnp.asarray(0.7, jnp.float32))
     made = posterior(kernel, dtype=jnp.float32)
@@ -209,7 +292,7 @@ def test_derivatives_in_the_hyperparameters():
 
 def test_derivatives_have_the_covariance_of_the_kernels_derivatives():
     # Of a prior: Cov(∂_i f(x), ∂_j f(z)) = ∂_{x_i} ∂_{z_j} k(x, z), and of a posterior what its mean and covariance give.
-    kernel, n = pgp.RBF(1.2, jnp.asarray([0.6, 0.9])), 2000
+    kernel, n = pgp.RBF(1.2, jnp.asarray([0.6, 0.9])), 1000
     made = posterior(kernel)
     paths = pgp.PathwiseSampler(made, n_features=1024).sample_paths(KEY, n)
     points = TEST2[:2]
@@ -217,7 +300,7 @@ def test_derivatives_have_the_covariance_of_the_kernels_derivatives():
     k = lambda x, z: kernel(x, z) - kernel(x, X2) @ jnp.linalg.solve(A, kernel(X2, z))
     A = kernel(X2, X2) + (0.01 + 1e-6) * jnp.eye(12)
     mean = jax.vmap(jax.grad(made.mean))(points).reshape(4)
-    second = jax.jacfwd(jax.grad(k, 0), 1)
+    second = jax.jit(jax.jacfwd(jax.grad(k, 0), 1))
     covariance = np.block([[np.asarray(second(x, z)) for z in points] for x in points])
     sd = np.sqrt(np.diag(covariance))
     assert (np.abs(values.mean(0) - mean) < 4.5 * sd / n**0.5).all()
@@ -263,6 +346,25 @@ def test_sparse_grids_are_exact_to_their_total_degree(dim, level):
         assert len(rule.points) == 2 * dim + 1
 
 
+def test_rules_in_many_dimensions():
+    for dim in (20, 70):
+        bounds = np.stack([np.zeros(dim), np.ones(dim)])
+        rule = calculus.sparse_grid(bounds, 1)
+        assert rule.points.shape == (2 * dim + 1, dim)
+        powers = np.eye(dim, dtype=int)[3] * 3
+        np.testing.assert_allclose(of_rule(rule, powers), 1 / 4, rtol=1e-10)
+        np.testing.assert_allclose(calculus.gauss_legendre(bounds, 1).points, np.full((1, dim), 0.5))
+    rule = calculus.sparse_grid(bounds, 2)
+    np.testing.assert_allclose(of_rule(rule, powers // 3 * 2 + np.eye(dim, dtype=int)[9] * 3), 1 / 12, rtol=1e-8)
+
+
+def test_fine_rules():
+    # Of 2¹⁸ + 1 points in one dimension: their weights take no matrix.
+    rule = calculus.sparse_grid(np.array([[0.0], [2.0]]), 18)
+    assert rule.points.shape == (2**18 + 1, 1)
+    np.testing.assert_allclose(rule.weights @ jnp.abs(rule.points[:, 0] - 1.0), 1.0, rtol=1e-8)
+
+
 def test_sparse_grids_converge():
     f = lambda X: jnp.exp(X.sum(-1))
     bounds = np.stack([np.zeros(4), np.ones(4)])
@@ -285,7 +387,7 @@ SPHERE = calculus.surface(sphere, np.array([[0.0, 0.0], [np.pi, 2 * np.pi]]), 24
 
 
 def test_lines():
-    rule = calculus.line(circle, 0.0, 2 * np.pi, 30)
+    rule = calculus.line(circle, 0.0, 2 * np.pi, 20)
     np.testing.assert_allclose(rule.weights.sum(), np.pi, rtol=1e-12)
     np.testing.assert_allclose(
         calculus.integrate(lambda X: X[..., 0] ** 2, rule), np.pi * (0.2**2 + 0.5**2 / 2), rtol=1e-12
@@ -295,7 +397,13 @@ def test_lines():
     f = lambda X: X[..., 0] * X[..., 2] + X[..., 1]
     work = calculus.circulation(calculus.gradient(f), calculus.line(helix, 0.3, 1.5, 20))
     np.testing.assert_allclose(work, f(helix(1.5)) - f(helix(0.3)), rtol=1e-12)
-    assert calculus.line(helix, 0, 1, 3).normals is None
+    assert calculus.line(helix, 0, 1, 20).normals is None
+    # The same curve from its end to its beginning: its right is what was its left.
+    there, back = calculus.line(circle, 0.2, 1.5, 20), calculus.line(circle, 1.5, 0.2, 20)
+    np.testing.assert_allclose(back.weights.sum(), 0.5 * 1.3, rtol=1e-12)
+    for name in ("points", "weights", "tangents", "normals"):
+        sign = -1 if name in ("tangents", "normals") else 1
+        np.testing.assert_allclose(getattr(back, name), sign * getattr(there, name)[::-1], atol=1e-14)
     length = lambda a: calculus.line(lambda t: a * circle(t), 0.0, a, 20).weights.sum()
     np.testing.assert_allclose(jax.grad(length)(0.8), 0.8, rtol=1e-8)
 
@@ -357,6 +465,9 @@ def test_integrals_of_many_points_are_taken_in_blocks():
     np.testing.assert_allclose(products[..., 2], calculus.integrate(ENSEMBLE, rule), rtol=1e-10)
     wanted = np.einsum("asn,tn,n->ast", ENSEMBLE(rule.points), tests(rule.points), rule.weights)
     np.testing.assert_allclose(products, wanted, rtol=1e-10, atol=1e-12)
+    # Reverse derivatives over blocks are those of one block.
+    total = lambda n: lambda a: calculus.integrate(PATHS[0], calculus.gauss_legendre(BOX2 * a, n)) ** 2
+    np.testing.assert_allclose(jax.grad(total(70))(0.9), jax.grad(total(20))(0.9), rtol=1e-10)
     # Any points and weights are a rule.
     mine = calculus.Quadrature(np.array([[0.0, 0.0], [1.0, 0.5]]), np.array([0.25, 2]))
     np.testing.assert_allclose(calculus.integrate(PATHS[0], mine), PATHS[0](mine.points) @ mine.weights, rtol=1e-12)
@@ -374,22 +485,49 @@ KERNELS = {
     "rbf": lambda: pgp.RBF(1.2, jnp.asarray([0.6, 0.9])),
     "scaled": lambda: 0.7 * pgp.RBF(1.2, 0.8),
     "sum": lambda: 0.3 * pgp.RBF(1.0, jnp.asarray([0.5, 1.1])) + pgp.Constant(0.5) + pgp.White(0.1),
+    "multiples of sums": lambda: (
+        0.7 * (pgp.RBF(1.2, 0.8) + 0.6 * pgp.Constant(0.5)) + pgp.White(0.1) * pgp.RBF(1.0, 1.0)
+    ),
+    "additive": lambda: pgp.ActiveDims(pgp.RBF(1.2, 0.8), [1]) + 0.4 * pgp.ActiveDims(pgp.RBF(1.0, 0.6), [0]),
+    "product": lambda: (
+        pgp.ActiveDims(pgp.RBF(1.2, 0.8), [1]) * (pgp.ActiveDims(pgp.RBF(1.0, 0.6), [0]) + pgp.Constant(0.3))
+    ),
+    "one of two": lambda: 0.5 * pgp.ActiveDims(pgp.RBF(1.2, 0.8), [1]),
+    "nested": lambda: pgp.ActiveDims(pgp.ActiveDims(pgp.RBF(1.2, 0.8), [1]) * pgp.Constant(0.6), [1, 0]),
 }
-OPTIONS = {
-    "shared": {},
-    "own": {"share_features": False},
-    "hilbert": {"features": pgp.HilbertSpace(jnp.asarray([[-1.5, -1.5], [1.5, 1.5]]))},
+BASES = {
+    "fourier": pgp.QuasiMonteCarlo(),
+    "hilbert": pgp.HilbertSpace(jnp.asarray([[-1.5, -1.5], [1.5, 1.5]])),
 }
+
+
+def with_kernel(kernel, base="fourier", paths=PATHS):
+    """Paths with another kernel and a basis of it; what their weights are does not matter to an integral."""
+    dim = paths.inputs.shape[1]
+    features = eqx.filter_jit(lambda k: k.features(16, dim, key=KEY, basis=BASES[base]))(kernel)
+    n = features(paths.inputs).shape[1]
+    weights = jax.random.normal(KEY, (3, n))
+    return dataclasses.replace(paths, kernel=kernel, features=features, weights=weights, mean=pgp.ConstantMean(0.4))
 
 
 @pytest.mark.parametrize(
-    ("name", "options"), [("rbf", "shared"), ("sum", "shared"), ("scaled", "own"), ("rbf", "hilbert")]
+    ("name", "base"),
+    [*[(name, "fourier") for name in KERNELS], ("rbf", "hilbert"), ("product", "hilbert"), ("one of two", "hilbert")],
 )
-def test_closed_forms_are_the_quadrature(name, options):
-    paths = draw(KERNELS[name](), mean=0.4, **OPTIONS[options])
+def test_closed_forms_are_the_quadrature(name, base):
+    paths = with_kernel(KERNELS[name](), base)
     exact = calculus.integrate_exactly(paths, BOX2)
     values = paths(RULE2.points) @ RULE2.weights
     np.testing.assert_allclose(exact, values, rtol=1e-10, atol=1e-10)
+    # Features and update, each by itself.
+    mean = dataclasses.replace(paths, weights=0 * paths.weights)
+    np.testing.assert_allclose(calculus.integrate_exactly(mean, BOX2), mean(RULE2.points) @ RULE2.weights, rtol=1e-10)
+
+
+def test_closed_forms_of_single_paths_and_own_features():
+    paths = draw(0.7 * pgp.RBF(1.2, 0.8), mean=0.4, share_features=False)
+    values = paths(RULE2.points) @ RULE2.weights
+    np.testing.assert_allclose(calculus.integrate_exactly(paths, BOX2), values, rtol=1e-10, atol=1e-10)
     one = calculus.integrate_exactly(paths[1], BOX2)
     assert one.shape == ()
     np.testing.assert_allclose(one, values[1], rtol=1e-10, atol=1e-10)
@@ -397,16 +535,22 @@ def test_closed_forms_are_the_quadrature(name, options):
 
 @pytest.mark.parametrize("nu", [0.5, 1.5, 2.5, 3.5])
 def test_closed_forms_of_matern_kernels_are_the_quadrature(nu):
-    paths = draw(pgp.Matern(nu, 1.2, 0.5), dim=1)
-    bounds = np.array([[-1.3], [0.9]])
+    paths = with_kernel(pgp.Matern(nu, 1.2, 0.5), paths=PATHS1)
+    mean = paths.mean_path
     knots = np.r_[-1.3, np.sort(X2[(X2[:, 0] < 0.9), 0]), 0.9]  # where the kernel is not smooth
-    pieces = [calculus.gauss_legendre(np.array([[a], [b]]), 20) for a, b in itertools.pairwise(knots)]
-    rule = calculus.Quadrature(*(jnp.concatenate([getattr(p, f) for p in pieces]) for f in ("points", "weights")))
-    exact = calculus.integrate_exactly(paths.mean_path, bounds)
-    np.testing.assert_allclose(exact, calculus.integrate(paths.mean_path, rule), rtol=1e-11)
+    nodes, weights = np.polynomial.legendre.leggauss(20)
+    half = np.diff(knots)[:, None] / 2
+    points = (knots[:-1, None] + half * (1 + nodes)).reshape(-1, 1)
+    rule = calculus.Quadrature(points, (half * weights).reshape(-1))
+    bounds = np.array([[-1.3], [0.9]])
+    np.testing.assert_allclose(calculus.integrate_exactly(mean, bounds), calculus.integrate(mean, rule), rtol=1e-11)
     # The tail of the spectrum holds frequencies that need a finer rule.
     slow = eqx.tree_at(lambda p: p.features.frequencies, paths, jnp.clip(paths.features.frequencies, -6, 6))
     np.testing.assert_allclose(calculus.integrate_exactly(slow, bounds), calculus.integrate(slow, rule), atol=1e-11)
+    # The derivative in the upper bound is the path there, also where that is an input.
+    end = jnp.max(paths.inputs)
+    area = jax.jit(lambda b: calculus.integrate_exactly(mean, jnp.stack([jnp.asarray([-1.3]), b[None]])))
+    np.testing.assert_allclose(jax.grad(area)(end), mean(end[None]), rtol=1e-10)
 
 
 def test_closed_forms_of_ensembles_and_priors():
@@ -422,7 +566,7 @@ def test_closed_forms_of_ensembles_and_priors():
 
 def test_the_integral_of_the_posterior_has_its_variance():
     """Bayesian quadrature: mean zᵀA⁻¹y and variance ∬k − zᵀA⁻¹z with z = ∫k(x, X)dx (O'Hagan 1991)."""
-    variance, scale, noise, n = 1.3, 0.5, 0.05, 4000
+    variance, scale, noise, n = 1.3, 0.5, 0.05, 2000
     X = np.linspace(-1, 1, 6)[:, None]
     y = np.cos(2 * X[:, 0])
     prior = pgp.GPPrior(kernel=pgp.RBF(variance, scale), X=X, jitter=1e-10)
@@ -431,7 +575,7 @@ def test_the_integral_of_the_posterior_has_its_variance():
     z = np.array([scipy.integrate.quad(k, a, b, args=(x,))[0] for x in X[:, 0]])
     double = scipy.integrate.dblquad(k, a, b, a, b)[0]
     weights = np.linalg.solve(k(X, X.T) + (noise + 1e-10) * np.eye(6), z)
-    paths = pgp.PathwiseSampler(prior.condition(y, noise), n_features=4096).sample_paths(KEY, n)
+    paths = pgp.PathwiseSampler(prior.condition(y, noise), n_features=1024).sample_paths(KEY, n)
     bounds = np.array([[a], [b]])
     np.testing.assert_allclose(calculus.integrate_exactly(paths.mean_path, bounds), weights @ y, rtol=1e-8)
     values = np.asarray(calculus.integrate_exactly(paths, bounds))
@@ -460,10 +604,31 @@ REFUSED = {
     "inputs": (lambda: calculus.gradient(PATHS)(TEST2[:, :1]), "`X` must be the input dimension, 2"),
     "scalar input": (lambda: calculus.gradient(PATHS)(jnp.asarray(1.0)), "`X` must be the input dimension"),
     "divergence": (lambda: calculus.divergence(space)(jnp.zeros((4, 5))), "needs a field with as many components"),
+    # Paths of one output, where the number of points or of paths is that of the dimensions.
+    "divergence, points": (lambda: calculus.divergence(PATHS)(TEST2[:2]), "`divergence` needs a field"),
+    "divergence, paths": (lambda: calculus.divergence(PATHS[:2])(TEST2[0]), "`divergence` needs a field"),
+    "divergence, paired": (
+        lambda: calculus.divergence(PATHS).paired(jnp.zeros((3, 2, 2))),
+        "`divergence` needs a field",
+    ),
+    "divergence, matrices": (
+        lambda: calculus.divergence(calculus.hessian(PATHS))(TEST2),
+        "`divergence` needs a field",
+    ),
+    "curl, points": (lambda: calculus.curl(PATHS)(TEST2[:2]), "`curl` needs a field"),
+    "curl, paths": (lambda: calculus.curl(PATHS[:2])(TEST2[0]), "`curl` needs a field"),
     "curl": (lambda: calculus.curl(space)(jnp.zeros((4, 5))), "two or three dimensions"),
-    "no parts": (lambda: calculus.divergence([]), "`parts` must be a sequence"),
+    "no parts": (lambda: calculus.divergence([]), "`parts` must be a list or tuple"),
+    "paths as parts": (lambda: calculus.VectorField(PATHS), "`parts` must be a list or tuple"),
     "parts": (lambda: calculus.divergence([PATHS, PATHS[0]])(TEST2), "must have the same axes"),
-    "not pointwise": (lambda: calculus.gradient(jnp.sum)(jnp.zeros((9000, 2))), "`paths` must map inputs"),
+    "not pointwise": (lambda: calculus.gradient(lambda x: jnp.sum(x**2))(TEST2), "`paths` must map inputs"),
+    "no array": (lambda: calculus.gradient(lambda x: {"x": x})(TEST2), "`paths` must return an array"),
+    "a number": (lambda: calculus.integrate(lambda X: 1.0, SPHERE), "`paths` must map inputs"),
+    "test function, a number": (
+        lambda: calculus.inner_product(PATHS, lambda X: 1.0, RULE2),
+        "`test_function` must map inputs",
+    ),
+    "flux, a number": (lambda: calculus.flux(lambda X: 1.0, SPHERE), "`field` must map inputs"),
     "integral, not pointwise": (
         lambda: calculus.integrate(jnp.sum, SPHERE),
         "`paths` must map inputs",
@@ -483,14 +648,31 @@ REFUSED = {
         lambda: calculus.Quadrature(np.zeros((3, 2)), np.ones(3), tangents=np.ones((3, 1))),
         "`tangents` must have the shape of `points`",
     ),
+    "vectors, NaN": (
+        lambda: calculus.Quadrature(np.zeros((3, 2)), np.ones(3), normals=np.full((3, 2), np.nan)),
+        "`normals` must be finite",
+    ),
     "bounds": (lambda: calculus.gauss_legendre(np.zeros(2), 3), r"`bounds` must have shape \(2, d\)"),
     "corners": (lambda: calculus.gauss_legendre(BOX2[::-1], 3), "`bounds` must hold the lower corner first"),
     "bounds, NaN": (lambda: calculus.sparse_grid(BOX2 * np.nan, 3), "`bounds` must be finite"),
     "n": (lambda: calculus.gauss_legendre(BOX2, 0), "`n` must be at least 1"),
     "n, too few": (lambda: calculus.gauss_legendre(BOX2, [3]), "`n` must be one number, or one for each"),
     "n, too many": (lambda: calculus.gauss_legendre(BOX2, 10_000), "`n` asks for 100000000 points"),
+    "n, on a line": (
+        lambda: calculus.gauss_legendre(BOX2, [1, 3000]),
+        "3000 points in one dimension, .* split the box",
+    ),
+    "line, n": (lambda: calculus.line(circle, 0.0, 1.0, 10**6), "1000000 points in one dimension, .* several rules"),
     "level": (lambda: calculus.sparse_grid(BOX2, 1.5), "`level` must be a whole number"),
     "level, too high": (lambda: calculus.sparse_grid(BOX2, 25), "`level` 25 in 2 dimensions asks for more"),
+    "level, far too high": (
+        lambda: calculus.sparse_grid(BOX2[:, :1], 10**9),
+        "`level` 1000000000 in 1 dimensions asks",
+    ),
+    "level, dimensions": (
+        lambda: calculus.sparse_grid(np.stack([np.zeros(400), np.ones(400)]), 9),
+        "`level` 9 in 400 dimensions asks",
+    ),
     "line, ends": (lambda: calculus.line(circle, np.zeros(2), 1.0, 3), "`a` must be a scalar"),
     "line, infinite": (lambda: calculus.line(circle, 0.0, np.inf, 3), "`b` must be finite"),
     "line, curve": (lambda: calculus.line(lambda t: t, 0.0, 1.0, 3), "`curve` must return a point"),
@@ -498,19 +680,33 @@ REFUSED = {
     "closed form, function": (lambda: calculus.integrate_exactly(field, BOX2), "must be a PathwiseFunction"),
     "closed form, bounds": (lambda: calculus.integrate_exactly(PATHS, BOX2[:, :1]), "`bounds` has 1 dimension"),
     "closed form, kernel": (
-        lambda: calculus.integrate_exactly(draw(pgp.RationalQuadratic(1.0, 1.0, 1.0)), BOX2),
+        lambda: calculus.integrate_exactly(
+            dataclasses.replace(PATHS, kernel=pgp.RationalQuadratic(1.0, 1.0, 1.0)), BOX2
+        ),
         "the kernel `RationalQuadratic`, whose integral over a box has no closed form here: use `integrate`",
     ),
     "closed form, dimension": (
-        lambda: calculus.integrate_exactly(draw(pgp.Matern(1.5, 1.0, 1.0)), BOX2),
+        lambda: calculus.integrate_exactly(dataclasses.replace(PATHS, kernel=pgp.Matern(1.5, 1.0, 1.0)), BOX2),
         "Matern in 2",
     ),
     "closed form, product": (
-        lambda: calculus.integrate_exactly(draw(pgp.RBF(1.0, 1.0) * pgp.Linear(1.0)), BOX2),
+        lambda: calculus.integrate_exactly(
+            dataclasses.replace(PATHS, kernel=pgp.RBF(1.0, 1.0) * pgp.Linear(1.0)), BOX2
+        ),
         r"the kernel `RBF \* Linear`",
     ),
+    "closed form, factors of one dimension": (
+        lambda: calculus.integrate_exactly(
+            dataclasses.replace(PATHS, kernel=pgp.RBF(1.0, 1.0) * pgp.ActiveDims(pgp.RBF(1.0, 1.0), [0])), BOX2
+        ),
+        r"the kernel `RBF \* RBF`",
+    ),
     "closed form, mean": (
-        lambda: calculus.integrate_exactly(draw(pgp.RBF(1.0, 1.0), mean=lambda X: X[:, 0]), BOX2),
+        lambda: calculus.integrate_exactly(dataclasses.replace(PATHS, mean=lambda X: X[:, 0]), BOX2),
+        "the mean `function`",
+    ),
+    "closed form, mean of outputs": (
+        lambda: calculus.integrate_exactly(outputs(mean=lambda X: X), BOX2),
         "the mean `function`",
     ),
 }
@@ -525,6 +721,6 @@ def test_wrong_uses_are_named(name):
 
 
 def test_a_box_beyond_that_of_the_basis_is_refused():
-    paths = draw(pgp.RBF(1.2, 0.8), **OPTIONS["hilbert"])
+    paths = with_kernel(pgp.RBF(1.2, 0.8), "hilbert")
     with pytest.raises(RuntimeError, match="`bounds` reaches beyond the box"):
         calculus.integrate_exactly(paths, 2 * BOX2)

@@ -71,10 +71,14 @@ def test_known_roots():
 @pytest.mark.parametrize(
     ("function", "roots"),
     [
-        (lambda x: x**3, [0.0]),  # flat at the root
+        (lambda x: (x - 0.1) ** 3, [0.1]),  # flat at the root
+        (lambda x: (x - 0.3) ** 5, [0.3]),  # flatter
+        (lambda x: jnp.sinh(x - 0.1) ** 3, [0.1]),
+        (lambda x: (x - 0.1) * ((x - 0.1) ** 2 + 1e-14), [0.1]),  # steps shrink slowly first, and then at once
         (lambda x: jnp.cbrt(x - 0.1), [0.1]),  # steep at the root
         (lambda x: jnp.arctan(50 * (x - 0.3)), [0.3]),  # where Newton's method alone diverges
-        (lambda x: jnp.exp(20 * x) - 1, [0.0]),
+        (lambda x: jnp.exp(20 * (x - 0.1)) - 1, [0.1]),
+        (lambda x: jnp.where(x > 0.3, 1, -1), [0.3]),  # a jump, and whole numbers
         (lambda x: x**2, []),  # touches from above between points of the grid
         (lambda x: -((x - 0.5) ** 2), []),  # and at one of them
         (lambda x: (x - 0.5) ** 2 * (x + 0.5), [-0.5]),
@@ -85,12 +89,59 @@ def test_known_roots():
     ],
 )
 def test_hard_roots(function, roots):
-    # A grid of spacing ½ that holds 0.5, but not 0.
+    # A grid of spacing ½ that holds 0.5, but neither 0.1 nor 0.3; or one that does not hold 0.
     at = np.array([-2.0, 1.75]) if roots == [] and function(jnp.asarray(1.0)) > 0 else BOUNDS
     found = level_sets.crossings(lambda X: function(X[..., 0]), 0.0, at, 9, 3)
     assert found.count == len(roots)
-    # Where a function is flat rounding leaves the third root of the rounding unit.
-    np.testing.assert_allclose(found.locations[: len(roots)], roots, atol=1e-10)
+    np.testing.assert_allclose(found.locations[: len(roots)], roots, atol=4e-15)
+
+
+def test_places_that_are_not_taken_do_not_spoil_derivatives():
+    # √(ax) = 1 at x = 1/a; it has no derivative where the grid begins, nor in the middle of it.
+    for start in (0.0, -3.0):
+
+        def root(a, start=start):
+            f = lambda X: jnp.sign(X[..., 0]) * jnp.sqrt(a * jnp.abs(X[..., 0]))
+            return level_sets.first_crossing(f, 1.0, np.array([start, 3.0]), 9) + many(f, start)
+
+        def many(f, start):
+            found = level_sets.crossings(f, 1.0, np.array([start, 3.0]), 9, 2)
+            return jnp.sum(jnp.where(found.mask, found.locations, 0.0))
+
+        np.testing.assert_allclose(jax.grad(root)(1.3), -2 / 1.3**2, rtol=1e-10)
+
+
+def test_crossings_of_derivatives_of_functions():
+    waves = lambda X: jnp.stack([jnp.sin(X[..., 0]), jnp.cos(X[..., 0])])
+    found = level_sets.crossings(calculus.directional_derivative(waves, jnp.ones(1)), 0.0, BOUNDS, 64, 3)
+    np.testing.assert_array_equal(found.count, [2, 1])
+    np.testing.assert_allclose(found.locations[0, :2], [-np.pi / 2, np.pi / 2], atol=1e-14)
+    np.testing.assert_allclose(found.locations[1, 0], 0, atol=1e-14)
+
+
+def test_no_paths_and_no_points():
+    found = level_sets.crossings(PATHS[:0], 0.0, BOUNDS, 9, 3)
+    assert found.locations.shape == (0, 3)
+    assert found.count.shape == (0,)
+    assert level_sets.excursion_volume(PATHS[:0], 0.0, X, np.ones(6)).shape == (0,)
+    assert level_sets.coverage_function(PATHS, 0.0)(X[:0]).shape == (0,)
+    assert level_sets.coverage_function(PATHS, 0.0)(np.zeros((2, 0, 1))).shape == (2, 0)
+
+
+@pytest.mark.parametrize("part", ["locations", "upward", "count", "truncated"])
+def test_paths_that_are_not_finite_are_an_error_under_jit(part):
+    log = lambda a: lambda X: jnp.log(a * X[..., 0])
+    run = eqx.filter_jit(lambda a: getattr(level_sets.crossings(log(a), 0.0, BOUNDS, 9, 2), part))
+    with pytest.raises(RuntimeError, match="`paths` on the grid must be finite"):
+        run(jnp.asarray(1.0))
+
+
+def test_excursions_of_paths_that_are_not_finite_are_an_error_under_jit():
+    log = lambda a: lambda X: jnp.log(a * X[..., 0])
+    with pytest.raises(RuntimeError, match="`paths` at the points of `X` must be finite"):
+        eqx.filter_jit(lambda a: level_sets.coverage_function(log(a), 0.0)(X))(jnp.asarray(1.0))
+    with pytest.raises(RuntimeError, match="`paths` at `points` must be finite"):
+        eqx.filter_jit(lambda a: level_sets.excursion_volume(log(a), 0.0, X, np.ones(6)))(jnp.asarray(1.0))
 
 
 @pytest.mark.parametrize("kind", ["one", "batch", "chains", "ensemble", "derivative", "function"])
@@ -183,16 +234,23 @@ def test_crossings_of_other_paths_compile_nothing_anew():
 
 def test_the_mean_number_of_crossings_is_rices():
     # Of a stationary process with kernel k: (T/π) √(−k″(0)/k(0)) exp(−c²/2k(0)) in length T (Rice 1944).
-    n, scale, length, c, variance = 1000, 0.5, 3.0, 0.7, 1.3
-    prior = pgp.GPPrior(kernel=pgp.RBF(variance, scale), X=X)
-    paths = prior.sample_paths(KEY, n, n_features=256)
-    found = level_sets.crossings(paths, c, np.array([-1.0, -1.0 + length]), 100, 8)
+    n, n_scan, length, c = 600, 65, 3.0, 0.7
+    paths = pgp.GPPrior(kernel=pgp.RBF(1.3, 0.5), X=X).sample_paths(KEY, n, n_features=64)
+    # With its features held a path has this kernel, of cosines and sines in pairs.
+    amplitudes, turns = np.asarray(paths.features.amplitudes), 2 * np.pi * np.asarray(paths.features.frequencies)[:, 0]
+    k = lambda r: np.sum(amplitudes**2 * np.cos(turns * r)) / 2
+    rate = length / math.pi * math.sqrt(np.sum((amplitudes * turns) ** 2) / 2 / k(0)) * math.exp(-(c**2) / (2 * k(0)))
+    # The scan sees a change of side between neighbours, 2 (Φ(c) − Φ₂(c, c; ρ)) for each cell: nearly all crossings.
+    ends = k(0) * np.eye(2) + k(length / (n_scan - 1)) * (1 - np.eye(2))
+    below = scipy.stats.multivariate_normal(cov=ends).cdf(np.full(2, c))
+    seen = (n_scan - 1) * 2 * (scipy.stats.norm.cdf(c / math.sqrt(k(0))) - below)
+    assert 0.998 * rate < seen < rate
+    found = level_sets.crossings(paths, c, np.array([-1.0, -1.0 + length]), n_scan, 8)
     assert not found.truncated.any()
-    rate = length / (math.pi * scale) * math.exp(-(c**2) / (2 * variance))
     count = np.asarray(found.count)
-    assert abs(count.mean() - rate) < 4 * count.std() / n**0.5 + 0.002 * rate
-    up = level_sets.crossings(paths, c, np.array([-1.0, -1.0 + length]), 100, 8, direction="up")
-    assert (np.abs(2 * up.count - count) <= 1).all()
+    assert abs(count.mean() - seen) < 4 * count.std() / n**0.5
+    # Up and down take turns.
+    assert (np.abs(2 * found.upward.sum(-1) - count) <= 1).all()
 
 
 # --- excursion sets
@@ -201,11 +259,12 @@ def test_the_mean_number_of_crossings_is_rices():
 def test_coverage_of_a_gaussian():
     n, c = 4000, 0.3
     posterior = pgp.GPPrior(kernel=pgp.RBF(1.0, 0.4), X=X, jitter=1e-6).condition(Y, 0.3)
-    paths = pgp.PathwiseSampler(posterior, n_features=512).sample_paths(KEY, n)
+    paths = pgp.PathwiseSampler(posterior, n_features=64).sample_paths(KEY, n)
     points = np.linspace(-1.5, 1.5, 12)[:, None]
     coverage = level_sets.coverage_function(paths, c)
-    p = scipy.stats.norm.cdf((posterior.mean(points) - c) / np.sqrt(posterior.variance(points)))
-    assert (np.abs(coverage(points) - p) < 4.5 * np.sqrt(p * (1 - p) / n) + 0.003).all()
+    # With the features held a path is normal, with the mean of the posterior and a variance of its own.
+    p = scipy.stats.norm.cdf((posterior.mean(points) - c) / np.sqrt(paths.marginal_variance(points)))
+    assert (np.abs(coverage(points) - p) < 4.5 * np.sqrt(p * (1 - p) / n)).all()
     assert coverage(points[0]).shape == ()
     np.testing.assert_array_equal(coverage(points.reshape(3, 4, 1)).reshape(-1), coverage(points))
     np.testing.assert_array_equal(eqx.filter_jit(lambda c, X: c(X))(coverage, points), coverage(points))
@@ -223,6 +282,8 @@ def test_many_points_are_taken_in_blocks():
     points = np.linspace(-1.5, 1.5, 9001)[:, None]
     values = np.asarray(PATHS(points)) > 0.1
     np.testing.assert_allclose(level_sets.coverage_function(PATHS, 0.1)(points), values.mean(0), rtol=1e-12)
+    inside = lambda X: X[..., 0] > 0.25
+    np.testing.assert_array_equal(level_sets.coverage_function(inside, 0.5)(points), points[:, 0] > 0.25)
     weights = np.linspace(0, 1, 9001)
     np.testing.assert_allclose(level_sets.excursion_volume(PATHS, 0.1, points, weights), values @ weights, rtol=1e-12)
 
@@ -299,6 +360,9 @@ def test_contours():
     assert level_sets.contours(lambda X: X[..., 0], 9.0, box, 5) == []
 
 
+outputs = lambda X: X * jnp.arange(1.0, 7.0)[None]
+
+
 REFUSED = {
     "level": (lambda: level_sets.crossings(PATHS, np.zeros(2), BOUNDS), "`level` must be a scalar"),
     "level, NaN": (lambda: level_sets.crossings(PATHS, np.nan, BOUNDS), "`level` must be finite"),
@@ -311,7 +375,33 @@ REFUSED = {
         lambda: level_sets.crossings(lambda X: jnp.stack([X[:, 0]] * 2, 1), 0.0, BOUNDS),
         "`paths` must map inputs",
     ),
-    "NaN": (lambda: level_sets.crossings(lambda X: jnp.log(X[..., 0]), 0.0, BOUNDS), "`paths` must be finite"),
+    "NaN": (
+        lambda: level_sets.crossings(lambda X: jnp.log(X[..., 0]), 0.0, BOUNDS),
+        "`paths` on the grid must be finite",
+    ),
+    # As many outputs as points.
+    "outputs": (
+        lambda: level_sets.crossings(lambda X: X * jnp.arange(1.0, 10.0)[None], 0.0, BOUNDS, 9),
+        "one value a point",
+    ),
+    "coverage, outputs": (lambda: level_sets.coverage_function(outputs, 0.0)(X), "one value a point"),
+    "volume, outputs": (
+        lambda: level_sets.excursion_volume(outputs, 0.0, X, np.ones(6)),
+        "one value a point",
+    ),
+    "coverage, NaN": (
+        lambda: level_sets.coverage_function(lambda X: jnp.log(X[..., 0]), 0.0)(X),
+        "`paths` at the points of `X` must be finite",
+    ),
+    "coverage, no paths": (lambda: level_sets.coverage_function(PATHS[:0], 0.0)(X), "`paths` must hold at least one"),
+    "volume, infinite": (
+        lambda: level_sets.excursion_volume(lambda X: 1 / (X[..., 0] - X[2, 0]), 0.0, X, np.ones(6)),
+        "`paths` at `points` must be finite",
+    ),
+    "contours, NaN": (
+        lambda: level_sets.contours(lambda X: jnp.log(X[..., 0]), 0.0, np.array([[-1.0, 0.0], [1.0, 1.0]]), 5),
+        "`path` on the grid must be finite",
+    ),
     "coverage, paths": (lambda: level_sets.coverage_function(3.0, 0.0), "`paths` must be callable"),
     "coverage, input": (lambda: level_sets.coverage_function(PATHS, 0.0)(jnp.asarray(1.0)), "`X` must be the input"),
     "coverage, shape": (

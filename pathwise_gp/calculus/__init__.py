@@ -1,7 +1,8 @@
 """Derivatives and integrals of paths.
 
 Every operator takes a callable that maps `*n d` to `*s *n` (a path, a batch of paths, an ensemble, or any function of the
-kind) and gives another one; every integral gives one value a path, `*s`.
+kind) and gives another one. Every integral is a definite one, over all dimensions, and gives one value a path, `*s` (of
+functions with p components one for each, `*s p`), not a function.
 """
 
 from .closed_form import integrate_exactly as integrate_exactly

@@ -2,6 +2,8 @@
 
 import functools
 import math
+import operator
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import equinox as eqx
@@ -18,28 +20,36 @@ from .._features import (
     FourierFeatures,
     NoFeatures,
     ProductFeatures,
+    SelectedFeatures,
 )
 from .._features.hilbert import SineFeatures
-from .._kernels import AbstractKernel, Constant, Matern, Product, RBF, White
+from .._kernels import AbstractKernel, ActiveDims, Constant, Matern, RBF, White
 from .._numerics.linalg import inner
 from .._numerics.trigonometry import cos_turns
-from .._paths import PathEnsemble, PathwiseFunction
+from .._paths import MultiOutputPaths, PathEnsemble, PathwiseFunction
+from .._priors import MultiOutputGPPrior
 from .._types import AnyArray
 from .rules import as_box
 
 
-def integrate_exactly(paths: PathwiseFunction | PathEnsemble, bounds: Float[AnyArray, "2 d"]) -> Float[Array, "..."]:
+def integrate_exactly(
+    paths: PathwiseFunction | MultiOutputPaths | PathEnsemble, bounds: Float[AnyArray, "2 d"]
+) -> Float[Array, "..."]:
     """∫ f dx over a box, for each path, in closed form: ∫m + (∫φ)ᵀw + (∫k(x, L)dx)α.
 
     Costs O(f + n) a path, whatever the dimension. The integral of `paths.mean_path` is the posterior mean of Bayesian
     quadrature (O'Hagan 1991).
 
-    There is a closed form for RBF kernels in any dimension, Matérn kernels in one, constants, sums of these and
-    multiples by a constant, with Fourier or Hilbert-space features, and a mean that is a number.
+    There is a closed form for RBF kernels in any dimension, Matérn kernels in one, and constants; for these on some of the
+    dimensions (`ActiveDims`), products of such on different dimensions, multiples and sums; with Fourier or Hilbert-space
+    features, and a mean that is a number. There is none for Matérn kernels of several dimensions, of which the features have
+    an integral but k(x, L) has not: a product of Matérn kernels, one of each dimension, has one.
 
-    **Arguments:** `paths`: paths of a posterior or prior, or an ensemble; `bounds`: lower and upper corner, `2 d`.
+    **Arguments:** `paths`: paths of a posterior or prior, of one output or of several, or an ensemble; `bounds`: lower and
+    upper corner, `2 d`.
 
-    **Returns:** the integrals, `*s`, of an ensemble `draws *s`; differentiable in the paths and in the bounds.
+    **Returns:** the integrals, `*s`, of an ensemble `draws *s`, of p outputs `*s p`; differentiable in the paths and in the
+    bounds.
 
     **Raises:** ValueError where the kernel, the features or the mean have no closed form here, or `bounds` is not `2 d`
     with the lower corner first; an error at run time where it reaches beyond the box of a `HilbertSpace` basis.
@@ -63,38 +73,40 @@ class _Box(NamedTuple):
     def volume(self) -> Float[Array, ""]:
         return jnp.prod(self.width)
 
+    def along(self, columns: Sequence[int]) -> "_Box":
+        return _Box(self.lower[np.asarray(columns, int)], self.upper[np.asarray(columns, int)])
+
+    def across(self, columns: Sequence[int]) -> "_Box":
+        """The dimensions that are not among these."""
+        return self.along([i for i in range(self.lower.shape[0]) if i not in columns])
+
 
 @eqx.filter_jit
 def _integrate_exactly(paths: Any, bounds: Float[Array, "2 d"]) -> Float[Array, "..."]:
     if isinstance(paths, PathEnsemble):
         return jax.lax.map(lambda i: _integrate_exactly(paths[i], bounds), jnp.arange(len(paths)))
-    if not isinstance(paths, PathwiseFunction):
+    if not isinstance(paths, (PathwiseFunction, MultiOutputPaths)):
         raise ValueError(
-            f"`paths` must be a PathwiseFunction, whose parts are known, or an ensemble of such; got {type(paths).__name__}: "
-            "use `integrate` with a rule."
+            "`paths` must be a PathwiseFunction or MultiOutputPaths, whose parts are known, or an ensemble of such; got "
+            f"{type(paths).__name__}: use `integrate` with a rule."
         )
     dim, dtype = paths.inputs.shape[1], paths.inputs.dtype
     if bounds.shape[1] != dim:
         raise ValueError(f"`bounds` has {bounds.shape[1]} dimension(s), but the inputs have {dim}.")
     box = _Box(*bounds.astype(dtype))
-    return _mean_integral(paths.mean, box) + _without_mean(paths, box)
-
-
-def _without_mean(paths: PathwiseFunction, box: _Box) -> Float[Array, "*s"]:
-    kernels = paths.kernel.summands()
-    if len(kernels) > 1:
-        # The part of each term of the sum; that of a mean, if there is one, comes after them.
-        return sum(
-            (_without_mean(part, box) for part in paths.components()[: len(kernels)]),
-            start=jnp.zeros(paths.shape, box.lower.dtype),
-        )
-    update = _dot(paths.coefficients, _kernel_integral(next(iter(kernels)), paths.inputs, box))
-    return update + _prior(paths, box)
+    update = _dot(paths.coefficients, _kernel_integral(paths.kernel, paths.inputs, box))
+    if isinstance(paths, MultiOutputPaths):
+        without_mean = update + _dot(paths.weights, _feature_integral(paths.features, box))
+        mean = _mean_of_outputs(paths.mean, box)
+        return without_mean + jnp.broadcast_to(mean, without_mean.shape)
+    return _mean_integral(paths.mean, box) + update + _prior(paths, box)
 
 
 def _prior(paths: PathwiseFunction, box: _Box) -> Float[Array, "*s"]:
     if paths.share_features or len(paths.shape) == 0:
         return _dot(paths.weights, _feature_integral(paths.features, box))
+    if len(paths) == 0:
+        return jnp.zeros(paths.shape, paths.weights.dtype)
     return jax.lax.map(lambda i: _prior(paths[i], box), jnp.arange(len(paths)))
 
 
@@ -122,6 +134,14 @@ def _(_: _means.ZeroMean, box: _Box):
 @_mean_integral.register
 def _(mean: _means.ConstantMean, box: _Box):
     return mean.value.astype(box.lower.dtype) * box.volume
+
+
+def _mean_of_outputs(mean: Any, box: _Box) -> Float[Array, "..."]:
+    """∫ m dx, one number or one for each output."""
+    prior = getattr(mean, "prior", None)
+    if not isinstance(prior, MultiOutputGPPrior) or callable(prior.mean):
+        raise _none("the mean", type(mean if prior is None else prior.mean).__name__)
+    return prior.mean.astype(box.lower.dtype) * box.volume
 
 
 @functools.singledispatch
@@ -174,22 +194,73 @@ def _(features: ConcatenatedFeatures, box: _Box):
 
 
 @_feature_integral.register
+def _(features: SelectedFeatures, box: _Box):
+    # A point of no further dimension has the volume 1.
+    return _feature_integral(features.features, box.along(features.columns)) * box.across(features.columns).volume
+
+
+@_feature_integral.register
 def _(features: ProductFeatures, box: _Box):
-    constants = [part for part in features.parts if isinstance(part, ConstantFeatures)]
-    others = [part for part in features.parts if not isinstance(part, ConstantFeatures)]
-    if len(others) > 1:
+    # Every product of one feature of each part: of parts of different dimensions the integrals are multiplied.
+    dim = box.lower.shape[0]
+    own = [_columns(part, dim) for part in features.parts]
+    if _overlap(own):
         raise _none("the features", "ProductFeatures")
-    scale = math.prod((part.scale.astype(box.lower.dtype) for part in constants), start=jnp.ones((), box.lower.dtype))
-    return scale * _feature_integral(others[0] if others else ConstantFeatures(jnp.ones_like(scale)), box)
+    integral = box.across([i for columns in own for i in columns]).volume[None]
+    for part, columns in zip(features.parts, own, strict=True):
+        alone = part.features if isinstance(part, SelectedFeatures) else part
+        integral = (integral[:, None] * _feature_integral(alone, box.along(columns))[None, :]).reshape(-1)
+    return integral
+
+
+def _columns(features: AbstractFeatures, dim: int) -> tuple[int, ...]:
+    """The dimensions that a basis depends on."""
+    if isinstance(features, ConstantFeatures):
+        return ()
+    return features.columns if isinstance(features, SelectedFeatures) else tuple(range(dim))
+
+
+def _overlap(columns: Sequence[tuple[int, ...]]) -> bool:
+    return len({i for own in columns for i in own}) < sum(map(len, columns))
+
+
+def _kernel_integral(kernel: AbstractKernel, Z: Float[Array, "n d"], box: _Box) -> Float[Array, "n"]:
+    """∫ k(x, z) dx over a box, by the distributive law a sum of integrals of products."""
+    terms = kernel.terms(Z.shape[1])
+    return functools.reduce(operator.add, (_term_integral(term, Z, box) for term in terms))
+
+
+def _term_integral(kernel: AbstractKernel, Z: Float[Array, "n d"], box: _Box) -> Float[Array, "n"]:
+    dim = Z.shape[1]
+    pairs = [_active(factor, tuple(range(dim))) for factor in kernel.factors(dim)]
+    if any(isinstance(factor, White) for factor, _ in pairs):
+        return jnp.zeros((Z.shape[0],), Z.dtype)  # noise is no part of the function
+    others = [(factor, columns) for factor, columns in pairs if not isinstance(factor, Constant)]
+    if _overlap([columns for _, columns in others]):
+        raise _none("the kernel", kernel.label())
+    integral = jnp.broadcast_to(box.across([i for _, columns in others for i in columns]).volume, (Z.shape[0],))
+    for factor, _ in pairs:
+        if isinstance(factor, Constant):
+            integral = integral * factor.variance.astype(Z.dtype)
+    for factor, columns in others:
+        integral = integral * _factor_integral(factor, Z[:, np.asarray(columns)], box.along(columns))
+    return integral
+
+
+def _active(kernel: AbstractKernel, columns: tuple[int, ...]) -> tuple[AbstractKernel, tuple[int, ...]]:
+    """A kernel that sees all the dimensions it is given, and the numbers of these."""
+    if not isinstance(kernel, ActiveDims):
+        return kernel, columns
+    return _active(kernel.kernel, tuple(columns[i] for i in kernel.dims))
 
 
 @functools.singledispatch
-def _kernel_integral(kernel: AbstractKernel, _Z: Float[Array, "n d"], _box: _Box) -> Float[Array, "n"]:
+def _factor_integral(kernel: AbstractKernel, _Z: Float[Array, "n d"], _box: _Box) -> Float[Array, "n"]:
     """∫ k(x, z) dx over a box."""
     raise _none("the kernel", kernel.label())
 
 
-@_kernel_integral.register
+@_factor_integral.register
 def _(kernel: RBF, Z, box: _Box):
     # Π_i ∫ exp(−(x − z_i)²/2ℓ_i²) dx, each by the error function.
     scale = math.sqrt(2) * jnp.broadcast_to(kernel.lengthscale, (Z.shape[1],)).astype(Z.dtype)
@@ -198,7 +269,7 @@ def _(kernel: RBF, Z, box: _Box):
     return kernel.variance.astype(Z.dtype) * jnp.prod(factors, axis=1)
 
 
-@_kernel_integral.register
+@_factor_integral.register
 def _(kernel: Matern, Z, box: _Box):
     if Z.shape[1] > 1:
         raise _none("the kernel", f"Matern in {Z.shape[1]} dimensions")
@@ -213,29 +284,11 @@ def _(kernel: Matern, Z, box: _Box):
     tails = np.cumsum(coefficients[::-1])[::-1]
 
     def antiderivative(x: Float[Array, "n"]) -> Float[Array, "n"]:
-        a = jnp.abs(x)
+        # |x| with a slope at 0, where a bound is an input: the antiderivative is smooth there.
+        side = jnp.where(x < 0, -jnp.ones_like(x), jnp.ones_like(x))
+        a = side * x
         series = sum((tail / math.factorial(j) * a**j for j, tail in enumerate(tails.tolist())), jnp.zeros_like(a))
-        return jnp.sign(x) * (tails[0].item() - jnp.exp(-a) * series)
+        return side * (tails[0].item() - jnp.exp(-a) * series)
 
     between = antiderivative((box.upper[0] - Z[:, 0]) * rate) - antiderivative((box.lower[0] - Z[:, 0]) * rate)
     return kernel.variance.astype(Z.dtype) / rate * between
-
-
-@_kernel_integral.register
-def _(kernel: Constant, Z, box: _Box):
-    return jnp.full((Z.shape[0],), kernel.variance.astype(Z.dtype) * box.volume)
-
-
-@_kernel_integral.register
-def _(_: White, Z, _box: _Box):
-    return jnp.zeros((Z.shape[0],), Z.dtype)  # noise is no part of the function
-
-
-@_kernel_integral.register
-def _(kernel: Product, Z, box: _Box):
-    constants = [part for part in kernel.kernels if isinstance(part, Constant)]
-    others = [part for part in kernel.kernels if not isinstance(part, Constant)]
-    if len(others) != 1:
-        raise _none("the kernel", kernel.label())
-    scale = math.prod((part.variance.astype(Z.dtype) for part in constants), start=jnp.ones((), Z.dtype))
-    return scale * _kernel_integral(others[0], Z, box)

@@ -12,7 +12,7 @@ from jaxtyping import Array, Float
 
 from .. import _checks
 from .._types import AnyArray
-from .pointwise import as_points, in_blocks
+from .pointwise import as_points, find_axes, in_blocks, real
 
 Function = Callable[..., Any]
 
@@ -21,8 +21,17 @@ class AbstractOperator(eqx.Module):
     """What `PathDerivative` makes of a function that treats points one by one."""
 
     @abc.abstractmethod
-    def __call__(self, function: Function, X: Float[Array, "*n d"]) -> Float[Array, "..."]:
-        """The derivatives at all points. Needs no more than forward derivatives of the function."""
+    def __call__(self, function: Function, X: Float[Array, "*n d"], n_axes: int) -> Float[Array, "..."]:
+        """The derivatives at all points. Needs no more than forward derivatives of the function.
+
+        **Arguments:** `function`: maps `*n d` to `*s *n`, and behind it the components of a field; `X`: `*n d`; `n_axes`:
+        how many axes `*s *n` are.
+        """
+
+    @property
+    def of_fields(self) -> bool:
+        """Whether it is of functions that have as many components as the inputs have dimensions."""
+        return False
 
 
 class PathDerivative(eqx.Module):
@@ -47,7 +56,8 @@ class PathDerivative(eqx.Module):
 
         **Returns:** `*s *n`, and behind it the axes that the operator adds.
 
-        **Raises:** ValueError where the paths refuse `X`, or the operator the dimension or the values of the paths.
+        **Raises:** ValueError where the paths refuse `X` or do not treat its points one by one, or the operator refuses the
+        dimension or the values of the paths.
         """
         return _apply(self, as_points(X))
 
@@ -59,8 +69,13 @@ class PathDerivative(eqx.Module):
     @property
     def paired(self) -> Function:
         """Derivatives of each path at inputs of its own, `*s *n d`: see `PathwiseFunction.paired`."""
-        function: Function = self.paths.paired  # pyright: ignore[reportFunctionMemberAccess]
-        return lambda X: self.operator(function, as_points(X))
+        function = real(self.paths.paired)  # pyright: ignore[reportFunctionMemberAccess]
+
+        def paired(X: Float[AnyArray, "..."]) -> Float[Array, "..."]:
+            X = as_points(X)
+            return self.operator(function, X, X.ndim - 1)
+
+        return paired
 
     def __len__(self) -> int:
         return len(self.paths)  # pyright: ignore[reportArgumentType]
@@ -74,26 +89,35 @@ class PathDerivative(eqx.Module):
 
 @eqx.filter_jit
 def _apply(derivative: PathDerivative, X: Float[Array, "*n d"]) -> Float[Array, "..."]:
-    operator = derivative.operator
-    return in_blocks(lambda block: operator(derivative.paths, block), X)
+    operator, function = derivative.operator, real(derivative.paths)
+    # One point needs no axis of points; only the components of a field must be told from the paths.
+    s = len(find_axes(function, X).paths) if X.ndim > 1 or operator.of_fields else 0
+    return in_blocks(lambda block: operator(function, block, s + block.ndim - 1), X, s)
+
+
+def _as_parts(parts: Any) -> Any:
+    return tuple(parts) if isinstance(parts, list) else parts
 
 
 class VectorField(eqx.Module):
-    """p scalar functions as one that maps `*n d` to `*s *n p`. **Fields:** `parts`: callables, each `*n d` to `*s *n`.
+    """p scalar functions as one that maps `*n d` to `*s *n p`.
 
     Draws of independent processes, say: the first path of each part belongs to the first draw of the field, and so on.
+
+    **Fields:** `parts`: a list or tuple of callables, each `*n d` to `*s *n`.
 
     **Raises:** ValueError where there are no parts, or one is not callable.
     """
 
-    parts: tuple[Function, ...]
+    parts: tuple[Function, ...] = eqx.field(converter=_as_parts)
 
     def __call__(self, X: Float[AnyArray, "*n d"]) -> Float[Array, "..."]:
         """The values of all parts.
 
         **Arguments:** `X`: inputs, `*n d`. **Returns:** `*s *n p`. **Raises:** ValueError where shapes differ between parts.
         """
-        return self._stack([part(X) for part in self.parts])
+        X = as_points(X)
+        return self._stack([real(part)(X) for part in self.parts])
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -103,8 +127,8 @@ class VectorField(eqx.Module):
     @property
     def paired(self) -> Function:
         """Values of each path at inputs of its own, `*s *n d`."""
-        functions: list[Function] = [part.paired for part in self.parts]  # pyright: ignore[reportFunctionMemberAccess]
-        return lambda X: self._stack([function(X) for function in functions])
+        functions = [real(part.paired) for part in self.parts]  # pyright: ignore[reportFunctionMemberAccess]
+        return lambda X: self._stack([function(as_points(X)) for function in functions])
 
     def __len__(self) -> int:
         return len(self.parts[0])  # pyright: ignore[reportArgumentType]
@@ -123,8 +147,10 @@ class VectorField(eqx.Module):
         return jnp.stack(values, axis=-1)
 
     def __check_init__(self):
-        if not isinstance(self.parts, tuple) or not self.parts or not all(map(callable, self.parts)):
-            raise ValueError(f"`parts` must be a sequence of at least one path; got {self.parts!r}.")
+        parts: Any = self.parts
+        if not isinstance(parts, tuple) or not parts or not all(map(callable, parts)):
+            got = [type(part).__name__ for part in parts] if isinstance(parts, tuple) else type(parts).__name__
+            raise ValueError(f"`parts` must be a list or tuple of at least one callable; got {got}.")
 
 
 def gradient(paths: Function) -> PathDerivative:
@@ -252,13 +278,21 @@ def _along_axes(X: Float[Array, "*n d"], function: Callable[..., Any]) -> Float[
     return jnp.moveaxis(jax.lax.map(function, jnp.eye(X.shape[-1], dtype=X.dtype)), 0, -1)
 
 
+def _sum_along_axes(X: Float[Array, "*n d"], function: Callable[..., Any]) -> Float[Array, "..."]:
+    """The sum over the unit vectors of what a function makes of them, of which no two are kept."""
+    basis = jnp.eye(X.shape[-1], dtype=X.dtype)
+    one = jax.eval_shape(function, basis[0])
+    add = lambda total, e: (total + function(e), None)
+    return jax.lax.scan(add, jnp.zeros(one.shape, one.dtype), basis)[0]
+
+
 class _Gradient(AbstractOperator):
-    def __call__(self, function: Function, X: Float[Array, "*n d"]) -> Float[Array, "..."]:
+    def __call__(self, function: Function, X: Float[Array, "*n d"], n_axes: int) -> Float[Array, "..."]:
         return _along_axes(X, lambda e: _derivative(function, X, e))
 
 
 class _Hessian(AbstractOperator):
-    def __call__(self, function: Function, X: Float[Array, "*n d"]) -> Float[Array, "..."]:
+    def __call__(self, function: Function, X: Float[Array, "*n d"], n_axes: int) -> Float[Array, "..."]:
         d = X.shape[-1]
         basis, (rows, columns) = jnp.eye(d, dtype=X.dtype), np.triu_indices(d)
         second = lambda pair: _derivative(lambda Y: _derivative(function, Y, pair[0]), X, pair[1])
@@ -269,27 +303,35 @@ class _Hessian(AbstractOperator):
 
 
 class _Laplacian(AbstractOperator):
-    def __call__(self, function: Function, X: Float[Array, "*n d"]) -> Float[Array, "..."]:
+    def __call__(self, function: Function, X: Float[Array, "*n d"], n_axes: int) -> Float[Array, "..."]:
         second = lambda e: _derivative(lambda Y: _derivative(function, Y, e), X, e)
-        return jnp.sum(_along_axes(X, second), axis=-1)
+        return _sum_along_axes(X, second)
 
 
 class _Divergence(AbstractOperator):
-    def __call__(self, function: Function, X: Float[Array, "*n d"]) -> Float[Array, "..."]:
+    @property
+    def of_fields(self) -> bool:
+        return True
+
+    def __call__(self, function: Function, X: Float[Array, "*n d"], n_axes: int) -> Float[Array, "..."]:
         def diagonal(e: Float[Array, "d"]) -> Float[Array, "..."]:
             values = _derivative(function, X, e)
-            _check_components(values, X.shape[-1], "divergence")
+            _check_components(values.shape, n_axes, X.shape[-1], "divergence")
             return jnp.matmul(values, e.astype(values.dtype), precision=jax.lax.Precision.HIGHEST)
 
-        return jnp.sum(_along_axes(X, diagonal), axis=-1)
+        return _sum_along_axes(X, diagonal)
 
 
 class _Curl(AbstractOperator):
-    def __call__(self, function: Function, X: Float[Array, "*n d"]) -> Float[Array, "..."]:
+    @property
+    def of_fields(self) -> bool:
+        return True
+
+    def __call__(self, function: Function, X: Float[Array, "*n d"], n_axes: int) -> Float[Array, "..."]:
         if X.shape[-1] not in (2, 3):
             raise ValueError(f"The curl is of fields in two or three dimensions; got `X` of shape {X.shape}.")
-        J = _Gradient()(function, X)
-        _check_components(J[..., 0], X.shape[-1], "curl")
+        J = _Gradient()(function, X, n_axes)
+        _check_components(J.shape[:-1], n_axes, X.shape[-1], "curl")
         turn = lambda i, j: J[..., j, i] - J[..., i, j]
         if X.shape[-1] == 2:
             return turn(0, 1)
@@ -301,13 +343,13 @@ class _Along(AbstractOperator):
 
     v: Any
 
-    def __call__(self, function: Function, X: Float[Array, "*n d"]) -> Float[Array, "..."]:
+    def __call__(self, function: Function, X: Float[Array, "*n d"], n_axes: int) -> Float[Array, "..."]:
         v = self.v
         if isinstance(v, Array):
             if v.shape != X.shape[-1:]:
                 raise ValueError(f"`v` has {v.shape[0]} dimension(s), but the inputs have {X.shape[-1]}.")
             return _derivative(function, X, v.astype(X.dtype))
-        directions = v(X)
+        directions = real(v, "v")(X)
         if directions.shape != X.shape:
             raise ValueError(
                 f"`v` must map inputs of shape {X.shape} to directions of the same shape; it returned {directions.shape}."
@@ -315,9 +357,9 @@ class _Along(AbstractOperator):
         return jax.jvp(function, (X,), (directions.astype(X.dtype),))[1]
 
 
-def _check_components(values: Array, dim: int, name: str) -> None:
-    if values.ndim == 0 or values.shape[-1] != dim:
+def _check_components(shape: tuple[int, ...], n_axes: int, dim: int, name: str) -> None:
+    if shape[n_axes:] != (dim,):
         raise ValueError(
-            f"`{name}` needs a field with as many components as the inputs have dimensions, {dim}; the values of `paths` "
-            f"have the axes {values.shape}."
+            f"`{name}` needs a field with as many components as the inputs have dimensions, {dim}; of the axes {shape} of "
+            f"the values of `paths`, those behind the axes of the points are {shape[n_axes:]}."
         )

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from .._numerics.linalg import inner
-from .pointwise import point_axis, sum_in_blocks
+from .pointwise import find_axes, real, sum_in_blocks
 from .rules import Quadrature
 
 Function = Callable[..., Any]
@@ -93,15 +93,15 @@ def _rule(rule: Any) -> Quadrature:
 
 def _flat(values: Float[Array, "..."], axis: int) -> Float[Array, "s k"]:
     """Axes before that of the points made one, and those from it on."""
-    return values.reshape(math.prod(values.shape[:axis]), -1)
+    return values.reshape(math.prod(values.shape[:axis]), math.prod(values.shape[axis:]))
 
 
 @eqx.filter_jit
 def _integrate(paths: Function, rule: Quadrature) -> Float[Array, "..."]:
-    axis = point_axis(paths, rule.points)
+    axis = len(find_axes(paths, rule.points).paths)
 
     def part(points: Float[Array, "b d"], weights: Float[Array, "b"]) -> Float[Array, "..."]:
-        values = jnp.moveaxis(paths(points), axis, -1)
+        values = jnp.moveaxis(real(paths)(points), axis, -1)
         return jnp.matmul(values, weights.astype(values.dtype), precision=jax.lax.Precision.HIGHEST)
 
     return sum_in_blocks(part, rule.points, rule.weights)
@@ -109,37 +109,35 @@ def _integrate(paths: Function, rule: Quadrature) -> Float[Array, "..."]:
 
 @eqx.filter_jit
 def _inner_product(paths: Function, test_function: Function, rule: Quadrature) -> Float[Array, "..."]:
-    axis, other = point_axis(paths, rule.points), point_axis(test_function, rule.points)
+    (s, components), (t, others) = find_axes(paths, rule.points), find_axes(test_function, rule.points, "test_function")
+    if components != others:
+        raise ValueError(
+            f"`paths` and `test_function` must have the same components; those of a value have the axes {components} and "
+            f"{others}."
+        )
 
     def part(points: Float[Array, "b d"], weights: Float[Array, "b"]) -> Float[Array, "..."]:
-        f, phi = paths(points), test_function(points)
-        if f.shape[axis + 1 :] != phi.shape[other + 1 :]:
-            raise ValueError(
-                f"`paths` and `test_function` must have the same components; those of a value have the axes "
-                f"{f.shape[axis + 1 :]} and {phi.shape[other + 1 :]}."
-            )
-        weighted = phi.astype(f.dtype) * weights.astype(f.dtype).reshape(
-            *[1] * other, -1, *[1] * (phi.ndim - other - 1)
-        )
-        return inner(_flat(f, axis), _flat(weighted, other)).reshape(*f.shape[:axis], *phi.shape[:other])
+        f, phi = real(paths)(points), real(test_function, "test_function")(points)
+        weighted = phi.astype(f.dtype) * weights.astype(f.dtype).reshape(*[1] * len(t), -1, *[1] * len(components))
+        return inner(_flat(f, len(s)), _flat(weighted, len(t))).reshape(*s, *t)
 
     return sum_in_blocks(part, rule.points, rule.weights)
 
 
 @eqx.filter_jit
 def _across(field: Function, rule: Quadrature, vectors: Float[Array, "m d"]) -> Float[Array, "..."]:
-    axis = point_axis(field, rule.points)
+    s, components = find_axes(field, rule.points, "field")
+    if components != vectors.shape[1:]:
+        raise ValueError(
+            f"`field` must have as many components as the inputs have dimensions, {vectors.shape[1]}; its values have the "
+            f"axes {components}."
+        )
 
     def part(
         points: Float[Array, "b d"], weights: Float[Array, "b"], vectors: Float[Array, "b d"]
     ) -> Float[Array, "..."]:
-        values = field(points)
-        if values.shape[axis + 1 :] != points.shape[1:]:
-            raise ValueError(
-                f"`field` must have as many components as the inputs have dimensions, {points.shape[1]}; its values have the "
-                f"axes {values.shape[axis + 1 :]}."
-            )
+        values = real(field, "field")(points)
         weighted = (weights[:, None] * vectors).astype(values.dtype)
-        return inner(_flat(values, axis), weighted.reshape(1, -1)).reshape(values.shape[:axis])
+        return inner(_flat(values, len(s)), weighted.reshape(1, -1)).reshape(s)
 
     return sum_in_blocks(part, rule.points, rule.weights, vectors)

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
@@ -17,6 +17,13 @@ _POINTS = 2048
 _SOME = 64  # points, to find shapes with
 
 
+class Axes(NamedTuple):
+    """The axes of the values of a function at many points, `*s *n *v`, but for those of the points."""
+
+    paths: tuple[int, ...]
+    components: tuple[int, ...]
+
+
 def as_points(X: Any) -> Array:
     """Inputs of shape (*n, d), where the dimension is not known."""
     X = _checks.floating(X, "X")
@@ -25,28 +32,56 @@ def as_points(X: Any) -> Array:
     return X
 
 
-def point_axis(function: Callable[..., Any], X: Float[Array, "n d"]) -> int:
-    """Which axis of `function(X)` runs over the points: `*s` stand before it, axes of the values behind."""
+def as_array(values: Any, like: Float[Array, "..."], name: str) -> Array:
+    """What a function returned, which may be numbers or a list of arrays; whole numbers and truth values as real ones."""
+    try:
+        values = jnp.asarray(values)
+    except (TypeError, ValueError) as e:
+        raise ValueError(f"`{name}` must return an array of numbers; it returned {type(values).__name__}.") from e
+    # Weights, a level, directions would be rounded to the whole numbers of the values.
+    return values if jnp.issubdtype(values.dtype, jnp.inexact) else values.astype(like.dtype)
+
+
+def real(function: Callable[..., Any], name: str = "paths") -> Callable[[Any], Array]:
+    """The function, with values that are an array of inexact numbers whatever it returns."""
+    return lambda X: as_array(function(X), X, name)
+
+
+def find_axes(function: Callable[..., Any], X: Float[Array, "*n d"], name: str = "paths") -> Axes:
+    """Axes of the values of a function of many points, found from their shapes at two numbers of points.
+
+    **Raises:** ValueError where it does not treat points one by one: no axis of the values grows with the points.
+    """
     one, two = (
-        eqx.filter_eval_shape(function, jax.ShapeDtypeStruct((n, X.shape[1]), X.dtype)).shape
+        eqx.filter_eval_shape(real(function, name), jax.ShapeDtypeStruct((n, X.shape[-1]), X.dtype)).shape
         for n in (_SOME, _SOME + 1)
     )
     if len(one) == len(two):
         differing = [i for i, (a, b) in enumerate(zip(one, two, strict=True)) if a != b]
         if len(differing) == 1 and (one[differing[0]], two[differing[0]]) == (_SOME, _SOME + 1):
-            return differing[0]
+            return Axes(one[: differing[0]], one[differing[0] + 1 :])
     raise ValueError(
-        f"`paths` must map inputs `*n d` to values `*s *n`; of {_SOME} points of {X.shape[1]} dimension(s) it makes "
+        f"`{name}` must map inputs `*n d` to values `*s *n`; of {_SOME} points of {X.shape[-1]} dimension(s) it makes "
         f"shape {one}, of {_SOME + 1} shape {two}."
     )
 
 
-def in_blocks(function: Callable[..., Any], X: Float[Array, "*n d"]) -> Float[Array, "..."]:
-    """`function(X)`, `*s *n *v`, for a function that treats points one by one."""
+def require_scalar(function: Callable[..., Any], X: Float[Array, "*n d"], name: str = "paths") -> tuple[int, ...]:
+    """The axes `*s` of a function with one value a point."""
+    axes = find_axes(function, X, name)
+    if axes.components:
+        raise ValueError(
+            f"`{name}` must map inputs `*n d` to values `*s *n`, one value a point; its values have the axes "
+            f"{axes.components} behind those of the points. Take one output, such as `lambda X: {name}(X)[..., 0]`."
+        )
+    return axes.paths
+
+
+def in_blocks(function: Callable[..., Any], X: Float[Array, "*n d"], axis: int) -> Float[Array, "..."]:
+    """`function(X)`, `*s *n *v`, for a function that treats points one by one; `axis` is that of the points."""
     if math.prod(X.shape[:-1]) <= _POINTS:
         return function(X)
     flat = X.reshape(-1, X.shape[-1])
-    axis = point_axis(function, flat)
     last = lambda block: jnp.moveaxis(function(block), axis, -1)
     values = map_rows(last, flat, width=1, block_bytes=_POINTS * X.dtype.itemsize)
     values = jnp.moveaxis(values, -1, axis)

@@ -13,9 +13,12 @@ from jaxtyping import Array, Float
 
 from .. import _checks
 from .._types import AnyArray, Number
+from .pointwise import as_array
 
-# Points of a rule that can only be a mistake.
-_MOST_POINTS = 10**7
+# Points of a rule, and coordinates of all of them, that can only be a mistake.
+_MOST_POINTS, _MOST_COORDINATES = 10**7, 10**8
+# Gauss-Legendre points come from the eigenvalues of a matrix with as many rows.
+_MOST_ON_A_LINE = 2000
 
 
 def _converter(name: str) -> Callable[[Any], Any]:
@@ -48,6 +51,8 @@ class Quadrature(eqx.Module):
             vectors = getattr(self, name)
             if vectors is not None and vectors.shape != self.points.shape:
                 raise ValueError(f"`{name}` must have the shape of `points`, {self.points.shape}; got {vectors.shape}.")
+            if vectors is not None:
+                _checks.finite(vectors, name)
 
 
 def gauss_legendre(bounds: Float[AnyArray, "2 d"], n: int | Sequence[int]) -> Quadrature:
@@ -60,8 +65,8 @@ def gauss_legendre(bounds: Float[AnyArray, "2 d"], n: int | Sequence[int]) -> Qu
 
     **Returns:** the rule, of Πn points.
 
-    **Raises:** ValueError where `bounds` is not `2 d` with the lower corner first, `n` is not a whole number of at least one
-    (for each dimension), or there would be more than 10⁷ points.
+    **Raises:** ValueError where `bounds` is not `2 d` with the lower corner first, `n` is not a whole number from one to
+    2000 (for each dimension), or there would be more than 10⁷ points.
     """
     lower, upper = as_box(bounds)
     dim = lower.shape[0]
@@ -71,10 +76,9 @@ def gauss_legendre(bounds: Float[AnyArray, "2 d"], n: int | Sequence[int]) -> Qu
     counts = [_checks.count(k, "n") for k in counts]
     if math.prod(counts) > _MOST_POINTS:
         raise ValueError(f"`n` asks for {math.prod(counts)} points: use fewer, or `sparse_grid`.")
-    rules = [np.polynomial.legendre.leggauss(k) for k in counts]
-    nodes = np.stack(np.meshgrid(*(x for x, _ in rules), indexing="ij"), axis=-1).reshape(-1, dim)
-    weights = np.stack(np.meshgrid(*(w for _, w in rules), indexing="ij"), axis=-1).reshape(-1, dim).prod(axis=1)
-    return _on_box(nodes, weights, lower, upper)
+    rules = [_legendre(k, "split the box") for k in counts]
+    weights = _product([w for _, w in rules]).prod(axis=1)
+    return _on_box(_product([x for x, _ in rules]), weights, lower, upper)
 
 
 def sparse_grid(bounds: Float[AnyArray, "2 d"], level: int) -> Quadrature:
@@ -88,30 +92,30 @@ def sparse_grid(bounds: Float[AnyArray, "2 d"], level: int) -> Quadrature:
     **Returns:** the rule.
 
     **Raises:** ValueError where `bounds` is not `2 d` with the lower corner first, `level` is not a whole number of at least
-    one, or there would be more than 10⁷ points. Source: Novak & Ritter (1996).
+    one, or there would be more than 10⁷ points or 10⁸ coordinates of points (a point that belongs to several of the product
+    rules counts in each). Source: Novak & Ritter (1996).
     """
     lower, upper = as_box(bounds)
     dim = lower.shape[0]
     level = _checks.count(level, "level")
-    # Levels of the coordinates, their sum from level − d + 1 to level: each with its sign and number (combination technique).
-    levels, combined = [], []
-    for total in range(max(0, level - dim + 1), level + 1):
-        factor = (-1) ** (level - total) * math.comb(dim - 1, level - total)
-        for bars in itertools.combinations(range(total + dim - 1), dim - 1):
-            edges = (-1, *bars, total + dim - 1)
-            levels.append([edges[i + 1] - edges[i] - 1 for i in range(dim)])
-            combined.append(factor)
-    if sum(math.prod(2**k + 1 for k in one) for one in levels) > _MOST_POINTS:
-        raise ValueError(
-            f"`level` {level} in {dim} dimensions asks for more than {_MOST_POINTS} points: use a lower one."
-        )
+    most = min(_MOST_POINTS, _MOST_COORDINATES // dim)
+    if 2 ** min(level, 64) > most or _sparse_size(dim, level) > most:
+        raise ValueError(f"`level` {level} in {dim} dimensions asks for more than {most} points: use a lower one.")
     rules = [_clenshaw_curtis(k, level) for k in range(level + 1)]
     indices, weights = [], []
-    for one, factor in zip(levels, combined, strict=True):
-        grids = np.meshgrid(*(rules[k][0] for k in one), indexing="ij")
-        products = np.meshgrid(*(rules[k][1] for k in one), indexing="ij")
-        indices.append(np.stack(grids, axis=-1).reshape(-1, dim))
-        weights.append(factor * np.stack(products, axis=-1).reshape(-1, dim).prod(axis=1))
+    # The combination technique: products of rules whose levels add up to one from level − d + 1 to level.
+    for total in range(max(0, level - dim + 1), level + 1):
+        factor = (-1) ** (level - total) * math.comb(dim - 1, level - total)
+        for n_active in range(min(1, total), min(total, dim) + 1):
+            # In all dimensions but these the rule is that of level 0, one point in the middle of weight 2.
+            active = np.array(list(itertools.combinations(range(dim), n_active)), int)[:, None, :]
+            for levels in _compositions(total, n_active):
+                grid = _product([rules[k][0] for k in levels])
+                products = factor * 2.0 ** (dim - n_active) * _product([rules[k][1] for k in levels]).prod(axis=1)
+                points = np.full((active.shape[0], grid.shape[0], dim), 2 ** (level - 1), np.int32)
+                np.put_along_axis(points, np.broadcast_to(active, (*points.shape[:2], n_active)), grid[None], axis=2)
+                indices.append(points.reshape(-1, dim))
+                weights.append(np.tile(products, active.shape[0]))
     # The rules are nested: points are numbered on the finest of them, and each is kept once.
     unique, which = np.unique(np.concatenate(indices), axis=0, return_inverse=True)
     total = np.bincount(which.reshape(-1), np.concatenate(weights))
@@ -122,15 +126,16 @@ def line(curve: Callable[..., Any], a: Number, b: Number, n: int) -> Quadrature:
     """A Gauss-Legendre rule along a curve: ∫ f ds = ∫ₐᵇ f(c(t)) |c′(t)| dt.
 
     `integrate` takes it for line integrals of scalar functions, `circulation` for those of vector fields along the tangent,
-    and in the plane `flux` for those across the curve: to its right, which is outward where it runs anticlockwise. A curve
-    with corners is made of several rules.
+    and in the plane `flux` for those across the curve: to its right, which is outward where it runs anticlockwise. Where b
+    is below a the curve runs the other way. A curve with corners is made of several rules.
 
     **Arguments:** `curve`: c, a differentiable function of a scalar that returns a point, `d`; `a`, `b`: where it begins and
     ends; `n`: points.
 
     **Returns:** the rule, with tangents, and in the plane with normals.
 
-    **Raises:** ValueError where the curve does not return a point, a bound is not a finite scalar, or `n` < 1.
+    **Raises:** ValueError where the curve does not return a point, a bound is not a finite scalar, or `n` is not a whole
+    number from one to 2000.
     """
     ends = [_checks.floating(bound, name) for name, bound in (("a", a), ("b", b))]
     for name, bound in zip("ab", ends, strict=True):
@@ -139,14 +144,17 @@ def line(curve: Callable[..., Any], a: Number, b: Number, n: int) -> Quadrature:
         _checks.finite(bound, name)
     dtype = jnp.result_type(*ends)
     start, stop = (bound.astype(dtype) for bound in ends)
-    nodes, weights = (jnp.asarray(part, dtype) for part in np.polynomial.legendre.leggauss(_checks.count(n, "n")))
+    rule = _legendre(_checks.count(n, "n"), "make several rules of parts of the curve")
+    nodes, weights = (jnp.asarray(part, dtype) for part in rule)
     t = (start + stop) / 2 + (stop - start) / 2 * nodes
-    points, velocities = jax.vmap(lambda u: jax.jvp(curve, (u,), (jnp.ones_like(u),)))(t)
+    position = lambda u: as_array(curve(u), u, "curve")
+    points, velocities = jax.vmap(lambda u: jax.jvp(position, (u,), (jnp.ones_like(u),)))(t)
     if points.ndim != 2:
         raise ValueError(f"`curve` must return a point of shape (d,); got {points.shape[1:]}.")
-    speeds, tangents = _normalised(velocities)
+    way = jnp.where(stop < start, -jnp.ones_like(start), jnp.ones_like(start))
+    speeds, tangents = _normalised(way * velocities)
     normals = jnp.stack([tangents[:, 1], -tangents[:, 0]], axis=1) if points.shape[1] == 2 else None
-    return Quadrature(points, weights * (stop - start) / 2 * speeds, tangents, normals)
+    return Quadrature(points, weights * way * (stop - start) / 2 * speeds, tangents, normals)
 
 
 def surface(parametrisation: Callable[..., Any], bounds: Float[AnyArray, "2 k"], n: int | Sequence[int]) -> Quadrature:
@@ -162,12 +170,13 @@ def surface(parametrisation: Callable[..., Any], bounds: Float[AnyArray, "2 k"],
     """
     flat = gauss_legendre(bounds, n)
     k = flat.points.shape[1]
-    points = jax.vmap(parametrisation)(flat.points)
+    position = lambda u: as_array(parametrisation(u), u, "parametrisation")
+    points = jax.vmap(position)(flat.points)
     if points.ndim != 2 or points.shape[1] < k:
         raise ValueError(
             f"`parametrisation` must map {k} parameter(s) to a point of shape (d,), d ≥ {k}; got {points.shape[1:]}."
         )
-    J = jax.vmap(jax.jacfwd(parametrisation))(flat.points)
+    J = jax.vmap(jax.jacfwd(position))(flat.points)
     if (k, points.shape[1]) == (2, 3):
         areas, normals = _normalised(jnp.cross(J[:, :, 0], J[:, :, 1]))
     else:
@@ -194,6 +203,43 @@ def _on_box(nodes: np.ndarray, weights: np.ndarray, lower: Float[Array, "d"], up
     return Quadrature(points, jnp.prod(half) * jnp.asarray(weights, half.dtype))
 
 
+def _legendre(n: int, instead: str) -> tuple[np.ndarray, np.ndarray]:
+    """Points and weights on [−1, 1]."""
+    if n > _MOST_ON_A_LINE:
+        raise ValueError(f"`n` asks for {n} points in one dimension, more than {_MOST_ON_A_LINE}: {instead}.")
+    return np.polynomial.legendre.leggauss(n)
+
+
+def _product(parts: list[np.ndarray]) -> np.ndarray:
+    """All ways to take one entry of each part, the last varying fastest: `m d`, of any d."""
+    sizes = [part.shape[0] for part in parts]
+    ends = [(math.prod(sizes[:i]), math.prod(sizes[i + 1 :])) for i in range(len(parts))]
+    columns = [np.tile(np.repeat(part, inner), outer) for part, (outer, inner) in zip(parts, ends, strict=True)]
+    return np.stack(columns, axis=1) if columns else np.zeros((1, 0), int)
+
+
+def _compositions(total: int, n: int) -> list[tuple[int, ...]]:
+    """The ways to write a number as a sum of n numbers of at least 1."""
+    if n == 0:
+        return [()]
+    bars = itertools.combinations(range(1, total), n - 1)
+    return [tuple(np.diff([0, *bar, total]).tolist()) for bar in bars]
+
+
+def _sparse_size(dim: int, level: int) -> int:
+    """Points of all product rules of a sparse grid together."""
+    # Σ over levels k₁ + … + k_d of each total of Π sizes: coefficients of the d-th power of Σ_k size_k x^k.
+    sizes = [1] + [2**k + 1 for k in range(1, level + 1)]
+
+    def times(a: list[int], b: list[int]) -> list[int]:
+        return [sum(a[i] * b[k - i] for i in range(k + 1)) for k in range(level + 1)]
+
+    power, factor = [1] + [0] * level, sizes
+    for bit in reversed(f"{dim:b}"):  # by squaring
+        power, factor = times(power, factor) if bit == "1" else power, times(factor, factor)
+    return sum(power[max(0, level - dim + 1) :])
+
+
 def _chebyshev(index: np.ndarray, n: int) -> np.ndarray:
     """Node number `index` of the n + 1 nodes −cos(πi/n); odd about the middle, so that the middle is 0."""
     return np.sin(np.pi * (2 * index - n) / (2 * n))
@@ -207,12 +253,10 @@ def _clenshaw_curtis(k: int, finest: int) -> tuple[np.ndarray, np.ndarray]:
     if k == 0:
         return np.array([2 ** (finest - 1)]), np.array([2.0])
     n = 2**k
-    i = np.arange(n + 1)
-    j = np.arange(n // 2 + 1)
-    ends = np.where((j == 0) | (j == n // 2), 0.5, 1.0)
-    sums = (2 * ends / (1 - 4.0 * j**2) * np.cos(2 * np.pi * np.outer(i, j) / n)).sum(axis=1)
-    weights = 2 / n * sums * np.where((i == 0) | (i == n), 0.5, 1.0)
-    return i * 2 ** (finest - k), weights
+    # Σ_j 2/(1 − 4j²) cos(2πij/n), with the first and the last term halved, is n/2 times an inverse Fourier transform.
+    sums = np.fft.irfft(2 / (1 - 4.0 * np.arange(n // 2 + 1) ** 2), n)
+    weights = np.concatenate([[sums[0] / 2], sums[1:], [sums[0] / 2]])
+    return np.arange(n + 1) * 2 ** (finest - k), weights
 
 
 def _normalised(vectors: Float[Array, "m d"]) -> tuple[Float[Array, "m"], Float[Array, "m d"]]:

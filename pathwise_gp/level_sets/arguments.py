@@ -2,8 +2,9 @@
 
 from typing import Any
 
+import equinox as eqx
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from .. import _checks
 
@@ -30,3 +31,13 @@ def as_box(bounds: Any, shape: tuple[int, ...], what: str) -> Array:
     if _checks.is_concrete(bounds) and not np.all(np.asarray(bounds)[0] < np.asarray(bounds)[1]):
         raise ValueError(f"`bounds` must be in ascending order; got {np.asarray(bounds)}.")
     return bounds
+
+
+def require_finite(finite: Bool[Array, ""], result: Any, what: str) -> Any:
+    """A pytree, or an error: a ValueError now where `finite` is concrete, at run time under jit, whichever leaf is used."""
+    message = f"{what} must be finite; got NaN or inf."
+    if not _checks.is_concrete(finite):
+        return eqx.error_if(result, ~finite, message)
+    if not bool(finite):
+        raise ValueError(message)
+    return result

@@ -12,8 +12,8 @@ from jaxtyping import Array, Bool, Float
 
 from .. import _checks
 from .._types import AnyArray, Number
-from ..calculus.pointwise import as_points, in_blocks, sum_in_blocks
-from .arguments import as_box, as_level, several
+from ..calculus.pointwise import as_array, as_points, in_blocks, real, require_scalar, sum_in_blocks
+from .arguments import as_box, as_level, require_finite, several
 
 Function = Callable[..., Any]
 
@@ -31,9 +31,11 @@ class CoverageFunction(eqx.Module):
         """The share of paths above the level at each input.
 
         **Arguments:** `X`: inputs, `*n d`. **Returns:** the shares, `*n`, of a standard error √(p(1 − p)/s) for s
-        independent paths. Memory is that of a block of inputs. **Raises:** ValueError where the paths refuse `X`.
+        independent paths. Memory is that of a block of inputs. **Raises:** ValueError where the paths refuse `X`, are none
+        or have several outputs, or are not finite at `X` (at run time under jit).
         """
-        return _coverage(self, as_points(X))
+        shares, finite = _coverage(self, as_points(X))
+        return require_finite(finite, shares, "`paths` at the points of `X`")
 
 
 def coverage_function(paths: Function, level: Number) -> CoverageFunction:
@@ -62,10 +64,12 @@ def excursion_volume(
 
     **Returns:** the volumes, `*s`; the derivative in paths and level is 0.
 
-    **Raises:** ValueError where shapes do not fit, an entry is not finite, or a weight is negative.
+    **Raises:** ValueError where shapes do not fit, an entry is not finite, a weight is negative, or the paths are not finite
+    at the points (at run time under jit).
     """
     points = _checks.points(points, "points")
-    return _volume(paths, as_level(level), points, _weights(weights, points.shape[0], "points"))
+    volumes, finite = _volume(paths, as_level(level), points, _weights(weights, points.shape[0], "points"))
+    return require_finite(finite, volumes, "`paths` at `points`")
 
 
 class VorobevExpectation(eqx.Module):
@@ -132,7 +136,8 @@ def contours(path: Function, level: Number, bounds: Float[AnyArray, "2 2"], n: i
 
     **Returns:** the lines, a list of arrays `k 2`; the first point of a closed one is its last too. Not for use under jit.
 
-    **Raises:** ValueError where arguments have another shape, or `path` is a batch. Needs contourpy (part of matplotlib).
+    **Raises:** ValueError where arguments have another shape, or `path` is a batch or not finite on the grid. Needs contourpy
+    (part of matplotlib).
     """
     import contourpy  # for plots only
 
@@ -140,11 +145,12 @@ def contours(path: Function, level: Number, bounds: Float[AnyArray, "2 2"], n: i
     bounds = as_box(bounds, (2, 2), "the lower and the upper corner")
     axes = [jnp.linspace(bounds[0, i], bounds[1, i], n) for i in range(2)]
     grid = jnp.stack(jnp.meshgrid(*axes), axis=-1).reshape(-1, 2)
-    values = path(grid)
+    values = as_array(path(grid), grid, "path")
     if values.shape != (n * n,):
         raise ValueError(
             f"`path` must be one function; of {n * n} points it makes {values.shape}. Take one of a batch: `paths[i]`."
         )
+    require_finite(jnp.all(jnp.isfinite(values)), values, "`path` on the grid")
     x, y = (np.asarray(axis) for axis in axes)
     return contourpy.contour_generator(x, y, np.asarray(values).reshape(n, n)).lines(float(level))  # pyright: ignore[reportReturnType]
 
@@ -165,30 +171,34 @@ def _covered(coverage: Any, weights: Any) -> tuple[Float[Array, "n"], Float[Arra
     return coverage, _weights(weights, coverage.shape[0], "coverage").astype(coverage.dtype)
 
 
-def _above(paths: Function, level: Float[Array, ""], X: Float[Array, "b d"]) -> Bool[Array, "*s b"]:
-    values = paths(X)
-    if values.ndim == 0 or values.shape[-1] != X.shape[0]:
-        raise ValueError(
-            f"`paths` must map inputs `n d` to values `*s n`; of {X.shape[0]} inputs it makes {values.shape}."
-        )
-    return values > level.astype(values.dtype)
+def _above(paths: Function, level: Float[Array, ""], X: Float[Array, "b d"]) -> Float[Array, "*s b"]:
+    """1 where a path is above the level, 0 where it is not, NaN where it is NaN or infinite."""
+    values = real(paths)(X)
+    above = (values > level.astype(values.dtype)).astype(X.dtype)
+    return jnp.where(jnp.isfinite(values), above, jnp.full_like(above, jnp.nan))
 
 
 @eqx.filter_jit
-def _coverage(coverage: CoverageFunction, X: Float[Array, "*n d"]) -> Float[Array, "*n"]:
-    def share(rows: Float[Array, "b d"]) -> Float[Array, "b"]:
-        above = _above(coverage.paths, coverage.level, rows)
-        return jnp.mean(above.reshape(-1, rows.shape[0]), axis=0, dtype=X.dtype)
+def _coverage(coverage: CoverageFunction, X: Float[Array, "*n d"]) -> tuple[Float[Array, "*n"], Bool[Array, ""]]:
+    s = math.prod(require_scalar(coverage.paths, X))
+    if s == 0:
+        raise ValueError("`paths` must hold at least one path: no share of none is above a level.")
 
-    return in_blocks(share, X.reshape(math.prod(X.shape[:-1]), X.shape[-1])).reshape(X.shape[:-1])
+    def share(rows: Float[Array, "b d"]) -> Float[Array, "b"]:
+        return jnp.mean(_above(coverage.paths, coverage.level, rows).reshape(s, rows.shape[0]), axis=0)
+
+    shares = in_blocks(share, X.reshape(math.prod(X.shape[:-1]), X.shape[-1]), 0).reshape(X.shape[:-1])
+    return shares, jnp.all(jnp.isfinite(shares))
 
 
 @eqx.filter_jit
 def _volume(
     paths: Function, level: Float[Array, ""], points: Float[Array, "n d"], weights: Float[Array, "n"]
-) -> Float[Array, "*s"]:
+) -> tuple[Float[Array, "*s"], Bool[Array, ""]]:
+    require_scalar(paths, points)
     inside = lambda X, w: jnp.matmul(_above(paths, level, X).astype(w.dtype), w, precision=jax.lax.Precision.HIGHEST)
-    return sum_in_blocks(inside, points, weights)
+    volumes = sum_in_blocks(inside, points, weights)
+    return volumes, jnp.all(jnp.isfinite(volumes))
 
 
 @eqx.filter_jit
