@@ -166,3 +166,15 @@ def require(ok: Bool[Array, ""], value: Float[Array, "..."], message: str) -> Fl
             raise ValueError(message)
         return value
     return eqx.error_if(value, ~ok, message)
+
+
+def bounds(bounds: Any) -> Float[Array, "2 d"]:
+    """The lower and the upper corner of a box."""
+    bounds = floating(bounds, "bounds")
+    if bounds.ndim != 2 or bounds.shape[0] != 2 or bounds.shape[1] == 0:
+        raise ValueError(
+            f"`bounds` must have shape (2, d), a row of lower and a row of upper bounds; got {bounds.shape}."
+        )
+    wanted = "`bounds` must be finite, its lower row below its upper row in each dimension"
+    got = f"; got {bounds}." if is_concrete(bounds) else "."
+    return require(jnp.all(jnp.isfinite(bounds)) & jnp.all(bounds[0] < bounds[1]), bounds, wanted + got)

@@ -161,7 +161,7 @@ def _optimise_checked(
     candidates: Any = None,
     progress: Any = False,
 ) -> Optimum:
-    bounds = check_bounds(bounds)
+    bounds = _checks.bounds(bounds)
     if not callable(constraints) and not isinstance(constraints, Iterable):
         raise ValueError(f"`constraints` must be a function or a sequence of functions; got {constraints!r}.")
     constraints = (constraints,) if callable(constraints) else tuple(constraints)
@@ -178,17 +178,6 @@ def _optimise_checked(
             raise ValueError(f"`tolerance` must be a scalar; got shape {tolerance.shape}.")
         _checks.positive(tolerance, "tolerance")
     return _optimise(paths, bounds, key, tolerance, constraints, candidates, settings)
-
-
-def check_bounds(bounds: Any) -> Float[Array, "2 d"]:
-    bounds = _checks.floating(bounds, "bounds")
-    if bounds.ndim != 2 or bounds.shape[0] != 2 or bounds.shape[1] == 0:
-        raise ValueError(
-            f"`bounds` must have shape (2, d), a row of lower and a row of upper bounds; got {bounds.shape}."
-        )
-    wanted = "`bounds` must be finite, its lower row below its upper row in each dimension"
-    got = f"; got {bounds}." if _checks.is_concrete(bounds) else "."
-    return _checks.require(jnp.all(jnp.isfinite(bounds)) & jnp.all(bounds[0] < bounds[1]), bounds, wanted + got)
 
 
 @eqx.filter_jit

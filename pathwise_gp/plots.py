@@ -4,6 +4,7 @@ They need Matplotlib, which comes with the extra `plots`. What they draw is the 
 the caller's.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -11,12 +12,15 @@ import jax.numpy as jnp
 import numpy as np
 
 from . import _checks
+from ._paths.paired import axes_of
 
 try:
     import matplotlib.pyplot as plt
     from matplotlib.axes import Axes
 except ImportError as e:  # pragma: no cover
-    raise ImportError('`pathwise_gp.plots` needs Matplotlib: pip install "pathwise_gp[plots]".') from e
+    raise ImportError(
+        '`pathwise_gp.plots` needs Matplotlib, which comes with the extra `plots`: pip install ".[plots]".'
+    ) from e
 
 _COLOUR = "#2b6ca3"
 _SHOWN = 20
@@ -38,7 +42,8 @@ def paths(
     `ax`: the current one unless given; `level`: share of the paths in the band at each input; `n_shown`: how many are
     drawn as lines, spread evenly over all; `colour`; `label`: of the lines, for a legend.
 
-    **Returns:** the Axes. **Raises:** ValueError where `x` is not a vector, or `level` not between 0 and 1.
+    **Returns:** the Axes. **Raises:** ValueError where `x` is not a vector, `paths` gives other axes than `*s n` or a value
+    that is not finite, or `level` is not between 0 and 1.
     """
     ax, x, values = _axes(ax), _inputs(x), _values(paths, x)
     _band(ax, x, values, _level(level), colour, 0.2)
@@ -65,7 +70,8 @@ def fan(
 
     **Arguments:** as of `paths`; `levels`: shares of the paths in each band.
 
-    **Returns:** the Axes. **Raises:** ValueError where `x` is not a vector, or a level is not between 0 and 1.
+    **Returns:** the Axes. **Raises:** ValueError where `x` is not a vector, `paths` gives other axes than `*s n` or a value
+    that is not finite, or a level is not between 0 and 1.
     """
     ax, x, values = _axes(ax), _inputs(x), _values(paths, x)
     checked = sorted((_level(level) for level in levels), reverse=True)
@@ -80,14 +86,15 @@ def fan(
 def level_set_density(positions: Any, ax: Axes | None = None, *, bins: Any = 30, colour: Any = _COLOUR) -> Axes:
     """How many crossings of a level there are for each path and unit of the input, as a histogram.
 
-    **Arguments:** `positions`: of the crossings of each path, `s k`, NaN where a path has fewer, as from
+    **Arguments:** `positions`: of the crossings of each path, `*s k`, NaN where a path has fewer: `locations` of
     `level_sets.crossings`; `ax`: the current one unless given; `bins`: a number of bins or their edges; `colour`.
 
     **Returns:** the Axes. **Raises:** ValueError where `positions` has another shape, or holds no crossing.
     """
     ax, positions = _axes(ax), np.asarray(positions)
-    if positions.ndim != 2:
-        raise ValueError(f"`positions` must have shape (paths, crossings); got {positions.shape}.")
+    if positions.ndim < 2:
+        raise ValueError(f"`positions` must have shape (*paths, crossings); got {positions.shape}.")
+    positions = _flat(positions, 1)
     found = positions[np.isfinite(positions)]
     if not found.size:
         raise ValueError("`positions` holds no crossing.")
@@ -129,14 +136,15 @@ def excursion(
 def optimum(points: Any, ax: Axes | None = None, *, bins: Any = 30, colour: Any = _COLOUR) -> Axes:
     """Where the optima of paths are: of one input a histogram, of two a point for each.
 
-    **Arguments:** `points`: as from `optimise.minimise`, `s d` with d = 1 or 2 (of more, choose columns); `ax`: the current
+    **Arguments:** `points`: those of `optimise.minimise`, `*s d` with d = 1 or 2 (of more, choose columns); `ax`: the current
     one unless given; `bins`: a number of bins or their edges; `colour`.
 
     **Returns:** the Axes. **Raises:** ValueError where `points` has another shape.
     """
     ax, points = _axes(ax), np.asarray(points)
-    if points.ndim != 2 or points.shape[1] not in (1, 2):
-        raise ValueError(f"`points` must have shape (s, 1) or (s, 2); got {points.shape}. Choose columns to show.")
+    if points.ndim < 2 or points.shape[-1] not in (1, 2):
+        raise ValueError(f"`points` must have shape (*s, 1) or (*s, 2); got {points.shape}. Choose columns to show.")
+    points = _flat(points, 1)
     if points.shape[1] == 1:
         ax.hist(points[:, 0], bins, density=True, color=colour, alpha=0.6)
     else:
@@ -156,8 +164,8 @@ def pit(values: Any, ax: Axes | None = None, *, bins: int = 10, colour: Any = _C
     from scipy import stats
 
     ax, values = _axes(ax), np.asarray(values)
-    if values.ndim != 1 or not ((values >= 0) & (values <= 1)).all():
-        raise ValueError("`values` must be a vector of numbers between 0 and 1.")
+    if values.ndim != 1 or not values.size or not ((values >= 0) & (values <= 1)).all():
+        raise ValueError("`values` must be a vector of one or more numbers between 0 and 1.")
     bins, n = _checks.count(bins, "bins"), len(values)
     low, high = (float(stats.binom.ppf(share, n, 1 / bins)) * bins / n for share in (0.025, 0.975))
     ax.hist(values, np.linspace(0, 1, bins + 1).tolist(), density=True, color=colour, alpha=0.6)
@@ -217,7 +225,12 @@ def _level(level: float) -> float:
 
 def _values(paths: Callable[..., Any], x: np.ndarray) -> np.ndarray:
     """Values of all paths, with their axes made one."""
-    return _flat(np.asarray(paths(jnp.asarray(x)[:, None])), 1)
+    inputs = jnp.asarray(x)[:, None]
+    axes, _ = axes_of(paths, 1, inputs.dtype)
+    values = np.asarray(paths(inputs))
+    if not np.isfinite(values).all():
+        raise ValueError("`paths` must be finite at `x`; got NaN or inf.")
+    return values.reshape(math.prod(axes), len(x))
 
 
 def _flat(values: np.ndarray, n_axes: int) -> np.ndarray:

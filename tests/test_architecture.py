@@ -1,6 +1,7 @@
 """The rules of the house, read off the source."""
 
 import ast
+import importlib
 import inspect
 import pathlib
 import subprocess
@@ -30,6 +31,7 @@ FLOORS = {
     "_guides": 7,
     "_samplers": 8,
     "_descent": 1,
+    "_progress": 0,
     "_laplace": 9,
     "calculus": 9,
     "ensembles": 9,
@@ -81,7 +83,7 @@ def test_imports_go_down(path):
         "estimator": {"sklearn"},
         "level_sets": {"contourpy"},
     }
-    allowed = {*sys.stdlib_module_names, "jax", "jaxtyping", "equinox", "numpy", "optax", "scipy"}
+    allowed = {*sys.stdlib_module_names, "jax", "jaxtyping", "equinox", "numpy", "optax", "scipy", "tqdm"}
     assert outside <= allowed | extra.get(here, set())
 
 
@@ -115,6 +117,46 @@ def test_classes_are_abstract_or_final():
         if cls.__name__.startswith("Abstract"):
             with pytest.raises(TypeError):
                 cls()
+
+
+def of_the_uses():
+    """The public names of the modules that are imported when first used, and of the bridge."""
+    for module in (*pgp._USES, "numpyro_bridge"):
+        here = importlib.import_module(f"pathwise_gp.{module}")
+        # A package lists what it exports; a module has names of its own and of others.
+        own = "pathwise_gp." if hasattr(here, "__path__") else here.__name__
+        for name, value in vars(here).items():
+            if not name.startswith("_") and callable(value) and str(getattr(value, "__module__", "")).startswith(own):
+                yield module, name, value
+
+
+def test_the_pages_of_the_interface_are_whole():
+    page = (PACKAGE.parent / "docs" / "pages" / "api.md").read_text().splitlines()
+    listed = {line.removeprefix("::: pathwise_gp.") for line in page if line.startswith("::: ")}
+    names = {f"{module}.{name}" for module, name, _ in of_the_uses()}
+    assert names
+    assert names == {name for name in listed if "." in name}
+    assert {name for name, _ in public()} <= listed
+
+
+def test_names_of_the_uses_are_documented():
+    never_fails = {
+        "Crossings",
+        "Rollout",
+        "Optimum",
+        "Batch",
+        "Estimate",
+        "VorobevExpectation",
+        "PathDerivative",
+        "CoverageFunction",
+    }
+    silent = []
+    for module, name, value in of_the_uses():
+        text = inspect.getdoc(value)
+        assert text, name
+        if name not in never_fails and not name.startswith("Abstract") and module != "numpyro_bridge":
+            silent += [] if "**Raises:**" in text else [f"{module}.{name}"]
+    assert not silent
 
 
 def public():

@@ -1,5 +1,6 @@
 """The examples run top to bottom."""
 
+import ast
 import os
 import pathlib
 import re
@@ -9,6 +10,8 @@ import sys
 import nbclient
 import nbformat
 import pytest
+
+import pathwise_gp
 
 ROOT = pathlib.Path(__file__).parents[1]
 # What computes for longer than it compiles runs without what the tests set to compile faster.
@@ -88,6 +91,21 @@ def test_code_of_the_pages_runs(name, tmp_path):
     script.write_text("\n".join(blocks))
     done = subprocess.run([sys.executable, "-W", "error", str(script)], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-4000:]
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "docs" / "pages" / "gallery").glob("*.md")), ids=lambda path: path.stem)
+def test_code_of_the_gallery_names_what_there_is(path):
+    """The lines of each page are an excerpt, of which the script runs; what they name of the package is there."""
+    blocks = re.findall(r"^```python\n(.*?)^```", path.read_text(), flags=re.MULTILINE | re.DOTALL)
+    assert blocks or path.stem == "index"
+    tree, names = ast.parse("\n".join(blocks)), {"pgp": pathwise_gp}
+    imports = [node for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom)]
+    exec(compile(ast.Module(imports, []), path.name, "exec"), names)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
+            module = names.get(node.value.id)
+            if getattr(module, "__name__", "").startswith("pathwise_gp"):
+                assert hasattr(module, node.attr), f"{node.value.id}.{node.attr}"
 
 
 def test_benchmarks_run():

@@ -1,0 +1,164 @@
+"""What all acquisition functions have."""
+
+import math
+from abc import abstractmethod
+from collections.abc import Iterable
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from .. import _checks
+from .._numerics.blocks import map_rows
+from .._paths.paired import axes_of
+from .._types import AnyArray, Key
+from ..optimise import maximise, Optimum
+
+
+def scalar_field(name: str, *, scalar: bool = True, positive: bool = False, **kwargs: Any) -> Any:
+    """A field that holds a finite array, or None where that is its default."""
+
+    def convert(x: Any) -> Any:
+        if x is None and "default" in kwargs:
+            return None
+        x = _checks.floating(x, name)
+        (_checks.positive if positive else _checks.finite)(x, name)
+        if scalar and x.ndim:
+            raise ValueError(f"`{name}` must be a scalar; got shape {x.shape}.")
+        return x
+
+    return eqx.field(converter=convert, **kwargs)
+
+
+def functions_field(name: str) -> Any:
+    """A field that holds a tuple of functions."""
+
+    def convert(x: Any) -> tuple[Any, ...]:
+        found = (x,) if callable(x) else tuple(x) if isinstance(x, Iterable) else ()
+        if not found or not all(callable(one) for one in found):
+            raise ValueError(f"`{name}` must be a function that maps `*n d` to `*s *n`, or several; got {x!r}.")
+        return found
+
+    return eqx.field(converter=convert)
+
+
+def flag_field(name: str) -> Any:
+    """A field that is True or False, False unless given."""
+    return eqx.field(static=True, default=False, converter=lambda x: _checks.flag(x, name))
+
+
+class AbstractAcquisition(eqx.Module):
+    """What an evaluation is worth: `acquisition(X)` of each input alone, `acquisition.joint(X)` of q inputs together, and
+    `acquisition.optimise(bounds, key, q)` the inputs where it is largest. A subclass gives `of`."""
+
+    paths: eqx.AbstractVar[Any]
+
+    def __call__(self, X: Float[AnyArray, "*n d"]) -> Float[Array, "*n"]:
+        """The value of an evaluation at each input.
+
+        **Arguments:** `X`: inputs, `*n d`. **Returns:** `*n`. Memory beyond that is that of a block of inputs.
+        """
+        X = _checks.floating(X, "X")
+        return self.joint(X[..., None, :] if X.ndim else X)
+
+    def joint(self, X: Float[AnyArray, "*n q d"]) -> Float[Array, "*n"]:
+        """The value of q evaluations made together.
+
+        **Arguments:** `X`: inputs, `*n q d`. **Returns:** `*n`; for q = 1 what a call gives.
+        """
+        X = _checks.floating(X, "X")
+        if X.ndim < 2 or X.shape[-2] == 0:
+            raise ValueError(f"`X` must have shape (*n, d), or (*n, q, d) with q > 0 in `joint`; got {X.shape}.")
+        return _joint(self, X)
+
+    def optimise(self, bounds: Float[AnyArray, "2 d"], key: Key, q: int = 1, **options: Any) -> Optimum:
+        """The q inputs in a box that are worth most together. Other values of the same shapes compile nothing anew.
+
+        **Arguments:** `bounds`: `2 d`; `key`: of the starts; `q`; `options`: as of `optimise.maximise` without
+        constraints for q > 1.
+
+        **Returns:** the optimum, whose `points` are `q d`. **Raises:** ValueError as `optimise.maximise`.
+        """
+        bounds, q = _checks.bounds(bounds), _checks.count(q, "q")
+        found = maximise(Joint(self, q), jnp.tile(bounds, (1, q)), key, **options)
+        return found._replace(points=found.points.reshape(q, bounds.shape[1]))
+
+    @abstractmethod
+    def of(self, X: Float[Array, "n q d"]) -> Float[Array, "n"]:
+        """The value of each of n sets of q inputs."""
+
+    def width(self, q: int, samples: int) -> int:
+        """Entries of the largest temporary for a set of q inputs, for so many paths."""
+        return q * samples
+
+
+class Joint(eqx.Module):
+    """The value of q inputs as a function of all their coordinates, one after the other: `*n qd` to `*n`."""
+
+    acquisition: AbstractAcquisition
+    q: int = eqx.field(static=True)
+
+    def __call__(self, X: Float[Array, "*n v"]) -> Float[Array, "*n"]:
+        return self.acquisition.joint(X.reshape(*X.shape[:-1], self.q, X.shape[-1] // self.q))
+
+
+@eqx.filter_jit
+def _joint(acquisition: AbstractAcquisition, X: Float[Array, "*n q d"]) -> Float[Array, "*n"]:
+    q, d = X.shape[-2:]
+    paths = acquisition.paths[0] if isinstance(acquisition.paths, tuple) else acquisition.paths
+    samples = eqx.filter_eval_shape(paths, jax.ShapeDtypeStruct((1, d), X.dtype)).size
+    of = lambda rows: acquisition.of(rows.reshape(-1, q, d))
+    return map_rows(of, X.reshape(-1, q * d), acquisition.width(q, samples)).reshape(X.shape[:-2])
+
+
+def samples_of(paths: Any, X: Float[Array, "n q d"]) -> Float[Array, "s n q"]:
+    """Values of all paths, their axes made one."""
+    axes, _ = axes_of(paths, X.shape[-1], X.dtype)
+    return paths(X).reshape(math.prod(axes), *X.shape[:-1])
+
+
+def gain_of(paths: Any, X: Float[Array, "n q d"], maximise: bool) -> Float[Array, "s n q"]:
+    return samples_of(paths, X) if maximise else -samples_of(paths, X)
+
+
+def largest(values: Array, axis: int) -> Array:
+    """The maximum along an axis, with the derivative of one entry. That of `jnp.max` finds the entry by comparing values, and
+    is NaN where compiled code computes them twice and rounds them differently."""
+    place = jnp.expand_dims(jnp.argmax(values, axis=axis), axis)
+    return jnp.squeeze(jnp.take_along_axis(values, place, axis=axis), axis)
+
+
+def deviation(values: Float[Array, "s ..."]) -> Float[Array, "..."]:
+    """The standard deviation over paths, kept from 0 by the rounding unit."""
+    eps, tiny = jnp.finfo(values.dtype).eps, jnp.finfo(values.dtype).tiny
+    # A third of the range of exponents, so that quotients by it have squares.
+    floor = eps**2 * jnp.mean(jax.lax.stop_gradient(values) ** 2, axis=0) + tiny ** (2 / 3)
+    return jnp.sqrt(jnp.var(values, axis=0) + floor)
+
+
+def probability(values: Float[Array, "s ..."], bandwidth: Array | None) -> Float[Array, "s ..."]:
+    """Whether each value is above 0, made smooth: Φ(value / h)."""
+    return jax.scipy.stats.norm.cdf(_in_bandwidths(values, bandwidth))
+
+
+def log_probability(values: Float[Array, "s ..."], bandwidth: Array | None) -> Float[Array, "s ..."]:
+    """The logarithm of the same, which has a derivative wherever the value is."""
+    return jax.scipy.special.log_ndtr(_in_bandwidths(values, bandwidth))
+
+
+def log_mean(logs: Float[Array, "s ..."]) -> Float[Array, "..."]:
+    """The logarithm of the mean over paths."""
+    return jax.nn.logsumexp(logs, axis=0) - math.log(logs.shape[0])
+
+
+def _in_bandwidths(values: Float[Array, "s ..."], bandwidth: Array | None) -> Float[Array, "s ..."]:
+    s = values.shape[0]
+    if bandwidth is not None:
+        h = jnp.broadcast_to(bandwidth.astype(values.dtype), values.shape[1:])
+    elif s == 1:
+        raise ValueError("`bandwidth` must be given where there is one path only.")
+    else:
+        h = deviation(values) * s ** (-1 / 3)
+    return values / h[None]
