@@ -7,6 +7,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
+from ._progress import ProgressBar
+
 # Pairs that are kept, the longest step in units of the box, and steps in a row that may gain nothing.
 _MEMORY, _LONGEST, _IDLE = 10, 0.3, 5
 
@@ -28,9 +30,14 @@ class _Lane(NamedTuple):
 
 
 def descend(
-    function: Callable[..., Any], starts: Float[Array, "s r d"], tolerance: Float[Array, ""], max_steps: int
-) -> tuple[Float[Array, "s r d"], Bool[Array, "s r"]]:
-    """Local minima in the unit cube, and whether they are: L-BFGS on the coordinates that no bound holds.
+    function: Callable[..., Any],
+    starts: Float[Array, "s r d"],
+    tolerance: Float[Array, ""],
+    max_steps: int,
+    bar: ProgressBar | None = None,
+) -> tuple[Float[Array, "s r d"], Float[Array, "s r"]]:
+    """Local minima in the unit cube, and the largest derivative that is left there: L-BFGS on the coordinates that no bound
+    holds, until that is as small as the tolerance, or nothing is gained.
 
     All starts take an evaluation together, each as the next step of its own search: a new direction or a shorter step.
     """
@@ -38,7 +45,8 @@ def descend(
 
     def value_and_gradient(U: Float[Array, "s r d"]) -> tuple[Float[Array, "s r"], Float[Array, "s r d"]]:
         values, pull = jax.vjp(function, U)
-        return values, pull(jnp.ones_like(values))[0]  # each value depends on its own point alone
+        # Each value depends on its own point alone. The search is not differentiated, in what functions close over neither.
+        return jax.lax.stop_gradient((values, pull(jnp.ones_like(values))[0]))
 
     def going(state: tuple[_Lane, Any]) -> Bool[Array, ""]:
         return (state[1] < max_steps) & jnp.any(state[0].going)
@@ -49,16 +57,20 @@ def descend(
         unknown, one = jnp.full_like(point[0], jnp.inf), jnp.ones_like(point[0])
         return _Lane(point, unknown, zero, point, zero, one, one, none, none, jnp.zeros((), int), jnp.asarray(True))
 
-    def stationary(lane: _Lane) -> Bool[Array, ""]:
-        return (_slope(lane.point, lane.gradient) <= tolerance) & jnp.isfinite(lane.value)
+    def left(lane: _Lane) -> Float[Array, ""]:
+        return jnp.where(jnp.isfinite(lane.value), _slope(lane.point, lane.gradient), jnp.inf)
 
     def advance(state: tuple[_Lane, Any]) -> tuple[_Lane, Any]:
         lanes, number = state
         lanes = over(_advance)(lanes, *value_and_gradient(lanes.trial))
-        return lanes._replace(going=lanes.going & ~over(stationary)(lanes)), number + 1
+        lanes = lanes._replace(going=lanes.going & (over(left)(lanes) > tolerance))
+        if bar is not None:
+            last, still = ~going((lanes, number + 1)), jnp.sum(lanes.going)
+            bar.report(number + 1, last, f"{{}} of {lanes.going.size} searches going on", still)
+        return lanes, number + 1
 
     lanes, _ = jax.lax.while_loop(going, advance, (over(begin)(starts), 0))
-    return lanes.point, over(stationary)(lanes)
+    return lanes.point, over(left)(lanes)
 
 
 def _slope(u: Float[Array, "d"], g: Float[Array, "d"]) -> Float[Array, ""]:

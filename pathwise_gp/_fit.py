@@ -1,6 +1,5 @@
 """Maximum likelihood, and maximum a posteriori, for the hyperparameters of a Gaussian process."""
 
-import sys
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
@@ -12,11 +11,11 @@ from jaxtyping import Array, Bool, Float, Int
 from . import _checks, _fields
 from ._addresses import Address, leaves_of, listed, put, resolve
 from ._priors import GPPrior
+from ._progress import ProgressBar
 from ._types import AnyArray, Key, Number
 
 # The standard deviation of random starts about the first, in the unconstrained space: factors of e for positive fields.
 _SPREAD = 1.0
-_WIDTH = 30  # of a progress bar
 
 
 class Fit(eqx.Module):
@@ -72,7 +71,7 @@ def fit(
     - `max_steps`: of each start.
     - `tolerance`: a start has converged where no derivative of the log density per observation, in the unconstrained space,
       is larger; the third root of the rounding unit unless given (6e-6 in float64, 5e-3 in float32).
-    - `progress`: whether a bar on standard error shows the steps.
+    - `progress`: whether a bar of tqdm shows the steps of each start; it may end before they are all taken.
 
     **Returns:** the best start's prior, noise and log density, and the flags of all.
 
@@ -163,6 +162,7 @@ def _fit(
         # A wall, flat so that a line search turns back, where there is no density.
         return jnp.where(jnp.isfinite(value), value, jnp.asarray(jnp.finfo(value.dtype).max ** 0.5, value.dtype))
 
+    bar, text = ProgressBar(settings.max_steps, "step"), f"start {{}} of {settings.n_starts}, log density {{:.6g}}"
     solver = optax.lbfgs(memory_size=10)
     value_and_grad = optax.value_and_grad_from_state(loss)
 
@@ -180,7 +180,7 @@ def _fit(
         if settings.progress:
             density = -y.shape[0] * jnp.asarray(value)
             last = ~going((start, point, inner, step + 1, slope, moved))
-            jax.debug.callback(_report, start, settings.n_starts, step + 1, settings.max_steps, density, last)
+            bar.report(step + 1, last, text, start + 1, density)
         return start, following, inner, step + 1, slope, moved
 
     def run(numbered: Any) -> Any:
@@ -199,14 +199,3 @@ def _fit(
 
 def _largest(tree: Any) -> Float[Array, ""]:
     return jnp.max(jnp.stack([jnp.max(jnp.abs(leaf)) for leaf in jax.tree.leaves(tree)]))
-
-
-def _report(start: Any, n_starts: Any, step: Any, max_steps: Any, density: Any, last: Any) -> None:
-    """A bar for each start: how many of its steps are done. It may end before they are."""
-    done = round(_WIDTH * int(step) / int(max_steps))
-    bar = "█" * done + " " * (_WIDTH - done)
-    sys.stderr.write(
-        f"\rstart {int(start) + 1} of {int(n_starts)} |{bar}| {int(step)}/{int(max_steps)} steps, "
-        f"log density {float(density):.6g}  " + ("\n" if last else "")
-    )
-    sys.stderr.flush()

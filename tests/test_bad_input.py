@@ -700,6 +700,12 @@ BAD = {
     ),
     "ensemble index beyond": (lambda: ENSEMBLE[2], IndexError, r"Draw 2 was asked for, but there are 2"),
     "ensemble index tuple": (lambda: ENSEMBLE[0, 1], TypeError, r"by a number.*\(0, 1\)"),
+    "paired ensemble": (
+        lambda: ENSEMBLE.paired(jnp.zeros((3, 2, 3))),
+        ValueError,
+        r"leading axes of `X` must be those of the paths, \(2, 3\)",
+    ),
+    "paired outputs": (lambda: GRID_PATHS.paired(X), ValueError, r"leading axes of `X` must be .* \(2,\)"),
     "ensemble in two dimensions": (lambda: ENSEMBLE(X[:, :2]), ValueError, r"`X` must be the input dimension, 3"),
     # ------------------------------------------------------------------ sparse priors and guides
     "Z of one axis": (lambda: pgp.SparseGPPrior(K, X[:, 0]), ValueError, r"`Z` must have shape .*`Z\[:, None\]`"),

@@ -150,12 +150,9 @@ def test_other_values_compile_nothing_anew(capsys):
     assert capsys.readouterr().err == ""
     pgp.fit(prior(), Y, 0.05, max_steps=3, progress=True)
     jax.effects_barrier()
-    lines = capsys.readouterr().err.replace("\n", "\r").split("\r")
-    shown = [line for line in lines if line]
-    assert len(shown) == 3
-    assert "start 1 of 1 |██████████" in shown[0]
-    assert "| 3/3 steps, log density" in shown[2]
-    assert shown[2].count("█") == 30
+    shown = capsys.readouterr().err
+    assert "3/3" in shown
+    assert "start 1 of 1, log density" in shown
 
 
 @pytest.mark.usefixtures("no_hook")

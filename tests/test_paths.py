@@ -115,9 +115,41 @@ def test_paired_gives_each_path_its_own_inputs(paths, monkeypatch):
     same(paths.paired(x), wanted)
     same(paths.paired(x[:, 0]), wanted[:, 0])
     same(paths[1].paired(x[1]), wanted[1])
-    monkeypatch.setattr("pathwise_gp._paths.function._PAIRED_ENTRIES", 1)
+    monkeypatch.setattr("pathwise_gp._paths.paired._ENTRIES", 1)
     jax.clear_caches()
     same(paths.paired(x), wanted)
+
+
+def outputs():
+    kernel = pgp.Coregionalised(pgp.RBF(1.0, 0.9), np.ones((2, 1)), np.ones(2))
+    conditioned = pgp.MultiOutputGPPrior(kernel=kernel, X=X).condition(np.stack([Y, -Y], axis=1), 0.1)
+    return pgp.MultiOutputPathwiseSampler(conditioned, 16).sample_paths(jax.random.key(0), S)
+
+
+def ensemble_of(paths, n_draws=2):
+    """Draws that differ in their coefficients: all else, such as a variance that is a scalar, they have in common."""
+    scaled = paths.coefficients[None] * (1 + jnp.arange(float(n_draws))).reshape(n_draws, *(1,) * paths.coefficients.ndim)
+    varies = eqx.tree_at(lambda p: p.coefficients, jax.tree.map(lambda _: False, paths), True)
+    return pgp.PathEnsemble(*eqx.partition(eqx.tree_at(lambda p: p.coefficients, paths, scaled), varies))
+
+
+@pytest.mark.parametrize("made", [draw, outputs, lambda: draw()[0]], ids=["paths", "outputs", "one path"])
+def test_paired_of_ensembles_and_of_several_outputs(made, monkeypatch):
+    paths = made()
+    ensemble = ensemble_of(paths)
+    inputs = jnp.asarray(RNG.normal(size=(*ensemble.shape, 3, DIM)))
+    of = lambda paths, x: jnp.stack([one(at) for one, at in zip(paths, x, strict=True)]) if paths.shape else paths(x)
+    wanted = jnp.stack([of(ensemble[i], inputs[i]) for i in range(2)])
+    same(ensemble.paired(inputs), wanted)
+    same(ensemble.paired(inputs[..., 0, :]), jnp.take(wanted, 0, axis=len(ensemble.shape)))
+    same(ensemble[1].paired(inputs[1]) if paths.shape else paths(inputs[0]), wanted[1 if paths.shape else 0])
+    chains = pgp.PathEnsemble(jax.tree.map(lambda leaf: leaf[None], ensemble.varying), ensemble.common, 2)
+    same(chains.paired(inputs[None]), wanted[None])
+    slope = jax.grad(lambda x: jnp.sum(ensemble.paired(x)))(inputs)
+    same(slope[0], jax.grad(lambda x: jnp.sum(of(ensemble[0], x)))(inputs[0]))
+    monkeypatch.setattr("pathwise_gp._paths.paired._ENTRIES", 1)
+    jax.clear_caches()
+    same(ensemble.paired(inputs), wanted)
 
 
 def test_sequence_protocol(paths):

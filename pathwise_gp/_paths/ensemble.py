@@ -13,6 +13,7 @@ from .. import _checks
 from .._numerics.blocks import as_bytes
 from .._numerics.dependence import depends
 from .._types import AnyArray
+from .paired import at_own_inputs, check_own_inputs, map_paired
 
 
 class PathEnsemble(eqx.Module):
@@ -43,9 +44,18 @@ class PathEnsemble(eqx.Module):
 
         **Raises:** ValueError where the last axis of `X` is not the input dimension.
         """
-        inputs = self.varying.inputs if self.common.inputs is None else self.common.inputs
-        X = _checks.inputs(X, inputs.shape[-1]).astype(inputs.dtype)
-        return _evaluate(self, X, as_bytes(block_bytes))
+        return _evaluate(self, self._as_inputs(X), as_bytes(block_bytes))
+
+    def paired(self, X: Float[AnyArray, "..."]) -> Float[Array, "..."]:
+        """Values of each path of each draw at inputs of its own.
+
+        **Arguments:** `X`: inputs, `draws *s *n d` (`chains draws *s *n d`).
+
+        **Returns:** the values, `draws *s *n`.
+
+        **Raises:** ValueError where the leading axes of `X` are not those of the paths, or its last not the dimension.
+        """
+        return _evaluate_paired(self, check_own_inputs(self._as_inputs(X), self.shape))
 
     def map(self, function: Callable[[Any], Any]) -> Any:
         """What a function makes of the paths of each draw: compiled once, and called on one draw after the other.
@@ -95,6 +105,10 @@ class PathEnsemble(eqx.Module):
     def __iter__(self) -> Iterator[Any]:
         return (self[i] for i in range(len(self)))
 
+    def _as_inputs(self, X: Any) -> Array:
+        inputs = self.varying.inputs if self.common.inputs is None else self.common.inputs
+        return _checks.inputs(X, inputs.shape[-1]).astype(inputs.dtype)
+
     @property
     def _axes(self) -> tuple[int, ...]:
         """The axes of the draws."""
@@ -141,12 +155,27 @@ def separate(draw: Callable[..., Any], first: tuple[Any, ...]) -> tuple[Callable
 
 @eqx.filter_jit
 def _map(ensemble: PathEnsemble, function: Callable[[Any], Any]) -> Any:
-    made = jax.lax.map(lambda varying: function(eqx.combine(varying, ensemble.common)), ensemble._flat())
+    # Derivatives recompute what a draw needs instead of keeping it.
+    one = jax.checkpoint(lambda varying: function(eqx.combine(varying, ensemble.common)), prevent_cse=False)
+    made = jax.lax.map(one, ensemble._flat())
     return jax.tree.map(lambda leaf: leaf.reshape(*ensemble._axes, *leaf.shape[1:]), made)
 
 
 @eqx.filter_jit
 def _evaluate(ensemble: PathEnsemble, X: Float[Array, "*n d"], block_bytes: int | None) -> Float[Array, "..."]:
     one = lambda varying: eqx.combine(varying, ensemble.common)(X, block_bytes=block_bytes)
-    values = jax.lax.map(one, ensemble._flat())
+    values = jax.lax.map(jax.checkpoint(one, prevent_cse=False), ensemble._flat())
     return values.reshape(*ensemble._axes, *values.shape[1:])
+
+
+@eqx.filter_jit
+def _evaluate_paired(ensemble: PathEnsemble, X: Float[Array, "..."]) -> Float[Array, "..."]:
+    flat, axes = ensemble._flat(), ensemble.shape[len(ensemble._axes) :]
+
+    def one(varying: Any, inputs: Float[Array, "..."]) -> Float[Array, "..."]:
+        return at_own_inputs(eqx.combine(varying, ensemble.common), inputs, axes)
+
+    shared = [leaf.size for leaf in jax.tree.leaves(ensemble.common) if eqx.is_array(leaf)]
+    per_row = max([leaf[0].size for leaf in jax.tree.leaves(flat)] + shared)
+    rows = math.prod(X.shape[len(ensemble._axes) : -1])
+    return map_paired(one, flat, X, ensemble._axes, rows * per_row)

@@ -17,11 +17,9 @@ from .._kernels import AbstractKernel, require_valid
 from .._numerics.blocks import as_bytes, map_rows
 from .._numerics.linalg import add_diagonal, cholesky, CholeskyFactor, inner, seen
 from .._types import AnyArray
+from .paired import check_own_inputs, map_paired
 from .prior_draw import evaluate_prior, require_covered, take
 from .variance import path_variance
-
-# Entries of the largest temporary when paths are evaluated each at inputs of its own.
-_PAIRED_ENTRIES = 2**20
 
 
 class PathwiseFunction(eqx.Module):
@@ -83,13 +81,7 @@ class PathwiseFunction(eqx.Module):
 
         **Raises:** ValueError where the leading axes of `X` are not those of the paths, or its last not the dimension.
         """
-        X = _as_inputs(self, X)
-        if X.shape[: len(self.shape)] != self.shape or X.ndim <= len(self.shape):
-            raise ValueError(
-                f"The leading axes of `X` must be those of the paths, {self.shape}, followed by any number of axes "
-                f"and the input dimension; got shape {X.shape}."
-            )
-        return _inside(_evaluate_paired(self, X))
+        return _inside(_evaluate_paired(self, check_own_inputs(_as_inputs(self, X), self.shape)))
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -322,13 +314,10 @@ def _values(paths: PathwiseFunction, X: Float[Array, "n d"], block_bytes: int | 
 @eqx.filter_jit
 def _evaluate_paired(paths: PathwiseFunction, X: Float[Array, "..."]) -> _Answer:
     random, fixed = _flatten(paths)
-    rows = X.reshape(math.prod(paths.shape), math.prod(X.shape[len(paths.shape) : -1]), X.shape[-1])
-    per_path = rows.shape[1] * (paths.inputs.shape[0] + paths.weights.shape[-1])
-    at_most = max(1, _PAIRED_ENTRIES // max(per_path, 1))
-    n_batches = -(-rows.shape[0] // at_most)
-    # Derivatives recompute what a batch of paths needs instead of keeping it.
-    one = jax.checkpoint(lambda pair: _values(eqx.combine(pair[0], fixed), pair[1])[0], prevent_cse=False)
-    values = jax.lax.map(one, (random, rows), batch_size=max(1, -(-rows.shape[0] // max(n_batches, 1))))
+    rows = X.reshape(*paths.shape, math.prod(X.shape[len(paths.shape) : -1]), X.shape[-1])
+    per_path = rows.shape[-2] * (paths.inputs.shape[0] + paths.weights.shape[-1])
+    one = lambda leaves, inputs: _values(eqx.combine(leaves, fixed), inputs)[0]
+    values = map_paired(one, random, rows, paths.shape, per_path)
     return _answer(paths, X.reshape(-1, X.shape[-1]), values.reshape(X.shape[:-1]))
 
 

@@ -16,6 +16,8 @@ from .._numerics.blocks import as_bytes, map_rows
 from .._numerics.kronecker import factorise
 from .._numerics.linalg import inner
 from .._types import AnyArray
+from .function import PathwiseFunction
+from .paired import check_own_inputs, map_paired
 from .prior_draw import check_covered
 
 
@@ -56,6 +58,35 @@ class MultiOutputPaths(eqx.Module):
         """
         return _evaluate(self, self._check(X), as_bytes(block_bytes))
 
+    def paired(self, X: Float[AnyArray, "..."]) -> Float[Array, "..."]:
+        """Values of all outputs of each path at inputs of its own: path i at `X[i]`.
+
+        **Arguments:** `X`: inputs, `*s *n d`. **Returns:** `*s *n p`. **Raises:** ValueError where the leading axes of `X`
+        are not those of the paths, its last is not the input dimension, or a point lies where the path does not hold.
+        """
+        return _evaluate_paired(self, check_own_inputs(self._check(X), self.shape))
+
+    def output(self, q: int) -> PathwiseFunction:
+        """One of the outputs as paths `*s *n`: what searches, level sets and other functions of scalar paths take.
+
+        Path i of one output belongs to path i of the others. `marginal_variance` of all outputs is a method of this class.
+
+        **Arguments:** `q`: which, from 0. **Returns:** its paths, `*s`. **Raises:** IndexError where there is none of that
+        number.
+        """
+        p = self.noise.shape[0]
+        q = range(p)[_checks.index(q, p, "Output")]
+        return PathwiseFunction(
+            mean=_OutputMean(self.mean, q, p),
+            features=self.features,
+            weights=self.weights[..., q, :],
+            kernel=self.kernel,
+            inputs=self.inputs,
+            coefficients=self.coefficients[..., q, :],
+            mean_coefficients=self.mean_coefficients[q],
+            noise=None,
+        )
+
     def marginal_variance(self, X: Float[AnyArray, "*n d"]) -> Float[Array, "*n p"]:
         """Variance of the value of a path at each input, with its features held, in closed form; see `PathwiseFunction`.
 
@@ -95,6 +126,17 @@ class MultiOutputPaths(eqx.Module):
         return check_covered(self.features, flat).reshape(X.shape)
 
 
+class _OutputMean(eqx.Module):
+    """The mean of one of p outputs."""
+
+    mean: Callable[..., Any]
+    q: int = eqx.field(static=True)
+    p: int = eqx.field(static=True)
+
+    def __call__(self, X: Float[Array, "n d"]) -> Float[Array, "n"]:
+        return jnp.broadcast_to(self.mean(X), (*X.shape[:-1], self.p))[..., self.q]
+
+
 @eqx.filter_jit
 def _evaluate(paths: MultiOutputPaths, X: Float[Array, "*n d"], block_bytes: int | None) -> Float[Array, "..."]:
     rows = X.reshape(math.prod(X.shape[:-1]), X.shape[-1])
@@ -109,6 +151,19 @@ def _evaluate(paths: MultiOutputPaths, X: Float[Array, "*n d"], block_bytes: int
     values = jnp.moveaxis(values.reshape(*paths.weights.shape[:-1], rows.shape[0]), -2, -1)  # *s n p
     values = values + jnp.broadcast_to(paths.mean(rows), values.shape)
     return values.reshape(*paths.shape, *X.shape[:-1], paths.noise.shape[0])
+
+
+@eqx.filter_jit
+def _evaluate_paired(paths: MultiOutputPaths, X: Float[Array, "..."]) -> Float[Array, "..."]:
+    n_axes = len(paths.shape)
+    flat = lambda leaf: leaf.reshape(math.prod(paths.shape), *leaf.shape[n_axes:])
+
+    def one(leaves: Any, inputs: Float[Array, "*n d"]) -> Float[Array, "*n p"]:
+        weights, coefficients = leaves
+        return _evaluate(dataclasses.replace(paths, weights=weights, coefficients=coefficients), inputs, None)
+
+    per_path = math.prod(X.shape[n_axes:-1]) * (paths.inputs.shape[0] + paths.weights.shape[-1])
+    return map_paired(one, (flat(paths.weights), flat(paths.coefficients)), X, paths.shape, per_path)
 
 
 @eqx.filter_jit

@@ -71,7 +71,8 @@ def evaluate_prior(
         own, w = eqx.combine(path[0], static), path[1]
         return map_rows(lambda rows: inner(w[None, :], own(rows))[0], X, width, block_bytes)
 
-    return jax.lax.map(one_path, (dynamic, weights))
+    # Derivatives recompute what a path needs instead of keeping it.
+    return jax.lax.map(jax.checkpoint(one_path, prevent_cse=False), (dynamic, weights))
 
 
 def take(tree: Any, index: Any) -> Any:
