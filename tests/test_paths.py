@@ -128,7 +128,9 @@ def outputs():
 
 def ensemble_of(paths, n_draws=2):
     """Draws that differ in their coefficients: all else, such as a variance that is a scalar, they have in common."""
-    scaled = paths.coefficients[None] * (1 + jnp.arange(float(n_draws))).reshape(n_draws, *(1,) * paths.coefficients.ndim)
+    scaled = paths.coefficients[None] * (1 + jnp.arange(float(n_draws))).reshape(
+        n_draws, *(1,) * paths.coefficients.ndim
+    )
     varies = eqx.tree_at(lambda p: p.coefficients, jax.tree.map(lambda _: False, paths), True)
     return pgp.PathEnsemble(*eqx.partition(eqx.tree_at(lambda p: p.coefficients, paths, scaled), varies))
 
@@ -150,6 +152,23 @@ def test_paired_of_ensembles_and_of_several_outputs(made, monkeypatch):
     monkeypatch.setattr("pathwise_gp._paths.paired._ENTRIES", 1)
     jax.clear_caches()
     same(ensemble.paired(inputs), wanted)
+
+
+@pytest.mark.parametrize("own", [False, True], ids=["ensemble", "bases of their own"])
+def test_memory_of_a_gradient_does_not_grow_with_the_draws(own):
+    """Beyond the gradient itself: what a draw needs is computed again, not kept."""
+    x, rest = jnp.asarray(RNG.normal(size=(300, DIM))), []
+    for n in (8, 32):
+        made = draw(n_paths=n, share_features=False) if own else ensemble_of(draw(n_paths=2, n_features=256), n)
+        value = eqx.filter_grad(lambda paths: jnp.sum(paths(x) ** 2))
+        analysis = (
+            jax.jit(lambda leaves, s=made: value(eqx.combine(leaves, eqx.filter(s, eqx.is_array, inverse=True))))
+            .lower(eqx.filter(made, eqx.is_array))
+            .compile()
+            .memory_analysis()
+        )
+        rest.append(analysis.temp_size_in_bytes - 3 * 8 * n * 300 * (1 if own else 2))
+    assert rest[1] < 1.5 * rest[0]
 
 
 def test_sequence_protocol(paths):
