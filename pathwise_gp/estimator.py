@@ -1,11 +1,14 @@
 """A scikit-learn regressor, in the one module that imports scikit-learn: it is imported by its own name only."""
 
+import operator
+import warnings
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from sklearn.base import BaseEstimator, RegressorMixin
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 
@@ -43,7 +46,8 @@ class PathwiseGPRegressor(RegressorMixin, BaseEstimator):
     `log_marginal_likelihood_value_`, `converged_` (True where nothing was learnt), `n_features_in_`.
 
     **Raises:** in `fit`, ValueError where an argument is not valid (by scikit-learn's conventions the constructor only keeps
-    its arguments), or `y` is constant and is to be learnt from. Source: Rasmussen & Williams (2006), algorithm 2.1; for the
+    its arguments), or `y` is constant and is to be learnt from; and where learning did not converge sklearn's
+    `ConvergenceWarning`. Source: Rasmussen & Williams (2006), algorithm 2.1; for the
     paths, Wilson et al. (2021), equation 12.
     """
 
@@ -72,12 +76,17 @@ class PathwiseGPRegressor(RegressorMixin, BaseEstimator):
     def fit(self, X: Any, y: Any) -> "PathwiseGPRegressor":
         """Learns the hyperparameters, and conditions on the observations.
 
-        **Arguments:** `X`: inputs, `n d`; `y`: observations, `n`. **Returns:** itself.
+        **Arguments:** `X`: inputs, `n d`; `y`: observations, `n`. **Returns:** itself. **Raises:** ValueError where an
+        argument does not fit or is not valid, and a `ConvergenceWarning` where learning did not converge.
         """
         X, y = validate_data(self, X, y, y_numeric=True, dtype="numeric")
         if self.kernel is not None and not isinstance(self.kernel, AbstractKernel):
             raise ValueError(f"`kernel` must be a kernel of pathwise_gp, or None; got {self.kernel!r}.")
+        # All are looked at, also those that nothing is made of while nothing is learnt.
         learn = _checks.flag(self.learn, "learn")
+        n_restarts = _restarts(self.n_restarts)
+        max_steps = _checks.count(self.max_steps, "max_steps")
+        _checks.count(self.n_features, "n_features")
         X, y = np.asarray(X, dtype=float), np.asarray(y, dtype=float)
         # A constant y has no variance, and one point no spread.
         variance = float(np.var(y)) or 1.0
@@ -94,11 +103,13 @@ class PathwiseGPRegressor(RegressorMixin, BaseEstimator):
         y = jnp.asarray(y, prior.X.dtype)
         self.converged_ = True
         if learn:
-            n_restarts = self.n_restarts
             key = _key(self.random_state) if n_restarts else None
-            found = fit(prior, y, noise_var, key=key, n_restarts=n_restarts, max_steps=self.max_steps)
+            found = fit(prior, y, noise_var, key=key, n_restarts=n_restarts, max_steps=max_steps)
             prior, noise_var = found.prior, found.noise_var
             self.converged_ = bool(found.converged)
+            if not self.converged_:
+                message = f"The hyperparameters had not converged after {int(jnp.max(found.steps))} steps. Give more "
+                warnings.warn(message + "`max_steps`, or other values to start from.", ConvergenceWarning, stacklevel=2)
         self.posterior_ = prior.condition(y, noise_var)
         self.prior_ = self.posterior_.prior
         self.kernel_, self.mean_ = self.prior_.kernel, self.prior_.mean
@@ -157,6 +168,16 @@ class PathwiseGPRegressor(RegressorMixin, BaseEstimator):
     def _inputs(self, X: Any) -> np.ndarray:
         check_is_fitted(self)
         return np.asarray(validate_data(self, X, reset=False, dtype="numeric"), dtype=float)
+
+
+def _restarts(n: Any) -> int:
+    try:
+        n = operator.index(n)
+    except TypeError as e:
+        raise ValueError(f"`n_restarts` must be a whole number; got {n!r}.") from e
+    if n < 0:
+        raise ValueError(f"`n_restarts` must not be negative; got {n}.")
+    return n
 
 
 def _key(random_state: Any) -> Key:

@@ -1,6 +1,5 @@
 """Policies in worlds that are drawn: each path of a model of the dynamics is one world, the same at every step."""
 
-import dataclasses
 import math
 from collections.abc import Callable
 from typing import Any
@@ -11,11 +10,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from . import _checks
-from ._paths import MultiOutputPaths, PathEnsemble
+from ._paths.paired import at_own_inputs
+from ._progress import ProgressBar
 from ._types import AnyArray, Number
-
-# Entries of the largest temporary when paths are evaluated each at states of its own.
-_PAIRED_ENTRIES = 2**20
 
 
 class Rollout(eqx.Module):
@@ -38,6 +35,7 @@ def rollout(
     *,
     increments: bool = False,
     reward: Callable[..., Any] | None = None,
+    progress: bool = False,
 ) -> Rollout:
     """Rolls a policy out in worlds drawn from a model of the dynamics, x_{t+1} = f(x_t, π(x_t)) with one f per trajectory.
 
@@ -50,13 +48,14 @@ def rollout(
 
     - `dynamics`: k batches of paths (or ensembles), one for each entry of the state, all of axes `*s`: path i of one belongs
       to path i of the others; or `MultiOutputPaths` of k outputs; or one function that maps `*n k+a`, states followed by
-      actions, to `*s *n k`. A function with axes `*s` that is none of the classes of this package is asked for all
-      its paths at all states, of which each keeps its own: S² values a step.
+      actions, to `*s *n k`. A function with axes `*s` and no method `paired` is asked for all its paths
+      at all states, of which each keeps its own: S² values a step.
     - `policy`: maps a state, `k`, to an action, `a`; or actions known beforehand, `t a`.
     - `x0`: start, `k`, or several, `*b k`, each of which is used in every world.
     - `n_steps`: t.
     - `increments`: whether the dynamics give x_{t+1} − x_t instead of x_{t+1}.
     - `reward`: maps a state, an action and the next state to a scalar.
+    - `progress`: whether a bar of tqdm shows the steps.
 
     Policy and reward are compiled in: pass the same function again, or an Equinox module whose arrays change, to compile
     nothing anew.
@@ -86,7 +85,7 @@ def rollout(
         _checks.finite(policy, "policy")
     if reward is not None and not callable(reward):
         raise ValueError(f"`reward` must be a function of state, action and next state; got {reward!r}.")
-    return _rollout(models, policy, x0, n_steps, increments, reward)
+    return _rollout(models, policy, x0, n_steps, increments, reward, _checks.flag(progress, "progress"))
 
 
 def returns(rewards: Float[AnyArray, "*s t"], discount: Number = 1.0) -> Float[Array, "*s"]:
@@ -113,7 +112,7 @@ def returns(rewards: Float[AnyArray, "*s t"], discount: Number = 1.0) -> Float[A
 
 @eqx.filter_jit
 def _rollout(
-    models: Any, policy: Any, x0: Float[Array, "*b k"], n_steps: int, increments: bool, reward: Any
+    models: Any, policy: Any, x0: Float[Array, "*b k"], n_steps: int, increments: bool, reward: Any, progress: bool
 ) -> Rollout:
     k, starts = x0.shape[-1], x0.shape[:-1]
     start = x0.reshape(math.prod(starts), k)
@@ -130,20 +129,31 @@ def _rollout(
             raise ValueError(f"`reward` must give a scalar; got shape {value.shape}.")
         return value.astype(state.dtype)
 
-    def step(states: Float[Array, "s b k"], given: Any) -> tuple[Array, tuple[Any, ...]]:
+    bar = ProgressBar(n_steps, "step") if progress else None
+
+    def step(states: Float[Array, "s b k"], at: Any) -> tuple[Array, tuple[Any, ...]]:
+        number, given = at
+        if bar is not None:
+            bar.report(number, number == n_steps)
         if actions is None:
             chosen = jax.vmap(jax.vmap(act))(states).astype(states.dtype)
         else:
             chosen = jnp.broadcast_to(given, (*states.shape[:2], *given.shape))
         inputs = jnp.concatenate([states, chosen], axis=-1)
         values = _values(models, inputs.reshape(*worlds, *inputs.shape[1:]), worlds)
+        wanted = (*worlds, *states.shape[1:])
+        if values.shape != wanted:
+            raise ValueError(
+                f"`dynamics` must map inputs of shape {inputs.shape[1:]} to values of shape {wanted} of paths with axes "
+                f"{worlds}; got {values.shape}. Functions take any number of inputs, `*n d`."
+            )
         following = values.reshape(states.shape).astype(states.dtype)
         following = states + following if increments else following
         rewards = None if reward is None else jax.vmap(jax.vmap(pay))(states, chosen, following)
         return following, (following, chosen, rewards)
 
     begin = jnp.broadcast_to(start, (math.prod(worlds), *start.shape))
-    _, (states, chosen, rewards) = jax.lax.scan(step, begin, actions, length=n_steps)
+    _, (states, chosen, rewards) = jax.lax.scan(step, begin, (1 + jnp.arange(n_steps), actions))
 
     def put(values: Float[Array, "t s b ..."]) -> Float[Array, "..."]:
         values = jnp.moveaxis(values, 0, 2)
@@ -177,30 +187,5 @@ def _worlds(models: Any, k: int, a: int, dtype: Any) -> tuple[int, ...]:
 def _values(models: Any, X: Float[Array, "..."], worlds: tuple[int, ...]) -> Float[Array, "..."]:
     """Of each path at inputs of its own, `*s b d`: `*s b k`."""
     if isinstance(models, tuple):
-        return jnp.stack([_paired(model, X, worlds) for model in models], axis=-1)
-    return _paired(models, X, worlds)
-
-
-def _paired(model: Any, X: Float[Array, "..."], worlds: tuple[int, ...]) -> Float[Array, "..."]:
-    if worlds == ():
-        return model(X)
-    if hasattr(model, "paired"):
-        return model.paired(X)
-    n_axes = model.n_axes if isinstance(model, PathEnsemble) else len(worlds)
-    s, inner = math.prod(worlds[:n_axes]), worlds[n_axes:]
-    flat = X.reshape(s, *X.shape[n_axes:])
-    if isinstance(model, PathEnsemble):
-        varying = jax.tree.map(lambda leaf: leaf.reshape(s, *leaf.shape[n_axes:]), model.varying)
-        one = lambda pair: _paired(eqx.combine(pair[0], model.common), pair[1], inner)
-        values = jax.lax.map(one, (varying, flat))
-    elif isinstance(model, MultiOutputPaths):
-        random = tuple(leaf.reshape(s, *leaf.shape[n_axes:]) for leaf in (model.weights, model.coefficients))
-        one = lambda pair: dataclasses.replace(model, weights=pair[0][0], coefficients=pair[0][1])(pair[1])
-        per_path = flat.shape[1] * (model.inputs.shape[0] + model.weights.shape[-1])
-        batch_size = min(s, max(1, _PAIRED_ENTRIES // max(per_path, 1)))
-        values = jax.lax.map(jax.checkpoint(one, prevent_cse=False), (random, flat), batch_size=batch_size)
-    else:
-        everywhere = model(flat)  # *s, then s b
-        everywhere = everywhere.reshape(s, *everywhere.shape[n_axes:])
-        values = everywhere[jnp.arange(s), jnp.arange(s)]
-    return values.reshape(*worlds[:n_axes], *values.shape[1:])
+        return jnp.stack([at_own_inputs(model, X, worlds) for model in models], axis=-1)
+    return at_own_inputs(models, X, worlds)

@@ -27,11 +27,12 @@ def observe(
 
     **Returns:** `*s *n`, differentiable in both.
 
-    **Raises:** ValueError where shapes do not fit, or a variance is negative.
+    **Raises:** ValueError where shapes do not fit, or a variance is negative (at run time under jit).
     """
     values = _real(values, "values")
     noise_var = _checks.floating(noise_var, "noise_var").astype(values.dtype)
     _checks.positive(noise_var, "noise_var", or_zero=True)
+    noise_var = _required(noise_var >= 0, noise_var, "noise_var", "not be negative or NaN")
     noise_var = _broadcast(noise_var, "noise_var", values.shape)
     # The root has no derivative at 0: where there is no noise it has none.
     none = noise_var == 0
@@ -58,7 +59,7 @@ def crps(samples: Float[AnyArray, "..."], y: Float[AnyArray, "..."], *, fair: bo
     # About y: differences of large numbers would lose digits.
     errors = jnp.sort(samples - y[None], axis=0)
     ranks = jnp.reshape(2 * jnp.arange(1, s + 1) - s - 1, (s,) + (1,) * y.ndim).astype(y.dtype)
-    return jnp.mean(jnp.abs(errors), axis=0) - jnp.sum(ranks * errors, axis=0) / (s * (s - 1) if fair else s * s)
+    return jnp.mean(jnp.abs(errors), axis=0) - jnp.sum(ranks * errors, axis=0) / _pairs(s, fair)
 
 
 def energy_score(
@@ -77,7 +78,7 @@ def energy_score(
     """
     samples, y = _pair(samples, y, 1)
     s = _draws(samples, _checks.flag(fair, "fair"))
-    return _energy(samples, y, s * (s - 1) if fair else s * s)
+    return _energy(samples, y, _pairs(s, fair))
 
 
 def variogram_score(
@@ -129,13 +130,14 @@ def log_score(
 
     **Returns:** `*n`.
 
-    **Raises:** ValueError where shapes do not fit, an entry is not finite, or a variance is not positive. Source: Gneiting &
-    Raftery (2007), section 4.1.
+    **Raises:** ValueError where shapes do not fit, an entry is not finite, or a variance is not positive (at run time under
+    jit). Source: Gneiting & Raftery (2007), section 4.1.
     """
     shape = jnp.shape(means)
     means, y = _pair(means, y, 0, "means")
     variances = _checks.floating(variances, "variances").astype(y.dtype)
     _checks.positive(variances, "variances")
+    variances = _required(variances > 0, variances, "variances", "be positive")
     variances = _broadcast(variances, "variances", shape, y.shape).reshape(means.shape)
     densities = -0.5 * ((y[None] - means) ** 2 / variances + jnp.log(variances) + math.log(2 * math.pi))
     return math.log(means.shape[0]) - jax.nn.logsumexp(densities, axis=0)
@@ -187,15 +189,18 @@ def coverage(
 ) -> Float[Array, "..."]:
     """The fraction of all observations inside the central intervals of some levels: of calibrated draws, the levels.
 
-    An interval ends at the sample quantiles of probability (1 ± level)/2, at place p (S + 1) of the ordered draws, so that an
-    observation that is as one more draw lies inside with probability `level` also where S is small.
+    An interval ends at the sample quantiles of probability (1 ± level)/2, at place p (S + 1) of the ordered draws. Where that
+    is a whole number an observation that is as one more draw lies inside with probability `level`, whatever S is. Between two
+    draws the quantile is interpolated, and the probability differs from the level by an amount of order 1/S that depends on
+    the law: 0.02 at level 0.7 of nine normal draws, none of uniform ones.
 
     **Arguments:** `samples`: draws of the observations, `*s *n`; `y`: observations, `*n`; `levels`: `*l`, between 0 and
     (S − 1)/(S + 1), beyond which S draws have no quantile.
 
     **Returns:** `*l`. The observations at nearby inputs are not independent, so a binomial standard error is too small.
 
-    **Raises:** ValueError where shapes do not fit, an entry is not finite, or a level is outside that range.
+    **Raises:** ValueError where shapes do not fit, an entry is not finite, or a level is outside that range (at run time
+    under jit).
     """
     samples, y = _pair(samples, y, 0)
     levels = _levels(levels, "levels", samples.shape[0], y.dtype)
@@ -231,6 +236,16 @@ def _draws(samples: Array, fair: bool) -> int:
     if fair and samples.shape[0] < 2:
         raise ValueError("`samples` holds one draw, of which there is no fair score: draw more, or pass `fair=False`.")
     return samples.shape[0]
+
+
+def _pairs(s: int, fair: bool) -> float:
+    """How many pairs of draws a mean is over: of many draws more than single-precision integers hold."""
+    return float(s * (s - 1) if fair else s * s)
+
+
+def _required(ok: Array, x: Array, name: str, what: str) -> Array:
+    """`x`, or an error where a value that is known only at run time is not as it must be."""
+    return _checks.require(jnp.all(ok), x, f"`{name}` must {what}.")
 
 
 def _broadcast(x: Array, name: str, shape: tuple[int, ...], also: tuple[int, ...] = ()) -> Array:
@@ -285,11 +300,11 @@ def _variogram(
 def _levels(levels: Any, name: str, s: int, dtype: Any) -> Array:
     levels = _real(levels, name).astype(dtype)
     largest = (s - 1) / (s + 1)
-    if _checks.is_concrete(levels) and not bool(jnp.all((levels > 0) & (levels <= largest * (1 + 1e-6)))):
-        raise ValueError(
-            f"`{name}` must be above 0 and, with {s} draws, at most {largest:.4g}; got {levels}. Higher ones need more draws."
-        )
-    return levels
+    wanted = f"be above 0 and, with {s} draws, at most {largest:.4g}"
+    ok = (levels > 0) & (levels <= largest * (1 + 1e-6))
+    if _checks.is_concrete(levels) and not bool(jnp.all(ok)):
+        raise ValueError(f"`{name}` must {wanted}; got {levels}. Higher ones need more draws.")
+    return _required(ok, levels, name, f"{wanted}: higher ones need more draws")
 
 
 def _central(samples: Float[Array, "s *n"], levels: Float[Array, "l"]) -> tuple[Array, Array]:

@@ -710,6 +710,62 @@ MUTANTS = [
         "(discount * (now + later), None)",
         "test_rollout.py::test_returns_are_discounted_sums",
     ),
+    Mutant(
+        "paths of a draw in the density of its own observations",
+        "design/nested.py",
+        "jnp.arange(s) // per_draw == i // per_draw",
+        "jnp.arange(s) == i",
+        "test_design.py::test_nested_estimates_bound_the_gain_of_an_ensemble",
+    ),
+    Mutant(
+        "a gradient without the law of the observations",
+        "design/nested.py",
+        "above * (own - jax.lax.stop_gradient(own))",
+        "0 * above * (own - jax.lax.stop_gradient(own))",
+        "test_design.py::test_derivatives_of_nested_estimates",
+    ),
+    Mutant(
+        "the tail of a law that is cut off",
+        "design/entropy_search.py",
+        "far_share = d * d * (1 + t * (t - c))",
+        "far_share = d * d * (1 + t * t)",
+        "test_design.py::test_maxima_far_below_what_is_foreseen",
+    ),
+    Mutant(
+        "an optimum that explains too much",
+        "design/entropy_search.py",
+        "slope * slope * there[None, :]",
+        "slope * there[None, :]",
+        "test_design.py::test_joint_entropy_search_is_the_variance_of_a_law_that_is_cut_off",
+    ),
+    Mutant(
+        "a mixture on a coarse grid",
+        "design/information.py",
+        "steps = jnp.arange(-_REACH, _REACH + 1)",
+        "steps = 4 * jnp.arange(-2, 3)",
+        "test_design.py::test_bald_of_hyperparameters_is_that_of_the_mixture",
+    ),
+    Mutant(
+        "rounding that grows with the members",
+        "ensembles.py",
+        "jnp.minimum(4 * (1 + math.log2(len(weights))) * jnp.finfo(values.dtype).eps, 0.5 * least)",
+        "4 * len(weights) * jnp.finfo(values.dtype).eps",
+        "test_ensembles.py::test_quantiles_of_many_members_in_single_precision",
+    ),
+    Mutant(
+        "a negative noise under jit",
+        "scores.py",
+        "noise_var = _required(noise_var >= 0, noise_var",
+        "noise_var = _required(noise_var == noise_var, noise_var",
+        "test_scores.py::test_traced_values_are_refused_when_they_are_known",
+    ),
+    Mutant(
+        "a gradient that keeps every draw",
+        "_paths/ensemble.py",
+        "jax.lax.map(jax.checkpoint(one, prevent_cse=False), ensemble._flat())",
+        "jax.lax.map(one, ensemble._flat())",
+        "test_paths.py::test_memory_of_a_gradient_does_not_grow_with_the_draws",
+    ),
 ]
 
 

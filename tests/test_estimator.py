@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from sklearn.base import clone
-from sklearn.exceptions import NotFittedError
+from sklearn.exceptions import ConvergenceWarning, NotFittedError
 from sklearn.gaussian_process import GaussianProcessRegressor, kernels as sk
 from sklearn.model_selection import cross_val_score
 from sklearn.pipeline import make_pipeline
@@ -37,7 +37,7 @@ def test_it_passes_the_checks_of_scikit_learn():
 
 def test_learnt_it_passes_those_of_the_values():
     # The rest of the checks are about arguments; these fit, and each shape compiles an optimiser.
-    estimator = PathwiseGPRegressor(max_steps=30, random_state=0)
+    estimator = PathwiseGPRegressor(random_state=0)
     assert clone(estimator).get_params() == estimator.get_params()
     found = cross_val_score(make_pipeline(StandardScaler(), estimator), X, Y, cv=3)
     assert found.mean() > 0.5
@@ -79,6 +79,15 @@ def test_learning_finds_what_fit_finds():
     again = clone(ours).fit(X, Y)
     np.testing.assert_array_equal(again.predict(TEST), ours.predict(TEST))
     np.testing.assert_array_equal(pickle.loads(pickle.dumps(ours)).predict(TEST), ours.predict(TEST))
+
+
+def test_it_warns_where_learning_did_not_converge():
+    with pytest.warns(ConvergenceWarning, match="not converged after 2 steps. Give more `max_steps`"):
+        ours = PathwiseGPRegressor(KERNEL, 0.05, max_steps=2).fit(X, Y)
+    assert not ours.converged_
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert PathwiseGPRegressor(KERNEL, 0.05).fit(X, Y).converged_
 
 
 def test_samples_are_paths_with_the_moments_of_the_posterior():
@@ -127,7 +136,12 @@ def test_the_package_does_not_import_scikit_learn():
         ({"noise_var": -1.0}, "`noise_var` must be positive"),
         ({"mean": "zero"}, "`mean` must be a number"),
         ({"learn": "yes"}, "`learn` must be True or False"),
-        ({"n_restarts": -1}, "`n_restarts` must be at least 1"),
+        ({"n_restarts": -1}, "`n_restarts` must not be negative; got -1"),
+        # Also while nothing is learnt.
+        ({"learn": False, "n_restarts": -3}, "`n_restarts` must not be negative; got -3"),
+        ({"learn": False, "n_restarts": 0.5}, "`n_restarts` must be a whole number"),
+        ({"learn": False, "max_steps": "x"}, "`max_steps` must be a whole number"),
+        ({"learn": False, "n_features": 0}, "`n_features` must be at least 1"),
         ({"kernel": pgp.RBF(1.0, jnp.ones(3))}, "lengthscale"),
     ],
 )
@@ -144,10 +158,10 @@ def test_methods_refuse():
         PathwiseGPRegressor().fit(X, np.full(N, 2.0))
     with pytest.raises(NotFittedError):
         PathwiseGPRegressor().sample_paths()
-    fitted = PathwiseGPRegressor(KERNEL, 0.05, learn=False, n_features=0).fit(X, Y)
+    fitted = PathwiseGPRegressor(KERNEL, 0.05, learn=False).fit(X, Y)
     with pytest.raises(ValueError, match="cannot both be True"):
         fitted.predict(TEST, return_std=True, return_cov=True)
-    with pytest.raises(ValueError, match="`n_features` must be at least 1"):
-        fitted.sample_paths()
+    with pytest.raises(ValueError, match="`n_paths` must be at least 1"):
+        fitted.sample_paths(0)
     with pytest.raises(ValueError, match="expecting 2 features"):
         fitted.predict(TEST[:, :1])

@@ -154,12 +154,21 @@ def test_paired_of_ensembles_and_of_several_outputs(made, monkeypatch):
     same(ensemble.paired(inputs), wanted)
 
 
+def all_vary(paths, n_draws):
+    arrays, rest = eqx.partition(paths, eqx.is_array)
+    return jax.tree.map(lambda leaf: jnp.stack([leaf] * n_draws), arrays), rest
+
+
 @pytest.mark.parametrize("own", [False, True], ids=["ensemble", "bases of their own"])
 def test_memory_of_a_gradient_does_not_grow_with_the_draws(own):
     """Beyond the gradient itself: what a draw needs is computed again, not kept."""
     x, rest = jnp.asarray(RNG.normal(size=(300, DIM))), []
     for n in (8, 32):
-        made = draw(n_paths=n, share_features=False) if own else ensemble_of(draw(n_paths=2, n_features=256), n)
+        made = (
+            draw(n_paths=n, n_features=256, share_features=False)
+            if own
+            else pgp.PathEnsemble(*all_vary(draw(n_paths=2, n_features=256), n))
+        )
         value = eqx.filter_grad(lambda paths: jnp.sum(paths(x) ** 2))
         analysis = (
             jax.jit(lambda leaves, s=made: value(eqx.combine(leaves, eqx.filter(s, eqx.is_array, inverse=True))))

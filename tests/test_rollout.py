@@ -119,6 +119,16 @@ def test_every_kind_of_dynamics():
     np.testing.assert_allclose(rollout(nested, POLICY, X0, T).states[1, 0], expected.states[2, 0], rtol=1e-9)
 
 
+def test_a_bar_shows_the_steps(capsys):
+    quiet = rollout(RBF, POLICY, X0, T)
+    assert capsys.readouterr().err == ""
+    for _ in range(2):  # each run of the compiled code has its own
+        shown = rollout(RBF, POLICY, X0, T, progress=True)
+        jax.effects_barrier()
+        assert f"{T}/{T}" in capsys.readouterr().err
+        np.testing.assert_array_equal(shown.states, quiet.states)
+
+
 def value(policy, dynamics, discount=0.9):
     return returns(rollout(dynamics, policy, X0, T, reward=cost).rewards, discount).mean()
 
@@ -168,6 +178,12 @@ def test_single_precision_and_a_network():
         (([RBF[0], RBF[1][:2]], POLICY, X0, T), {}, "`dynamics` must have the same axes of paths"),
         ((RBF[0][:2], POLICY, X0, T), {}, "Paths of one output go in a sequence"),
         (([MULTI, MULTI], POLICY, X0, T), {}, "`dynamics` must give one value of each path"),
+        # Of one input; with as many starts as states and inputs nothing but the order of the axes tells.
+        (
+            (lambda z: jnp.ones((2, 3)) @ z, POLICY, jnp.ones((3, 2)), T),
+            {},
+            r"`dynamics` must map inputs of shape \(3, 3\)",
+        ),
         ((RBF, lambda x: x[0], X0, T), {}, "`policy` must map a state"),
         ((RBF, jnp.zeros((T + 1, A)), X0, T), {}, r"`policy`, as actions, must have shape \(4, a\)"),
         ((RBF, lambda x: x, X0, T), {}, "last axis of `X` must be the input dimension, 3"),

@@ -201,12 +201,17 @@ def test_calibrated_draws_look_calibrated():
     draws = jax.random.normal(jax.random.key(1), (s, n))
     u = scores.pit(draws, y, jax.random.key(2))
     assert scipy.stats.kstest(u, "uniform").pvalue > 0.01
-    levels = jnp.asarray([0.2, 0.45, 0.6, 0.8])
-    inside = scores.coverage(draws, y, levels)
-    assert (np.abs(inside - levels)[1:] < 4 * np.sqrt(levels * (1 - levels) / n)[1:] + 0.02).all()
     # At whole places p (S + 1) exactly.
     whole = np.asarray([0.2, 0.6, 0.8])
-    assert (np.abs(scores.coverage(draws, y, whole) - whole) < 4 * np.sqrt(whole * (1 - whole) / n)).all()
+    error = lambda p, n: 4 * np.sqrt(p * (1 - p) / n)
+    assert (np.abs(scores.coverage(draws, y, whole) - whole) < error(whole, n)).all()
+    # Between them of uniform draws only; of normal ones about as much off as is said.
+    key_y, key_draws = jax.random.split(KEY)
+    between, many = np.asarray([0.1, 0.45, 0.7]), 20_000
+    even, even_y = jax.random.uniform(key_draws, (s, many)), jax.random.uniform(key_y, (many,))
+    assert (np.abs(scores.coverage(even, even_y, between) - between) < error(between, many)).all()
+    law = jax.scipy.stats.norm
+    assert abs(scores.coverage(law.ppf(even), law.ppf(even_y), 0.7) - 0.7234) < error(0.7, many) < 0.02
     for sd, (low, high) in ((0.5, (0.0, 0.55)), (2.0, (0.87, 1.0))):
         assert scipy.stats.kstest(scores.pit(sd * draws, y, jax.random.key(2)), "uniform").pvalue < 1e-6
         assert low < scores.coverage(sd * draws, y, 0.8) < high
@@ -228,6 +233,37 @@ def test_single_precision_and_jit():
         np.testing.assert_allclose(found, score(DRAWS, Y), rtol=1e-4, atol=1e-5)
     # Far from zero, where squares and differences lose digits.
     np.testing.assert_allclose(scores.crps(draws + 1000, y + 1000), scores.crps(draws, y), rtol=2e-3, atol=3e-4)
+
+
+def test_many_draws_need_no_integers_of_more_than_32_bits():
+    with jax.enable_x64(False):
+        s = 46_342
+        draws = jnp.linspace(0, 1, s, dtype=jnp.float32)[:, None]
+        for fair in (True, False):
+            # E|X − ½| − ½ E|X − X′| of a uniform law.
+            np.testing.assert_allclose(scores.crps(draws, jnp.full(1, 0.5), fair=fair), 1 / 4 - 1 / 6, rtol=1e-3)
+        # The energy score takes S² distances of so many: its divisor alone.
+        pairs = scores._pairs(s, True)
+        assert isinstance(pairs, float)
+        np.testing.assert_allclose(jnp.ones((), jnp.float32) / pairs, 1 / (s * (s - 1)), rtol=1e-6)
+        assert np.isfinite(jax.jit(lambda x, y: scores._energy(x, y, pairs))(draws[:3], draws[0]))
+
+
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        (lambda v: scores.observe(jnp.zeros((1, 2)), v, KEY), "`noise_var` must not be negative or NaN"),
+        (lambda v: scores.log_score(jnp.zeros((2, 1)), jnp.zeros(1), v), "`variances` must be positive"),
+        (
+            lambda v: scores.coverage(jnp.zeros((9, 1)), jnp.zeros(1), v + 2.5),
+            "`levels` must be above 0 and, with 9 draws",
+        ),
+        (lambda v: scores.interval_score(jnp.zeros((9, 1)), jnp.zeros(1), v + 1), "`level` must be above 0"),
+    ],
+)
+def test_traced_values_are_refused_when_they_are_known(call, words):
+    with pytest.raises(Exception, match=words):
+        jax.block_until_ready(jax.jit(call)(-1.0))
 
 
 GOOD = np.zeros((5, 3)), np.zeros(3)
