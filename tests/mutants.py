@@ -254,19 +254,19 @@ MUTANTS = [
         "test_kernels.py",
     ),
     # ------------------------------------------------------------------ rules for features
-    Mutant("weights of the tail dropped", SAMPLING, "weights = weights * weight", "weights = 1 * weights", RULES),
+    Mutant("weights of the tail dropped", SAMPLING, "jnp.prod(weights, axis=1)", "jnp.ones((n,), dtype)", RULES),
     Mutant(
         "weights of the tail used for their roots",
         SAMPLING,
-        "weights = weights * weight",
-        "weights = weights * weight**0.5",
+        "jnp.prod(weights, axis=1)",
+        "jnp.prod(weights, axis=1) ** 0.5",
         RULES,
     ),
     Mutant(
         "one tail for two lengths",
         SAMPLING,
-        "scores, weight = _in_the_tail(points[:, i], power",
-        "scores, weight = _in_the_tail(points[:, 0], power",
+        "_in_the_tail(points[:, radial], power",
+        "_in_the_tail(points[:, 0 * radial], power",
         RULES,
     ),
     Mutant(
