@@ -100,10 +100,10 @@ REFUSED = {
     "level": (lambda: plots.paths(lines, np.ones(3), level=90), "between 0 and 1; got 90"),
     "levels": (lambda: plots.fan(lines, np.ones(3), levels=()), "at least one level"),
     "number": (lambda: plots.paths(lines, np.ones(3), n_shown=0), "`n_shown` must be at least 1"),
-    "positions": (lambda: plots.level_set_density(np.ones(3)), r"`positions` must have shape \(paths, crossings\)"),
+    "positions": (lambda: plots.level_set_density(np.ones(3)), r"`positions` must have shape \(\*paths, crossings\)"),
     "no crossing": (lambda: plots.level_set_density(np.full((3, 1), np.nan)), "holds no crossing"),
     "bounds": (lambda: plots.excursion(lines, 0.0, [[1.0, 0.0], [0.0, 1.0]]), "`bounds` must hold a lower corner"),
-    "points": (lambda: plots.optimum(np.ones((4, 3))), r"\(s, 1\) or \(s, 2\); got \(4, 3\)"),
+    "points": (lambda: plots.optimum(np.ones((4, 3))), r"\(\*s, 1\) or \(\*s, 2\); got \(4, 3\)"),
     "pit": (lambda: plots.pit(np.asarray([0.5, 1.5])), "between 0 and 1"),
     "reliability": (lambda: plots.reliability([0.5], [0.5, 0.9]), "vectors of one length"),
 }

@@ -109,11 +109,10 @@ def plot(gains, weights, members, d):
     left.legend(frameon=False, fontsize=8)
     # One input moved, all others at their means: what the members say.
     line = np.linspace(-2, 3, 60)
-    at = np.zeros((60, d))
-    at[:, 2] = line
+    at = lambda x: jnp.zeros((len(x), d)).at[:, 2].set(x[:, 0])
     for (name, paths), weight, colour in zip(members.items(), weights, (GREY, BLUE, ORANGE), strict=True):
         label = f"{name}, weight {weight:.2f}"
-        pgp.plots.fan(lambda x, paths=paths: paths(at), line, right, levels=(0.8,), colour=colour, label=label)
+        pgp.plots.fan(lambda x, paths=paths: paths(at(x)), line, right, levels=(0.8,), colour=colour, label=label)
     right.legend(frameon=False, fontsize=8)
     right.set(xlabel="body mass index, standardised", ylabel="paths", title="Along one input")
     for axes in (left, right):
