@@ -785,8 +785,9 @@ def run(mutant: Mutant, folder: pathlib.Path) -> tuple[bool, str]:
         [*command, f"tests/{mutant.tests}"], cwd=folder, env=environment, capture_output=True, text=True, check=False
     )
     failed = [line for line in done.stdout.splitlines() if line.startswith("FAILED")]
-    # A fault that only breaks the program would be caught by any test; what counts is a failed assertion.
-    asserted = done.returncode == 1 and "AssertionError" in done.stdout
+    # A fault that only breaks the program would be caught by any test; what counts is a failed assertion, or an
+    # error that was to be raised and was not.
+    asserted = done.returncode == 1 and ("AssertionError" in done.stdout or "DID NOT RAISE" in done.stdout)
     return asserted, failed[0].split(" - ")[0].removeprefix("FAILED ") if failed else done.stdout[-1500:]
 
 
