@@ -5,15 +5,15 @@ import mmap
 import os
 import pathlib
 
+import jaxlib
+
 CACHE = pathlib.Path(__file__).parents[1] / ".cache"
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(CACHE / "jax"))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.2")
 
+
 # Most of the time goes into compiling small programs, which takes a third as long without optimisation, and with the plainer
 # of two ways to make code of what is fused. An XLA that does not know a flag would end the process: then it is left out.
-import jaxlib  # noqa: E402
-
-
 def known(flag: str) -> bool:
     for library in pathlib.Path(jaxlib.__file__).parent.glob("**/libjax_common*"):
         with library.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as text:

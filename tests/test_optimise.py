@@ -248,8 +248,8 @@ def test_what_a_function_closes_over_has_the_same_derivative():
 
 def test_many_points_with_little_noise_converge():
     rng = np.random.default_rng(4)
-    X = rng.uniform(-1, 1, (300, 2))
-    posterior = pgp.GPPrior(kernel=pgp.Matern(2.5, 1.0, 0.5), X=X).condition(np.sin(3 * X).sum(1), 1e-4)
+    X = rng.uniform(-1, 1, (500, 2))
+    posterior = pgp.GPPrior(kernel=pgp.Matern(2.5, 1.0, 0.5), X=X).condition(np.sin(3 * X).sum(1), 1e-5)
     paths = pgp.PathwiseSampler(posterior, 128).sample_paths(KEY, 8)
     found = optimise.minimise(paths, BOX, KEY, **SMALL)
     assert found.converged.all()
@@ -257,10 +257,13 @@ def test_many_points_with_little_noise_converge():
 
 def test_one_of_several_outputs_is_searched():
     kernel = pgp.Coregionalised(pgp.RBF(1.0, 0.7), np.ones((3, 1)), np.ones(3))
-    posterior = pgp.MultiOutputGPPrior(kernel=kernel, X=X).condition(np.stack([Y, -Y, Y**2], axis=1), 0.05)
+    posterior = pgp.MultiOutputGPPrior(kernel=kernel, X=X, mean=np.asarray([0.5, -1.0, 2.0])).condition(
+        np.stack([Y, -Y, Y**2], axis=1), 0.05
+    )
     outputs = pgp.MultiOutputPathwiseSampler(posterior, 32).sample_paths(KEY, 4)
     for q in range(3):
         np.testing.assert_allclose(outputs.output(q)(X), outputs(X)[..., q], rtol=1e-12)
+        np.testing.assert_allclose(outputs.output(q).mean_path(X), outputs.mean_path(X)[..., q], rtol=1e-12)
     found = optimise.minimise(outputs.output(0), BOX, KEY, constraints=outputs.output(1), **SMALL)
     np.testing.assert_allclose(outputs.paired(found.points)[:, 0], found.values, rtol=1e-10)
     assert (outputs.paired(found.points)[:, 1] < 1e-5).all()
