@@ -228,9 +228,8 @@ def _optimise(
         X = inside(U)
         g_at = zip(still_constraints, axes, ranges[1:], strict=True)
         values = [at(g, found, X) / scale for g, found, scale in g_at]
-        return sign * at(still, shape, X) / ranges[0], jnp.stack(values) if values else jnp.zeros(
-            (0, *X.shape[:2]), dtype
-        )
+        excess = jnp.stack(values) if values else jnp.zeros((0, *X.shape[:2]), dtype)
+        return sign * at(still, shape, X) / ranges[0], excess
 
     if constraints:
         U, multipliers, solved = _augmented_lagrangian(evaluate, starts, aim, tolerance, settings)

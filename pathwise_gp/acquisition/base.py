@@ -58,7 +58,8 @@ class AbstractAcquisition(eqx.Module):
     def __call__(self, X: Float[AnyArray, "*n d"]) -> Float[Array, "*n"]:
         """The value of an evaluation at each input.
 
-        **Arguments:** `X`: inputs, `*n d`. **Returns:** `*n`. Memory beyond that is that of a block of inputs.
+        **Arguments:** `X`: inputs, `*n d`. **Returns:** `*n`. Memory beyond that is that of a block of inputs. **Raises:**
+        ValueError where `X` is a scalar, or the paths do not map `*n d` to `*s *n`.
         """
         X = _checks.floating(X, "X")
         return self.joint(X[..., None, :] if X.ndim else X)
@@ -66,7 +67,8 @@ class AbstractAcquisition(eqx.Module):
     def joint(self, X: Float[AnyArray, "*n q d"]) -> Float[Array, "*n"]:
         """The value of q evaluations made together.
 
-        **Arguments:** `X`: inputs, `*n q d`. **Returns:** `*n`; for q = 1 what a call gives.
+        **Arguments:** `X`: inputs, `*n q d`. **Returns:** `*n`; for q = 1 what a call gives. **Raises:** as a call, and where
+        `X` has no axis of inputs.
         """
         X = _checks.floating(X, "X")
         if X.ndim < 2 or X.shape[-2] == 0:
