@@ -1,6 +1,8 @@
 """What is asked of values that come in by a door: each failure names the argument and says what to do."""
 
 import operator
+import sys
+import warnings
 from collections.abc import Iterable
 from typing import Any, Literal
 
@@ -10,6 +12,23 @@ import jax.core
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
+
+
+class PrecisionWarning(UserWarning):
+    """What was computed is not the model as it was given, to the digits that matter: something was added to the covariance to
+    factorise it, or the rounding of the dtype is as large as the noise. The message says what to do."""
+
+
+# What stands between the line of a user and ours.
+_BETWEEN = {"pathwise_gp", "equinox", "jax", "jaxtyping", "beartype"}
+
+
+def warn(message: str) -> None:
+    """A `PrecisionWarning` at the line that called the package, wherever in the package it arises."""
+    frame, level = sys._getframe(1), 2
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").split(".")[0] in _BETWEEN:
+        frame, level = frame.f_back, level + 1
+    warnings.warn(message, PrecisionWarning, stacklevel=level)
 
 
 def is_concrete(x: Any) -> bool:
