@@ -187,6 +187,18 @@ def require(ok: Bool[Array, ""], value: Float[Array, "..."], message: str) -> Fl
     return eqx.error_if(value, ~ok, message)
 
 
+def verdict(value: Any, *faults: tuple[Bool[Array, ""], str]) -> Any:
+    """A pytree, or the error of the first of the faults that is true: now where they are concrete, at run time under jit."""
+    happened, messages = zip(*faults, strict=True)
+    if all(map(is_concrete, happened)):
+        for so, message in faults:
+            if so:
+                raise ValueError(message)
+        return value
+    which = jnp.stack(happened)
+    return eqx.branched_error_if(value, jnp.any(which), jnp.argmax(which), messages)
+
+
 def bounds(bounds: Any) -> Float[Array, "2 d"]:
     """The lower and the upper corner of a box."""
     bounds = floating(bounds, "bounds")

@@ -15,6 +15,7 @@ from ._guides.bound import marginals, pointwise_log_prob
 from ._numerics.linalg import cholesky, CholeskyFactor, inner, inverse_factor
 from ._paths import PathwiseFunction
 from ._priors import GPPrior, SparseGPPrior
+from ._priors.jitter import drowns_guide, say_beside_guide
 from ._samplers import DecoupledPathwiseSampler
 from ._samplers.decoupled import through
 from ._types import AnyArray, Key
@@ -76,7 +77,8 @@ class Laplace(eqx.Module):
             DecoupledPathwiseSampler(prior, guide, n_features, features=features, share_features=share_features)
             for prior, guide in zip(self.priors, self.guides, strict=True)
         )
-        paths = _sample(self, samplers, key, n_paths)
+        paths, drowned = _sample(self, samplers, key, n_paths)
+        say_beside_guide(drowned, self.mean.dtype)
         return paths if self.several else paths[0]
 
 
@@ -127,12 +129,10 @@ def laplace(
         _checks.finite(y, "y")
     if tolerance is None:
         tolerance = float(jnp.finfo(X.dtype).eps) ** 0.5
-    settled = tuple(
-        SparseGPPrior(kernel=p.kernel, Z=p.X, mean=p.mean, jitter=p.jitter).settled()
-        for p in map(GPPrior.checked, priors)
+    sparse = tuple(
+        SparseGPPrior(kernel=p.kernel, Z=p.X, mean=p.mean, jitter=p.jitter) for p in map(GPPrior.checked, priors)
     )
-    factors = tuple(factor.lower for _, factor in settled)
-    sparse = tuple(prior for prior, _ in settled)
+    factors = tuple(p.checked_factor().lower for p in sparse)
     steps = _checks.count(max_steps, "max_steps")
     return _laplace(sparse, factors, y, likelihood, steps, jnp.asarray(tolerance, X.dtype), several)
 
@@ -256,14 +256,16 @@ def _moments(
 @eqx.filter_jit
 def _sample(
     found: Laplace, samplers: tuple[DecoupledPathwiseSampler, ...], key: Key, n_paths: int
-) -> tuple[PathwiseFunction, ...]:
+) -> tuple[tuple[PathwiseFunction, ...], Bool[Array, ""]]:
     key_values, *keys = jax.random.split(key, 1 + len(samplers))
     p, n = found.mean.shape
     z = jax.random.normal(key_values, (n_paths, p * n), found.mean.dtype)
     v = found.mean[None, :, :] + inner(z, found.scale_tril).reshape(n_paths, p, n)
-    paths = []
+    paths, drowned = [], jnp.zeros((), bool)
     for j, (sampler, key_process) in enumerate(zip(samplers, keys, strict=True)):
-        prior, factor = sampler.prior.settled()
-        values = prior.mean_at(prior.Z)[None, :] + factor.colour(v[:, j])
-        paths.append(through(sampler, factor, tuple(jax.random.split(key_process, 3)), values))
-    return tuple(paths)
+        prior = sampler.prior
+        settled = prior.settled()
+        values = prior.mean_at(prior.Z)[None, :] + settled.factor.colour(v[:, j])
+        paths.append(through(sampler, settled, tuple(jax.random.split(key_process, 3)), values))
+        drowned = drowned | drowns_guide(settled.added, sampler.guide.moments(prior)[1])
+    return tuple(paths), drowned

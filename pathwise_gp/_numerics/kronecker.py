@@ -9,7 +9,7 @@ from jaxtyping import Array, Bool, Float
 
 from .linalg import inner
 
-# Of the largest eigenvalue of A, in units of eps, what an eigenvalue may be off by.
+# Of the largest eigenvalue of a matrix, in units of eps, what an eigenvalue may be off by.
 _ROUNDING = 8
 
 
@@ -62,24 +62,34 @@ class KroneckerFactor(eqx.Module):
         Where it is not a dense factorisation would fail; here nothing does, but what comes out is rounding.
         """
         finite = jnp.all(jnp.isfinite(self.values)) & jnp.all(jnp.isfinite(self.output_values))
-        return finite & (jnp.min(self.noise) > 0) & (jnp.min(self.noise) >= self.rounding())
+        return finite & (jnp.min(self.noise) > 0) & (self.rounding() <= 1)
 
     def rounding(self) -> Float[Array, ""]:
-        """An eigenvalue of A below this is rounding."""
-        largest = jnp.max(self.values) * jnp.max(jnp.diagonal(self.B))
-        return jax.lax.stop_gradient(_ROUNDING * jnp.finfo(self.K.dtype).eps * largest)
+        """What an eigenvalue of D^{−½}AD^{−½}, of which the least is 1, may be off by: no unit enters."""
+        return rounding_of(self.values, self.output_values)
+
+
+def rounding_of(values: Float[Array, "n"], output_values: Float[Array, "*k p"]) -> Float[Array, "*k"]:
+    """The rounding of eigenvalues of D^{−½}AD^{−½}, given those of K and of D^{−½}BD^{−½}."""
+    largest = jnp.max(values) * jnp.max(output_values, axis=-1)
+    return jax.lax.stop_gradient(_ROUNDING * jnp.finfo(values.dtype).eps * largest)
+
+
+def scaled(B: Float[Array, "p p"], noise: Float[Array, "p"]) -> Float[Array, "p p"]:
+    """D^{−½} B D^{−½}."""
+    scale = 1 / jnp.sqrt(noise)
+    return B * scale[:, None] * scale[None, :]
 
 
 def factorise(K: Float[Array, "n n"], B: Float[Array, "p p"], noise: Float[Array, "p"]) -> KroneckerFactor:
     """The factor of K ⊗ B + I ⊗ diag(noise)."""
     # Eigenvectors of repeated eigenvalues have no derivatives. What is made of them has: `_solve` gives it from K, B and D.
     fixed = jax.lax.stop_gradient
-    scale = 1 / jnp.sqrt(fixed(noise))
     values, vectors = jnp.linalg.eigh(fixed(K))
     # No covariance has eigenvalues as far below zero as this: NaN, which is seen, instead of clipping them.
     indefinite = values[0] < -K.shape[0] * _ROUNDING * jnp.finfo(K.dtype).eps * jnp.abs(values[-1])
     values = jnp.where(indefinite, jnp.nan, values)
-    output_values, output_vectors = jnp.linalg.eigh(fixed(B) * scale[:, None] * scale[None, :])
+    output_values, output_vectors = jnp.linalg.eigh(scaled(fixed(B), fixed(noise)))
     # Both are positive semidefinite: what is below zero is rounding.
     return KroneckerFactor(K, B, noise, vectors, jnp.maximum(values, 0), output_vectors, jnp.maximum(output_values, 0))
 

@@ -18,11 +18,6 @@ def inner(A: Float[Array, "n k"], B: Float[Array, "m k"]) -> Float[Array, "n m"]
     return jnp.matmul(A, B.T, precision=jax.lax.Precision.HIGHEST)
 
 
-def default_jitter(diagonal: Float[Array, "n"]) -> Float[Array, ""]:
-    """√eps times the mean of the diagonal: a decade or more above what factors an RBF matrix of a thousand points."""
-    return jnp.asarray(jnp.sqrt(jnp.finfo(diagonal.dtype).eps), diagonal.dtype) * jnp.mean(diagonal)
-
-
 def add_diagonal(K: Float[Array, "n n"], diagonal: Float[Array, "n"]) -> Float[Array, "n n"]:
     return K + diagonal[:, None] * jnp.eye(K.shape[0], dtype=K.dtype)
 
@@ -41,28 +36,35 @@ def cholesky(K: Float[Array, "n n"]) -> Float[Array, "n n"]:
 
 
 def _settle(
-    A: Float[Array, "n n"], given: Float[Array, ""], first: Float[Array, ""], bound: Float[Array, ""]
+    A: Float[Array, "n n"],
+    scale: Float[Array, "n"],
+    floor: Float[Array, "n"],
+    first: Float[Array, ""],
+    bound: Float[Array, ""],
 ) -> tuple[Float[Array, "n n"], Float[Array, ""]]:
-    """Lower Cholesky factor of A, which holds a given jitter, with as much more of it as the factorisation needs.
+    """Lower Cholesky factor L of A + τ diag(scale), with as little τ as the factorisation needs: nothing, or `first` and then
+    ten times more at each step, up to `bound`. A factor is enough where it is finite and no pivot Lᵢᵢ² is below `floor`.
 
-    A is tried as it is; where that fails the jitter is `first`, and then ten times more at each step, up to `bound`. In a
-    batch (under vmap) each matrix goes its own way.
+    In a batch (under vmap) each matrix goes its own way.
 
-    **Returns:** the factor, NaN where the bound was not enough; and the jitter, `given` where A was fine.
+    **Returns:** the factor, NaN where the bound was not enough; and τ.
     """
 
-    def failed(state):
+    def enough(lower: Array) -> Bool[Array, ""]:
+        pivots = jnp.diagonal(lower)
+        return jnp.all(jnp.isfinite(pivots) & (pivots * pivots >= floor))
+
+    def failed(state: tuple[Array, Array, Array]) -> Bool[Array, ""]:
         lower, _, following = state
-        more = (following <= bound) & (following > 0) & jnp.isfinite(following)
-        return ~jnp.all(jnp.isfinite(jnp.diagonal(lower))) & more
+        return ~enough(lower) & (following <= bound)
 
-    def raise_jitter(state):
-        _, _, jitter = state
-        more = jnp.broadcast_to(jitter - given, A.shape[:1])
-        return cholesky(add_diagonal(A, more)), jitter, 10 * jitter
+    def add_more(state: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
+        _, _, more = state
+        return cholesky(add_diagonal(A, more * scale)), more, 10 * more
 
-    lower, jitter, _ = jax.lax.while_loop(failed, raise_jitter, (cholesky(A), given, first))
-    return lower, jitter
+    start = (cholesky(A), jnp.zeros_like(first), first)
+    lower, tau, _ = jax.lax.while_loop(failed, add_more, start)
+    return lower, tau
 
 
 # One matrix after the other also in a batch: batched factorisations in a loop have hung on the CPU.
@@ -71,19 +73,23 @@ _settle_each = jax.custom_batching.sequential_vmap(_settle)
 
 @jax.custom_jvp
 def settled_cholesky(
-    A: Float[Array, "n n"], given: Float[Array, ""], first: Float[Array, ""], bound: Float[Array, ""]
+    A: Float[Array, "n n"],
+    scale: Float[Array, "n"],
+    floor: Float[Array, "n"],
+    first: Float[Array, ""],
+    bound: Float[Array, ""],
 ) -> tuple[Float[Array, "n n"], Float[Array, ""]]:
     """See `_settle`; with derivatives."""
-    return _settle_each(A, given, first, bound)
+    return _settle_each(A, scale, floor, first, bound)
 
 
 @settled_cholesky.defjvp
 def _settled_cholesky_jvp(primals, tangents):
-    # A loop of unknown length has no reverse derivative, and how much jitter is added does not vary: what differentiates is
-    # the factor of the matrix that it ended with, dL = L Φ(L⁻¹ dA L⁻ᵀ) with Φ the lower triangle and half the diagonal
-    # (Murray 2016).
-    lower, jitter = settled_cholesky(*primals)
-    return (lower, jitter), (_change_of_factor(lower, tangents[0]), tangents[1])
+    # A loop of unknown length has no reverse derivative, and how much is added does not vary: what differentiates is the
+    # factor of the matrix that it ended with, dL = L Φ(L⁻¹ dA L⁻ᵀ) with Φ the lower triangle and half the diagonal (Murray
+    # 2016).
+    lower, tau = settled_cholesky(*primals)
+    return (lower, tau), (_change_of_factor(lower, tangents[0]), jnp.zeros_like(tau))
 
 
 def _change_of_factor(lower: Float[Array, "n n"], dA: Float[Array, "n n"]) -> Float[Array, "n n"]:
@@ -198,7 +204,7 @@ def gaussian_log_density(K: Float[Array, "n n"], residual: Float[Array, "n"]) ->
     step instead of carrying a NaN along. Its derivative, ½ tr((ααᵀ − K⁻¹) dK) with α = K⁻¹ residual (Rasmussen &
     Williams 2006, equation 5.9), holds to any order.
     """
-    return _density_of(CholeskyFactor(cholesky(K)), residual)
+    return density_of(CholeskyFactor(cholesky(K)), residual)
 
 
 @jax.custom_jvp
@@ -208,10 +214,11 @@ def _density_and_precision(
     """The log density and K⁻¹ from one factorisation; K⁻¹ is zero where K is not positive definite."""
     factor = CholeskyFactor(cholesky(K))
     precision = _gram(_triangular_inverse(factor.lower))
-    return _density_of(factor, residual), jnp.where(factor.is_finite(), precision, jnp.zeros_like(precision))
+    return density_of(factor, residual), jnp.where(factor.is_finite(), precision, jnp.zeros_like(precision))
 
 
-def _density_of(factor: CholeskyFactor, residual: Float[Array, "n"]) -> Float[Array, ""]:
+def density_of(factor: CholeskyFactor, residual: Float[Array, "n"]) -> Float[Array, ""]:
+    """log N(residual | 0, A) from the factor of A; −inf where there is none."""
     white = factor.whiten(residual)
     n = residual.shape[0]
     value = -0.5 * jnp.sum(white * white) - 0.5 * factor.log_det() - 0.5 * n * math.log(2 * math.pi)

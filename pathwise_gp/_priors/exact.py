@@ -6,16 +6,18 @@ from typing import Any, NamedTuple
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from .. import _checks, _means
 from .._features import AbstractBasis, check_basis, QuasiMonteCarlo
 from .._kernels import AbstractKernel, check_valid
 from .._numerics.blocks import map_rows
-from .._numerics.linalg import CholeskyFactor, default_jitter, gaussian_log_density, inner, seen
+from .._numerics.linalg import cholesky, CholeskyFactor, density_of, gaussian_log_density, inner, seen
 from .._paths import draw_prior, PathwiseFunction
 from .._types import AnyArray, Key, Number
-from .base import AbstractPrior, check_prior, jitter_field, settle
+from .base import AbstractPrior, check_prior, jitter_field, not_definite
+from .jitter import FOR_A_DENSITY, is_lost, say, say_lost, Settled
 
 
 class GPPrior(AbstractPrior):
@@ -26,9 +28,9 @@ class GPPrior(AbstractPrior):
     - `kernel`: k.
     - `X`: the training inputs, `n d`.
     - `mean`: m, a callable that maps `n d` to `n`, or a number; zero unless given.
-    - `jitter`: variance added to the diagonal of k(X, X), a scalar; √eps times the mean of the diagonal unless given. It
-      counts as noise throughout, so give it where the variances are large beside the noise (inputs far from 0 under a
-      linear kernel, say). Where it does not suffice `condition` raises it by decades; the posterior has what was used.
+    - `jitter`: variance added to the diagonal of k(X, X), a scalar or one for each point, `n`, which counts as noise
+      throughout. None unless given. What the factorisation needs beyond it is added by `condition`, by decades from
+      10·n·eps of each point's own variance; the posterior has what was used, and a `PrecisionWarning` says where it matters.
 
     **Raises:** ValueError where `X` is not a finite `n d` array, the kernel does not fit d, or `jitter` is negative.
     """
@@ -36,7 +38,7 @@ class GPPrior(AbstractPrior):
     kernel: AbstractKernel
     X: Float[Array, "n d"] = eqx.field(converter=lambda X: _checks.points(X, "X"))
     mean: _means.Mean = eqx.field(converter=_means.as_mean, default_factory=_means.ZeroMean)
-    jitter: Float[Array, ""] | None = jitter_field()
+    jitter: Float[Array, "..."] | None = jitter_field()
 
     def log_prob(
         self,
@@ -50,12 +52,20 @@ class GPPrior(AbstractPrior):
         of the kernel (`White`) is added; `mask`: False for points that were not observed, whose `y` does not count, `n`.
 
         **Returns:** a scalar: −inf, with zero derivatives, where the covariance is not positive definite in the dtype of
-        X, so that a sampler of hyperparameters rejects the step.
+        X, so that a sampler of hyperparameters rejects the step. It is smooth in the hyperparameters: unless a jitter is
+        given, a point without noise has 10·n·eps of its own variance, and a point with noise nothing.
+
+        **Warns:** outside jit, `PrecisionWarning` where the noise is lost in the rounding of the dtype.
 
         **Raises:** ValueError where a shape does not fit, `y` is not finite or `noise_var` is negative.
         """
         y, noise_var, mask = self.check(y, noise_var, mask)
-        return _log_prob(without(self, mask).checked(), y, noise_var, mask)
+        prior = without(self, mask).checked()
+        if not all(map(_checks.is_concrete, jax.tree.leaves((prior, y, noise_var, mask)))):
+            return _log_prob(prior, y, noise_var, mask)
+        density, lost = _log_prob_and_whether_lost(prior, y, noise_var, mask)
+        say_lost(lost, prior.X.dtype, "X")
+        return density
 
     def condition(
         self,
@@ -63,16 +73,21 @@ class GPPrior(AbstractPrior):
         noise_var: Number | Float[AnyArray, "n"],
         mask: Bool[AnyArray, "n"] | None = None,
     ) -> "ConditionedGP":
-        """The posterior given y. The one factorisation is made here and serves every draw. A jitter that does not suffice for
-        it is raised by decades: `posterior.jitter` is what was used.
+        """The posterior given y. The one factorisation is made here and serves every draw. Nothing is added to its diagonal
+        unless it needs it; `posterior.jitter` is what was.
 
         **Arguments:** `y`: observations, `n`; `noise_var`: variance of the noise, a scalar or one per point; `mask`: False
         for points that were not observed, whose `y` does not count, `n`.
 
         **Returns:** the posterior.
 
-        **Raises:** ValueError where a shape does not fit, `y` is not finite, `noise_var` is negative, or the
-        covariance is not positive definite with any jitter up to 1e-3 of its mean diagonal (at run time under jit).
+        **Raises:** ValueError (at run time under jit) where a shape does not fit, `y` is not finite, `noise_var` is negative,
+        the covariance is not positive definite with any jitter up to 1e-3 of the variances, or observations without noise
+        contradict each other, with the points.
+
+        **Warns:** outside jit, `PrecisionWarning` where a jitter that was given does not suffice, where what was added is
+        beyond a hundredth of the noise (a millionth of the variance where there is none), or where the noise is lost in the
+        rounding of the dtype.
         """
         y, noise_var, mask = self.check(y, noise_var, mask)
         if not _checks.is_concrete(noise_var):  # else it has been looked at
@@ -136,12 +151,14 @@ class ConditionedGP(eqx.Module):
 
     **Fields:**
 
-    - `prior`: the prior, with its training inputs X, `n d`, and the jitter that was used.
+    - `prior`: the prior, with its training inputs X, `n d`.
     - `y`: the observations, `n`; 0 where there is none.
     - `noise_var`: variance of the noise, `()` or `n`.
     - `factor`: Cholesky factor of A = k(X, X) + noise + jitter, `n n`, and its mask: False for points without observations,
       whose rows and columns of A are those of the identity.
     - `coefficients`: A⁻¹(y − m(X)), `n`; 0 where nothing was observed.
+    - `jitter`: what was added to the diagonal of A beside the noise, a variance for each point, `n`: what was asked for and
+      what the factorisation needed beyond that. It is in ε too.
     """
 
     prior: GPPrior
@@ -149,11 +166,7 @@ class ConditionedGP(eqx.Module):
     noise_var: Float[Array, "..."]
     factor: CholeskyFactor
     coefficients: Float[Array, "n"]
-
-    @property
-    def jitter(self) -> Float[Array, ""]:
-        """The jitter on the diagonal of A: the prior's, or more where that did not suffice. It is in ε too."""
-        return self.prior.jitter_at(self.prior.X)
+    jitter: Float[Array, "n"]
 
     @property
     def mask(self) -> Bool[Array, "n"] | None:
@@ -168,7 +181,7 @@ class ConditionedGP(eqx.Module):
     @property
     def noise(self) -> Float[Array, "n"]:
         """All that was added to the diagonal of k(X, X), `n`: the variances of ε."""
-        return self.prior.diagonal_at(self.prior.X, self.noise_var)
+        return self.prior.noise_at(self.observed_inputs, self.noise_var) + self.jitter
 
     def mean(self, X: Float[AnyArray, "*n d"]) -> Float[Array, "*n"]:
         """Posterior mean, m(x) + k(x, X)A⁻¹(y − m(X)) (Rasmussen & Williams 2006, equation 2.38).
@@ -182,9 +195,13 @@ class ConditionedGP(eqx.Module):
         """Posterior variance of f(x), without noise: k(x, x) − k(x, X)A⁻¹k(X, x), at least 0 under rounding.
 
         **Arguments:** `X`: inputs, `*n d`. **Returns:** `*n`. **Raises:** ValueError where the last axis is not d.
+
+        **Warns:** outside jit, `PrecisionWarning` where all observations have noise and yet the difference is rounding.
         """
         X = self._inputs(X, "X")
-        return _variance(self, X.reshape(-1, X.shape[-1])).reshape(X.shape[:-1])
+        variance, rounding = _variance(self, X.reshape(-1, X.shape[-1]))
+        say_lost(rounding, X.dtype, "X")
+        return variance.reshape(X.shape[:-1])
 
     def covariance(self, X: Float[AnyArray, "*n d"], Z: Float[AnyArray, "*m d"] | None = None) -> Float[Array, "..."]:
         """Posterior covariance of f(x) and f(z): k(x, z) − k(x, X)A⁻¹k(X, z).
@@ -222,16 +239,27 @@ class ConditionedGP(eqx.Module):
 def condition(
     prior: GPPrior, y: Float[Array, "n"], noise_var: Float[Array, "..."], mask: Bool[Array, "n"] | None = None
 ) -> ConditionedGP:
-    """`GPPrior.condition` for values that have been checked, or are known exactly (a noise of zero)."""
-    X = prior.X
-    prior, factor = _settle(without(prior, mask).checked(), noise_var, mask)
-    factor = prior.check_factor(factor, prior.X, "X")
-    coefficients = _coefficients(prior, factor, y)
-    prior = prior if mask is None else eqx.tree_at(lambda p: p.X, prior, X)
-    finite = jnp.all(jnp.isfinite(coefficients))
-    # Under jit neither could be looked at before.
-    coefficients = _checks.require(finite, coefficients, "`y` and the mean at `X` must be finite; got NaN or inf.")
-    return ConditionedGP(prior, y, noise_var, factor, coefficients)
+    """`GPPrior.condition` for values that have been checked."""
+    seen_prior = without(prior, mask).checked()
+    found = _condition(seen_prior, y, noise_var, mask)
+    settled = found.settled
+    message = "`y` and the mean at `X` must be finite; got NaN or inf."
+    factor, coefficients = _checks.verdict(
+        (settled.factor, found.coefficients),
+        not_definite(settled.factor, prior.X, "X"),
+        (~jnp.all(jnp.isfinite(found.coefficients)), message),
+        (jnp.any(found.contradicts), _contradiction(found)),
+    )
+    say(settled.shortfall, prior.X.dtype, "X")
+    return ConditionedGP(prior, y, noise_var, factor, coefficients, settled.jitter)
+
+
+def condition_latent(prior: GPPrior, f: Float[Array, "n"]) -> ConditionedGP:
+    """The posterior given values f(X) that were drawn with `smooth_jitter` in them."""
+    known = jnp.zeros((), prior.X.dtype)
+    jitter = prior.smooth_jitter(prior.X, known)
+    prior = eqx.tree_at(lambda p: p.jitter, prior, jitter, is_leaf=lambda leaf: leaf is None)
+    return condition(prior, f.astype(prior.X.dtype), known)
 
 
 def observed_rows(X: Float[Array, "n d"], mask: Bool[Array, "n"] | None) -> Float[Array, "n d"]:
@@ -240,29 +268,59 @@ def observed_rows(X: Float[Array, "n d"], mask: Bool[Array, "n"] | None) -> Floa
 
 
 def without(prior: GPPrior, mask: Bool[Array, "n"] | None) -> GPPrior:
-    """A prior in which inputs that were not observed have no say: not in the jitter either, nor in where the mean is
-    evaluated."""
-    if mask is None:
-        return prior
-    if prior.jitter is None:
-        diagonal = prior.kernel.diagonal(observed_rows(prior.X, mask))
-        shares = mask.astype(diagonal.dtype) / jnp.maximum(jnp.sum(mask), 1).astype(diagonal.dtype)
-        mean = jnp.where(jnp.any(mask), jnp.sum(shares * diagonal), jnp.mean(diagonal))
-        jitter = default_jitter(mean[None])
-        prior = eqx.tree_at(lambda p: p.jitter, prior, jitter, is_leaf=lambda leaf: leaf is None)
-    return eqx.tree_at(lambda p: p.X, prior, observed_rows(prior.X, mask))
+    """A prior in which inputs that were not observed have no say."""
+    return prior if mask is None else eqx.tree_at(lambda p: p.X, prior, observed_rows(prior.X, mask))
+
+
+class _Conditioned(NamedTuple):
+    settled: Settled
+    coefficients: Float[Array, "n"]
+    misses: Float[Array, "n"]
+    contradicts: Bool[Array, "n"]
 
 
 @eqx.filter_jit
-def _settle(
-    prior: GPPrior, noise_var: Float[Array, "..."], mask: Bool[Array, "n"] | None
-) -> tuple[GPPrior, CholeskyFactor]:
-    return settle(prior, prior.X, noise_var, mask)
+def _condition(
+    prior: GPPrior, y: Float[Array, "n"], noise_var: Float[Array, "..."], mask: Bool[Array, "n"] | None
+) -> _Conditioned:
+    settled = prior.settle_at(prior.X, noise_var, mask)
+    residual = y - prior.mean_at(prior.X)
+    coefficients = settled.factor.solve(residual)
+    # The posterior mean misses y by (noise + jitter) α. What of that no noise explains is small, of the order of √added, where
+    # there is a function of this kernel through all y, and of the order of y where there is none.
+    misses = jnp.abs(settled.added * coefficients)
+    deviation = jnp.sqrt(settled.scale)
+    in_units = jnp.where(settled.scale > 0, jnp.abs(residual) / deviation, jnp.zeros_like(residual))
+    if mask is not None:
+        in_units = jnp.where(mask, in_units, jnp.zeros_like(in_units))
+    step = jnp.sqrt(jnp.max(jnp.where(settled.scale > 0, settled.added / settled.scale, jnp.zeros_like(residual))))
+    least = (_MISS + _MISS_PER_STEP * step) * jnp.max(in_units) * deviation
+    contradicts = (misses > least) & (noise_of(prior, noise_var) <= 0)
+    return _Conditioned(settled, coefficients, misses, contradicts)
 
 
-@eqx.filter_jit
-def _coefficients(prior: GPPrior, factor: CholeskyFactor, y: Float[Array, "n"]) -> Float[Array, "n"]:
-    return factor.solve(y - prior.mean_at(prior.X))
+# Of the largest observation in units of its standard deviation: by so much may the mean miss an observation without noise, and
+# by so much more for each standard deviation that was added.
+_MISS, _MISS_PER_STEP = 0.01, 10.0
+
+
+def noise_of(prior: GPPrior, noise_var: Float[Array, "..."]) -> Float[Array, "n"]:
+    given = prior.given_jitter(prior.X)
+    noise = prior.noise_at(prior.X, noise_var)
+    return noise if given is None else noise + given
+
+
+def _contradiction(found: _Conditioned) -> str:
+    where = ""
+    if _checks.is_concrete(found.contradicts):
+        points = np.flatnonzero(found.contradicts)
+        shown = ", ".join(map(str, points[:8])) + (", …" if points.size > 8 else "")
+        where = f" at point(s) {shown} of `X`, which the posterior mean misses by up to {np.max(found.misses):.3g}"
+    return (
+        f"`y` without noise contradicts itself or the kernel{where}: there are different values at (nearly) one point, or values "
+        "that no function as smooth as those of this kernel takes. Give a `noise_var` or a `jitter`, remove the repeated points, "
+        "or use a rougher kernel or a shorter lengthscale."
+    )
 
 
 @eqx.filter_jit
@@ -272,18 +330,37 @@ def _log_prob(
     return log_density(prior, y, noise_var, mask)
 
 
+@eqx.filter_jit
+def _log_prob_and_whether_lost(
+    prior: GPPrior, y: Float[Array, "n"], noise_var: Float[Array, "..."], mask: Bool[Array, "n"] | None
+) -> tuple[Float[Array, ""], Bool[Array, ""]]:
+    A, residual, unseen = _system(prior, y, noise_var, mask)
+    factor = CholeskyFactor(cholesky(A))
+    n_eps = jnp.asarray(y.shape[0] * jnp.finfo(A.dtype).eps, A.dtype)
+    pivots = jnp.diagonal(factor.lower) ** 2
+    lost = ~factor.is_finite() | is_lost(pivots, noise_of(prior, noise_var), jnp.diagonal(A), FOR_A_DENSITY * n_eps)
+    return density_of(factor, residual) + unseen, lost
+
+
 def log_density(
     prior: GPPrior, y: Float[Array, "n"], noise_var: Float[Array, "..."], mask: Bool[Array, "n"] | None
 ) -> Float[Array, ""]:
     """`GPPrior.log_prob` of values that have been checked."""
-    prior = without(prior, mask)
+    A, residual, unseen = _system(without(prior, mask), y, noise_var, mask)
+    return gaussian_log_density(A, residual) + unseen
+
+
+def _system(
+    prior: GPPrior, y: Float[Array, "n"], noise_var: Float[Array, "..."], mask: Bool[Array, "n"] | None
+) -> tuple[Float[Array, "n n"], Float[Array, "n"], Float[Array, ""]]:
+    """A and y − m(X), and what is to be added to their log density for what was not observed, which is left in them as
+    independent standard normal values, all 0."""
     residual = y - prior.mean_at(prior.X)
     covariance = prior.covariance_at(prior.X, noise_var)
     if mask is None:
-        return gaussian_log_density(covariance, residual)
-    # What is not observed is left as independent standard normal values, all 0.
-    density = gaussian_log_density(seen(covariance, mask), jnp.where(mask, residual, jnp.zeros_like(residual)))
-    return density + 0.5 * math.log(2 * math.pi) * jnp.sum(~mask).astype(density.dtype)
+        return covariance, residual, jnp.zeros((), residual.dtype)
+    unseen = 0.5 * math.log(2 * math.pi) * jnp.sum(~mask).astype(residual.dtype)
+    return seen(covariance, mask), jnp.where(mask, residual, jnp.zeros_like(residual)), unseen
 
 
 @eqx.filter_jit
@@ -293,7 +370,8 @@ def _leave_one_out(posterior: ConditionedGP) -> LeaveOneOut:
     if mask is None:
         return found
     X = posterior.prior.X
-    elsewhere = LeaveOneOut(_mean(posterior, X), _variance(posterior, X) + posterior.noise, jnp.zeros_like(posterior.y))
+    variance, _ = _variance(posterior, X)
+    elsewhere = LeaveOneOut(_mean(posterior, X), variance + posterior.noise, jnp.zeros_like(posterior.y))
     choose = lambda here, there: jnp.where(mask, here, there)
     return jax.tree.map(choose, found, elsewhere)
 
@@ -318,14 +396,24 @@ def _mean(posterior: ConditionedGP, X: Float[Array, "n d"]) -> Float[Array, "n"]
 
 
 @eqx.filter_jit
-def _variance(posterior: ConditionedGP, X: Float[Array, "n d"]) -> Float[Array, "n"]:
-    prior = posterior.prior
+def _variance(posterior: ConditionedGP, X: Float[Array, "n d"]) -> tuple[Float[Array, "n"], Bool[Array, ""]]:
+    """The variance, and whether it is rounding somewhere although all that was observed has noise."""
+    prior, eps = posterior.prior, jnp.finfo(X.dtype).eps
 
-    def block(rows: Float[Array, "b d"]) -> Float[Array, "b"]:
+    def block(rows: Float[Array, "b d"]) -> Float[Array, "2 b"]:
         white = posterior.factor.whiten(prior.kernel.matrix(rows, prior.X))
-        return prior.kernel.diagonal(rows) - jnp.sum(white * white, axis=1)
+        before = prior.kernel.diagonal(rows)
+        return jnp.stack([before - jnp.sum(white * white, axis=1), before])
 
-    return jnp.maximum(map_rows(block, X, prior.X.shape[0]), 0)
+    variance, before = map_rows(block, X, prior.X.shape[0])
+    noise = prior.noise_at(posterior.observed_inputs, posterior.noise_var)
+    noise = noise if posterior.mask is None else jnp.where(posterior.mask, noise, jnp.inf)
+    rounding = jnp.any(variance < _DIGITS * eps * before) & (jnp.min(noise) > 0)
+    return jnp.maximum(variance, 0), rounding
+
+
+# A variance of so many times the rounding of the difference that it is has two digits.
+_DIGITS = 60.0
 
 
 @eqx.filter_jit

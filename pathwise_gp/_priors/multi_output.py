@@ -1,20 +1,22 @@
 """Gaussian processes with several outputs, all observed at the same inputs."""
 
+import math
 from typing import Any
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from .. import _checks
 from .._kernels import AbstractKernel, check_valid, Coregionalised
 from .._numerics.blocks import map_rows
-from .._numerics.kronecker import factorise, KroneckerFactor
-from .._numerics.linalg import default_jitter, inner
+from .._numerics.kronecker import factorise, KroneckerFactor, rounding_of, scaled
+from .._numerics.linalg import inner
 from .._types import AnyArray, Number
-from .base import check_jitter, jitter_field, LARGEST_JITTER
+from .base import check_jitter, jitter_field
 from .exact import leave_one_out, LeaveOneOut
+from .jitter import FIRST, LARGEST, OF_NOISE, say, say_lost, Shortfall
 
 
 def _as_output_mean(mean: Any) -> Any:
@@ -33,8 +35,8 @@ class MultiOutputGPPrior(eqx.Module):
     - `kernel`: `Coregionalised`, with the kernel of the inputs and B = W Wᵀ + diag(κ).
     - `X`: the training inputs, `n d`, without the number of the output.
     - `mean`: m, a number, one number per output, `p`, or a callable that maps `n d` to `n p`; zero unless given.
-    - `jitter`: variance added to that of the noise of each output, a scalar; √eps times the mean variance unless
-      given. Where it does not suffice `condition` raises it by decades.
+    - `jitter`: variance added to that of the noise, a scalar or one per output, `p`; none unless given. What `condition`
+      needs beyond it is added by decades in proportion to each output's own variance.
 
     **Raises:** ValueError where `kernel` is not a `Coregionalised` of a kernel without noise of its own, `X` is not a
     finite `n d` array, the kernel does not fit d, the mean does not fit p, or `jitter` is negative. Source: Bonilla et al.
@@ -44,7 +46,7 @@ class MultiOutputGPPrior(eqx.Module):
     kernel: Coregionalised
     X: Float[Array, "n d"] = eqx.field(converter=lambda X: _checks.points(X, "X"))
     mean: Any = eqx.field(converter=_as_output_mean, default=0.0)
-    jitter: Float[Array, ""] | None = jitter_field()
+    jitter: Float[Array, "..."] | None = jitter_field()
 
     @property
     def n_outputs(self) -> int:
@@ -68,15 +70,14 @@ class MultiOutputGPPrior(eqx.Module):
             )
         return values.astype(X.dtype)
 
-    def jitter_at(self, X: Float[Array, "n d"]) -> Float[Array, ""]:
-        """The given jitter, else √eps times the mean variance of the outputs."""
-        if self.jitter is None:
-            return default_jitter(self.kernel.kernel.diagonal(X)) * jnp.mean(jnp.diagonal(self.B))
-        return self.jitter.astype(X.dtype)
+    def given_jitter(self) -> Float[Array, "p"]:
+        """The jitter that was asked for, of each output."""
+        jitter = jnp.zeros((), self.X.dtype) if self.jitter is None else self.jitter.astype(self.X.dtype)
+        return jnp.broadcast_to(jitter, (self.n_outputs,))
 
     def factor(self, noise_var: Float[Array, "p"]) -> KroneckerFactor:
-        """The factor of k(X, X) ⊗ B + I ⊗ diag(noise + jitter)."""
-        return factorise(self.kernel.kernel.matrix(self.X, self.X), self.B, noise_var + self.jitter_at(self.X))
+        """The factor of k(X, X) ⊗ B + I ⊗ diag(noise + jitter), with the jitter that was asked for."""
+        return factorise(self.kernel.kernel.matrix(self.X, self.X), self.B, noise_var + self.given_jitter())
 
     def log_prob(self, y: Float[AnyArray, "n p"], noise_var: Number | Float[AnyArray, "p"]) -> Float[Array, ""]:
         """Log marginal likelihood of all outputs, with derivatives of first order.
@@ -84,33 +85,37 @@ class MultiOutputGPPrior(eqx.Module):
         **Arguments:** `y`: observations, `n p`; `noise_var`: variance of the noise, a scalar or one per output.
 
         **Returns:** a scalar; −∞ with zero derivatives where the covariance is not positive definite in its precision.
-        **Raises:** ValueError where a shape does not fit, `y` is not finite or `noise_var` not positive.
+        **Raises:** ValueError where a shape does not fit, `y` is not finite or `noise_var` not positive. **Warns:** as
+        `GPPrior.log_prob`.
         """
         y, noise_var = self.check_observations(y), self.check_noise(noise_var)
-        return _log_prob(self.checked(), y, noise_var)
+        density, lost = _log_prob(self.checked(), y, noise_var)
+        say_lost(lost, self.X.dtype, "X")
+        return density
 
     def condition(
         self, y: Float[AnyArray, "n p"], noise_var: Number | Float[AnyArray, "p"]
     ) -> "ConditionedMultiOutputGP":
-        """The posterior given y. A jitter that does not suffice is raised by decades: see `posterior.prior.jitter`.
+        """The posterior given y. Nothing is added unless the precision of the dtype needs it: see `posterior.jitter`.
 
         **Arguments:** `y`: observations, `n p`; `noise_var`: variance of the noise, a scalar or one per output.
 
         **Returns:** the posterior. **Raises:** ValueError where a shape does not fit, `y` is not finite, `noise_var` is not
-        positive, or the covariance is not positive definite (at run time under jit).
+        positive, or the covariance is not positive definite (at run time under jit). **Warns:** as `GPPrior.condition`.
         """
         y, noise_var = self.check_observations(y), self.check_noise(noise_var)
         if not _checks.is_concrete(noise_var):
             noise_var = _checks.require(jnp.all(noise_var > 0), noise_var, "`noise_var` must be positive.")
-        prior, factor, coefficients = _condition(self.checked(), y, noise_var)
+        factor, coefficients, jitter, shortfall = _condition(self.checked(), y, noise_var)
         definite = factor.is_definite() & jnp.all(jnp.isfinite(coefficients))
         message = (
             f"The covariance matrix of the {self.X.shape[0]} points `X` is not positive definite in {self.X.dtype}, not even "
-            f"with a jitter of {LARGEST_JITTER} of the mean variance (or `y` or the mean is not finite). Give a larger "
+            f"with a jitter of {LARGEST} of the variance of each output (or `y` or the mean is not finite). Give a larger "
             "`jitter` or noise, or compute in float64."
         )
         coefficients = _checks.require(definite, coefficients, message)
-        return ConditionedMultiOutputGP(prior, y, noise_var, factor, coefficients)
+        say(shortfall, self.X.dtype, "X")
+        return ConditionedMultiOutputGP(self, y, noise_var, factor, coefficients, jitter)
 
     def checked(self) -> "MultiOutputGPPrior":
         """This prior, or an error where an input is outside the kernel's domain (at run time under jit)."""
@@ -159,14 +164,15 @@ class MultiOutputGPPrior(eqx.Module):
             raise ValueError(
                 f"`mean` must be a number, one per output, shape ({self.n_outputs},), or a callable; got {self.mean.shape}."
             )
-        check_jitter(self.jitter)
+        check_jitter(self.jitter, self.n_outputs)
 
 
 class ConditionedMultiOutputGP(eqx.Module):
     """The posterior of several outputs given y, made by `MultiOutputGPPrior.condition`.
 
     **Fields:** `prior`: with its training inputs X, `n d`, and p outputs; `y`: `n p`; `noise_var`: `p`; `factor`: of
-    A = k(X, X) ⊗ B + I ⊗ diag(noise + jitter); `coefficients`: A⁻¹(y − m(X)), `n p`.
+    A = k(X, X) ⊗ B + I ⊗ diag(noise + jitter); `coefficients`: A⁻¹(y − m(X)), `n p`; `jitter`: what was added to the noise
+    of each output, `p`.
     """
 
     prior: MultiOutputGPPrior
@@ -174,6 +180,7 @@ class ConditionedMultiOutputGP(eqx.Module):
     noise_var: Float[Array, "p"]
     factor: KroneckerFactor
     coefficients: Float[Array, "n p"]
+    jitter: Float[Array, "p"]
 
     @property
     def kernel(self) -> AbstractKernel:
@@ -209,27 +216,42 @@ class ConditionedMultiOutputGP(eqx.Module):
         return check_valid(self.kernel, X.reshape(-1, X.shape[-1]), "X").reshape(X.shape)
 
 
+# What eigenvalues may be off by, beside the least of them, before it is said.
+_LOST = 0.1
+
+
 @eqx.filter_jit
-def _log_prob(prior: MultiOutputGPPrior, y: Float[Array, "n p"], noise_var: Float[Array, "p"]) -> Float[Array, ""]:
-    return prior.factor(noise_var).log_density(y - prior.mean_at(prior.X))
+def _log_prob(
+    prior: MultiOutputGPPrior, y: Float[Array, "n p"], noise_var: Float[Array, "p"]
+) -> tuple[Float[Array, ""], Bool[Array, ""]]:
+    factor = prior.factor(noise_var)
+    return factor.log_density(y - prior.mean_at(prior.X)), factor.rounding() > _LOST
 
 
 @eqx.filter_jit
 def _condition(
     prior: MultiOutputGPPrior, y: Float[Array, "n p"], noise_var: Float[Array, "p"]
-) -> tuple[MultiOutputGPPrior, KroneckerFactor, Float[Array, "n p"]]:
+) -> tuple[KroneckerFactor, Float[Array, "n p"], Float[Array, "p"], Shortfall]:
+    given = prior.given_jitter()
+    asked = noise_var + given
     factor = prior.factor(noise_var)
-    given = prior.jitter_at(prior.X)
-    # The policy of `settle`, in one step: what is needed is known from the eigenvalues.
-    mean = jnp.mean(prior.kernel.kernel.diagonal(prior.X)) * jnp.mean(jnp.diagonal(prior.B))
-    needed = factor.rounding() - jnp.min(noise_var)
-    first = jnp.maximum(10 * given, jnp.finfo(given.dtype).eps * mean)
-    decades = jnp.ceil(jnp.log10(jnp.maximum(needed / first, 1)) - 1e-3)
-    raised = jnp.minimum(first * 10**decades, jnp.maximum(LARGEST_JITTER * mean, given))
-    jitter = jnp.where(needed > given, jax.lax.stop_gradient(raised), given)
-    prior = eqx.tree_at(lambda p: p.jitter, prior, jitter, is_leaf=lambda leaf: leaf is None)
-    factor = prior.factor(noise_var)
-    return prior, factor, factor.solve(y - prior.mean_at(prior.X))
+    # The policy of `settle`: what is needed is known from the eigenvalues, of which those of K stay as they are.
+    variance = jnp.mean(prior.kernel.kernel.diagonal(prior.X)) * jnp.diagonal(prior.B)
+    first = FIRST * y.size * float(jnp.finfo(y.dtype).eps)
+    n_steps = 1 + max(0, math.floor(math.log10(LARGEST / first) + 1e-9))
+    steps = jnp.asarray([0.0] + [first * 10.0**i for i in range(n_steps)], y.dtype)
+    of_step = lambda step: rounding_of(factor.values, jnp.linalg.eigvalsh(scaled(prior.B, asked + step * variance)))
+    enough = jax.vmap(of_step)(steps) <= 1
+    step = jax.lax.stop_gradient(jnp.where(jnp.any(enough), steps[jnp.argmax(enough)], steps[-1]))
+    added = step * jax.lax.stop_gradient(variance)
+    factor = factorise(factor.K, factor.B, asked + added)
+    shortfall = Shortfall(
+        raised=(step > 0) & jnp.any(given > 0) if prior.jitter is not None else jnp.zeros((), bool),
+        drowned=jnp.any(added > OF_NOISE * asked),
+        coarse=jnp.zeros((), bool),
+        lost=factor.rounding() > _LOST,
+    )
+    return factor, factor.solve(y - prior.mean_at(prior.X)), given + added, shortfall
 
 
 @eqx.filter_jit

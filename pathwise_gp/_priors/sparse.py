@@ -6,7 +6,8 @@ from jaxtyping import Array, Float
 from .. import _checks, _means
 from .._kernels import AbstractKernel, check_valid
 from .._numerics.linalg import CholeskyFactor
-from .base import AbstractPrior, check_prior, jitter_field, settle
+from .base import AbstractPrior, check_prior, jitter_field, not_definite
+from .jitter import Settled
 
 
 class SparseGPPrior(AbstractPrior):
@@ -17,8 +18,9 @@ class SparseGPPrior(AbstractPrior):
     - `kernel`: k.
     - `Z`: the inducing points, `m d`.
     - `mean`: m, a callable that maps `n d` to `n`, or a number; zero unless given.
-    - `jitter`: variance added to the diagonal of k(Z, Z), a scalar; √eps times the mean of the diagonal unless given: u is
-      f(Z) plus independent noise of this variance. Where it does not suffice it is raised by decades.
+    - `jitter`: variance added to the diagonal of k(Z, Z), a scalar or one for each point, `m`: u is f(Z) plus independent
+      noise of this variance. None unless given. What the factorisation needs beyond it is added by decades from 10·m·eps of
+      each point's own variance; `settled` says what was used.
 
     **Raises:** ValueError where `Z` is not a finite `m d` array, the kernel does not fit d, or `jitter` is negative.
     """
@@ -26,27 +28,28 @@ class SparseGPPrior(AbstractPrior):
     kernel: AbstractKernel
     Z: Float[Array, "m d"] = eqx.field(converter=lambda Z: _checks.points(Z, "Z"))
     mean: _means.Mean = eqx.field(converter=_means.as_mean, default_factory=_means.ZeroMean)
-    jitter: Float[Array, ""] | None = jitter_field()
+    jitter: Float[Array, "..."] | None = jitter_field()
 
     def factor(self) -> CholeskyFactor:
-        """Cholesky factor of k(Z, Z) + jitter, `m m`; NaN where that is not positive definite."""
+        """Cholesky factor of k(Z, Z) + jitter, `m m`, smooth in the hyperparameters (without a jitter given, with 10·m·eps of
+        each variance); NaN where that is not positive definite."""
         return self.factor_at(self.Z)
 
-    def settled(self) -> "tuple[SparseGPPrior, CholeskyFactor]":
-        """This prior with a jitter that factors k(Z, Z), raised by decades where the given one does not, and the factor; or
-        an error where none does."""
+    def settled(self) -> Settled:
+        """The factor of k(Z, Z) with as much jitter as was given and is needed, and what that is; or an error where no jitter
+        is enough."""
         Z = check_valid(self.kernel, self.Z, "Z")
-        prior, factor = _settle(self if Z is self.Z else eqx.tree_at(lambda prior: prior.Z, self, Z))
-        return prior, prior.check_factor(factor, self.Z, "Z")
+        found = _settle(self if Z is self.Z else eqx.tree_at(lambda prior: prior.Z, self, Z))
+        return _checks.verdict(found, not_definite(found.factor, self.Z, "Z"))
 
     def checked_factor(self) -> CholeskyFactor:
         """The factor alone."""
-        return self.settled()[1]
+        return self.settled().factor
 
     def __check_init__(self):
         check_prior(self, self.Z, "Z")
 
 
 @eqx.filter_jit
-def _settle(prior: SparseGPPrior) -> tuple[SparseGPPrior, CholeskyFactor]:
-    return settle(prior, prior.Z)
+def _settle(prior: SparseGPPrior) -> Settled:
+    return prior.settle_at(prior.Z)

@@ -3,14 +3,14 @@
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from .. import _checks
 from .._features import AbstractBasis, AbstractFeatures, check_basis, QuasiMonteCarlo
 from .._guides import AbstractGuide
-from .._numerics.linalg import CholeskyFactor
 from .._paths import draw_prior, evaluate_prior, PathwiseFunction
 from .._priors import SparseGPPrior
+from .._priors.jitter import drowns_guide, say_beside_guide, Settled
 from .._types import Key
 
 
@@ -49,15 +49,17 @@ class DecoupledPathwiseSampler(eqx.Module):
 
         **Raises:** ValueError where `n_paths` is less than 1 or k(Z, Z) with the jitter is not positive definite;
         NotImplementedError where the kernel has no features.
+
+        **Warns:** outside jit, `PrecisionWarning` where the jitter that was needed is large beside the guide's variance.
         """
         n_paths = _checks.count(n_paths, "n_paths")
-        prior, factor = self.prior.settled()  # with the jitter that was enough, in the solve and in ε
-        sampler = eqx.tree_at(lambda sampler: sampler.prior, self, prior)
-        return _sample(sampler, factor, key, n_paths)
+        paths, drowned = _sample(self, self.prior.settled(), key, n_paths)
+        say_beside_guide(drowned, self.prior.Z.dtype)
+        return paths
 
     def update(
         self,
-        factor: CholeskyFactor,
+        settled: Settled,
         features: AbstractFeatures,
         weights: Float[Array, "s f"],
         values: Float[Array, "s m"],
@@ -65,14 +67,14 @@ class DecoupledPathwiseSampler(eqx.Module):
     ) -> PathwiseFunction:
         """The paths that given Gaussian inputs lead to: affine in all three; `weights` and `noise` are standard normal.
 
-        **Arguments:** `factor`: of k(Z, Z) + jitter; `features`: the basis (with a leading axis unless shared); `weights`:
+        **Arguments:** `settled`: `prior.settled()`, the factor of k(Z, Z) + jitter and the jitter; `features`: the basis (with a leading axis unless shared); `weights`:
         w, `s f`; `values`: u, `s m`, from `guide.transform`; `noise`: ε in units of its standard deviation, `s m`.
 
         **Returns:** paths with one axis, of length s.
         """
         prior, Z = self.prior, self.prior.Z
-        variances = prior.diagonal_at(Z)
-        epsilon = jnp.sqrt(variances)[None, :] * noise
+        factor = settled.factor
+        epsilon = jnp.sqrt(settled.jitter)[None, :] * noise
         draw = evaluate_prior(features, weights, Z, share_features=self.share_features)
         mean = prior.mean_at(Z)
         guide_mean, spread = self.guide.moments(prior)
@@ -84,7 +86,7 @@ class DecoupledPathwiseSampler(eqx.Module):
             inputs=Z,
             coefficients=factor.solve(values - mean[None, :] - draw - epsilon),
             mean_coefficients=factor.solve(guide_mean - mean),
-            noise=variances,
+            noise=settled.jitter,
             spread=spread,
             share_features=self.share_features,
         )
@@ -98,14 +100,17 @@ class DecoupledPathwiseSampler(eqx.Module):
 
 
 @eqx.filter_jit
-def _sample(sampler: DecoupledPathwiseSampler, factor: CholeskyFactor, key: Key, n_paths: int) -> PathwiseFunction:
+def _sample(
+    sampler: DecoupledPathwiseSampler, settled: Settled, key: Key, n_paths: int
+) -> tuple[PathwiseFunction, Bool[Array, ""]]:
     key_features, key_weights, key_guide, key_noise = jax.random.split(key, 4)
     values = sampler.guide.sample(key_guide, sampler.prior, (n_paths,))
-    return through(sampler, factor, (key_features, key_weights, key_noise), values)
+    paths = through(sampler, settled, (key_features, key_weights, key_noise), values)
+    return paths, drowns_guide(settled.added, sampler.guide.moments(sampler.prior)[1])
 
 
 def through(
-    sampler: DecoupledPathwiseSampler, factor: CholeskyFactor, keys: tuple[Key, Key, Key], values: Float[Array, "s m"]
+    sampler: DecoupledPathwiseSampler, settled: Settled, keys: tuple[Key, Key, Key], values: Float[Array, "s m"]
 ) -> PathwiseFunction:
     """One path through each row of inducing values, given keys of the features, their weights and the noise."""
     prior, (key_features, key_weights, key_noise) = sampler.prior, keys
@@ -120,4 +125,4 @@ def through(
         share_features=sampler.share_features,
     )
     noise = jax.random.normal(key_noise, values.shape, prior.Z.dtype)
-    return sampler.update(factor, features, weights, values, noise)
+    return sampler.update(settled, features, weights, values, noise)

@@ -14,6 +14,7 @@ from numpyro.distributions.util import validate_sample
 from .. import _checks
 from .._batched import Batched, unstack
 from .._priors import GPPrior, MultiOutputGPPrior
+from .._priors.base import not_definite
 from .._priors.exact import log_density
 from .._types import AnyArray, Number
 
@@ -102,14 +103,19 @@ class GPMarginal(AbstractGPMarginal):
     @property
     def variance(self) -> Float[Array, "*b n"]:
         return self._map(
-            lambda prior, noise_var, _: prior.kernel.diagonal(prior.X) + prior.diagonal_at(prior.X, noise_var)
+            lambda prior, noise_var, _: (
+                prior.kernel.diagonal(prior.X)
+                + prior.noise_at(prior.X, noise_var)
+                + prior.smooth_jitter(prior.X, noise_var)
+            )
         )
 
     def sample(self, key: Any, sample_shape: tuple[int, ...] = ()) -> Float[Array, "*axes"]:
         """Draws of all points, also of those that are masked."""
 
         def draw(prior: GPPrior, noise_var: Array, _: Any, z: Float[Array, "*s n"]) -> Float[Array, "*s n"]:
-            factor = prior.check_factor(prior.factor_at(prior.X, noise_var), prior.X, "X")
+            factor = prior.settle_at(prior.X, noise_var).factor
+            factor = _checks.verdict(factor, not_definite(factor, prior.X, "X"))
             return _add_mean(prior.mean_at(prior.X), factor.colour(z))
 
         dtype = unstack(self.prior)[0].X.dtype
@@ -158,7 +164,7 @@ class MultiOutputGPMarginal(AbstractGPMarginal):
     def variance(self) -> Float[Array, "n p"]:
         prior = self.prior
         k = prior.kernel.kernel.diagonal(prior.X)
-        return k[:, None] * jnp.diagonal(prior.B)[None, :] + (self.noise_var + prior.jitter_at(prior.X))[None, :]
+        return k[:, None] * jnp.diagonal(prior.B)[None, :] + (self.noise_var + prior.given_jitter())[None, :]
 
     def sample(self, key: Any, sample_shape: tuple[int, ...] = ()) -> Float[Array, "*s n p"]:
         z = jax.random.normal(key, (*sample_shape, *self.event_shape), self.prior.X.dtype)

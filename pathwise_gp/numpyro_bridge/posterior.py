@@ -17,7 +17,7 @@ from .._batched import Batched, unstack
 from .._features import AbstractBasis, check_basis, QuasiMonteCarlo
 from .._paths import PathEnsemble, separate
 from .._priors import ConditionedGP, ConditionedMultiOutputGP, GPPrior, MultiOutputGPPrior
-from .._priors.exact import condition
+from .._priors.exact import condition_latent
 from .._samplers import MultiOutputPathwiseSampler, PathwiseSampler
 from .._types import Key
 from .observing import AbstractGPMarginal, AbstractGPSite, WHITE
@@ -265,8 +265,8 @@ class _Process(NamedTuple):
             y, noise_var, mask = self.prior.take((y, noise_var, mask), member)
         if isinstance(prior, _Posterior):
             return prior
-        if noise_var is None:  # what is added to the diagonal is the jitter alone
-            return condition(prior, y.astype(prior.X.dtype), jnp.zeros((), prior.X.dtype))
+        if noise_var is None:
+            return condition_latent(prior, y)
         return prior.condition(y, noise_var) if mask is None else prior.condition(y, noise_var, mask)
 
 
