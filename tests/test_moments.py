@@ -69,7 +69,7 @@ class Sparse(eqx.Module):
     def __call__(self, inputs):
         weights, z, noise = inputs
         prior, guide = self.sampler.prior, self.sampler.guide
-        return self.sampler.update(prior.factor(), self.features, weights, guide.transform(z, prior), noise)
+        return self.sampler.update(prior.settled(), self.features, weights, guide.transform(z, prior), noise)
 
 
 def close(got, wanted, atol):

@@ -35,7 +35,7 @@ def normal(jitter, noise_var, mean=trend):
 @pytest.mark.parametrize("jitter", [0.0, 0.1, None])
 def test_log_marginal_likelihood(jitter, noise_var):
     prior = pgp.GPPrior(kernel=KERNEL, X=X, mean=trend, jitter=jitter)
-    added = np.sqrt(np.finfo(float).eps) * 1.2 if jitter is None else jitter
+    added = 0.0 if jitter is None else jitter
     wanted = normal(added, noise_var).logpdf(np.asarray(Y))
     np.testing.assert_allclose(prior.log_prob(Y, noise_var), wanted, rtol=1e-10)
     np.testing.assert_allclose(prior.condition(Y, noise_var).log_marginal_likelihood(), wanted, rtol=1e-10)
@@ -72,27 +72,36 @@ def test_posterior_shapes_follow_the_inputs_and_values_agree_in_blocks(monkeypat
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_jitter_unless_given_is_the_root_of_the_machine_epsilon_times_the_diagonal(dtype):
-    prior = pgp.GPPrior(kernel=3.0 * KERNEL, X=X.astype(dtype))
-    assert prior.jitter_at(prior.X).dtype == dtype
-    np.testing.assert_allclose(prior.jitter_at(prior.X), np.sqrt(np.finfo(dtype).eps) * 3.6, rtol=1e-6)
-    diagonal = prior.diagonal_at(prior.X, NOISE.astype(dtype))
-    np.testing.assert_allclose(diagonal, np.asarray(NOISE) + np.sqrt(np.finfo(dtype).eps) * 3.6, rtol=1e-5)
+def test_the_jitter_of_a_smooth_density(dtype):
+    """Of each point without noise a little of its own variance, of others nothing; or what was given."""
+    kernel = 3.0 * KERNEL * pgp.Linear(1.0)
+    prior = pgp.GPPrior(kernel=kernel, X=X.astype(dtype))
+    noise = jnp.where(jnp.arange(N) % 2 == 0, 0.1, 0.0).astype(dtype)
+    own = 10 * N * np.finfo(dtype).eps * np.asarray(kernel.diag(X))
+    jitter = prior.smooth_jitter(prior.X, noise)
+    assert jitter.dtype == dtype
+    np.testing.assert_allclose(jitter, np.where(np.arange(N) % 2 == 0, 0, own), rtol=1e-5)
+    np.testing.assert_allclose(prior.smooth_jitter(prior.X), own, rtol=1e-5)
+    given = pgp.GPPrior(kernel=kernel, X=X.astype(dtype), jitter=np.asarray(0.2, dtype))
+    np.testing.assert_array_equal(given.smooth_jitter(given.X, noise), np.full(N, 0.2, dtype))
 
 
-def test_default_jitter_factors_a_noise_free_matrix_of_many_points_in_float32():
-    # In float32 a matrix of 200 points needs 1e-5 or so, and √eps is 3.5e-4.
+def test_a_noise_free_matrix_of_many_points_is_factorised_in_float32():
     prior = pgp.SparseGPPrior(kernel=pgp.RBF(1.0, 1.0), Z=jnp.linspace(-3, 3, 200, dtype=jnp.float32)[:, None])
     assert np.all(np.isfinite(prior.checked_factor().lower))
+    assert np.all(np.isfinite(prior.factor().lower))
 
 
 def test_a_failed_factorisation_is_raised_by_decades_and_rejected_by_the_likelihood():
     X32 = jnp.linspace(-1, 1, 100, dtype=jnp.float32)[:, None]
     prior = pgp.GPPrior(kernel=pgp.RBF(1.0, 5.0), X=X32, jitter=1e-9)
     y = jnp.zeros(100, jnp.float32)
-    posterior = prior.condition(y, 1e-9)
-    assert 1e-9 < posterior.jitter <= 1e-3
-    assert prior.log_prob(y, 1e-9) == -jnp.inf  # as given: a sampler of hyperparameters moves on
+    with pytest.warns(pgp.PrecisionWarning, match="`jitter` given did not suffice and was raised"):
+        posterior = prior.condition(y, 1e-9)
+    assert np.all(posterior.jitter > 1e-9) and np.all(posterior.jitter <= 1e-3)
+    with pytest.warns(pgp.PrecisionWarning, match="rounding takes its place"):
+        assert prior.log_prob(y, 1e-9) == -jnp.inf  # as given: a sampler of hyperparameters moves on
+    assert eqx.filter_jit(lambda y: prior.log_prob(y, 1e-9))(y) == -jnp.inf  # nothing is known yet, nothing is said
 
 
 def test_nan_is_an_error_under_jit_and_in_a_mean():

@@ -14,9 +14,11 @@ from pathwise_gp._numerics.linalg import settled_cholesky
 KEY = jax.random.key(0)
 
 
-def settle(A, given=0.0, first=1e-12, bound=1e-3):
+def settle(A, scale=None, floor=0.0, first=1e-12, bound=1e-3):
     A = jnp.asarray(A)
-    return settled_cholesky(A, *(jnp.asarray(v, A.dtype) for v in (given, first, bound)))
+    n = A.shape[0]
+    scale, floor = jnp.ones(n) if scale is None else jnp.asarray(scale), jnp.broadcast_to(jnp.asarray(floor), (n,))
+    return settled_cholesky(A, scale, floor, *(jnp.asarray(v, A.dtype) for v in (first, bound)))
 
 
 def indefinite(lowest, n=6):
@@ -28,32 +30,36 @@ def indefinite(lowest, n=6):
 def test_jitter_rises_by_decades_and_no_further_than_needed():
     for lowest, expected in ((0.1, 0.0), (-3e-12, 1e-11), (-5e-6, 1e-5), (-2e-5, 1e-4), (-5e-4, 1e-3)):
         A = indefinite(lowest)
-        lower, jitter = settle(A)
-        np.testing.assert_allclose(jitter, expected, rtol=1e-12)
+        lower, tau = settle(A)
+        np.testing.assert_allclose(tau, expected, rtol=1e-12)
         np.testing.assert_allclose(lower @ lower.T, A + expected * np.eye(6), atol=1e-14)
     lower, _ = settle(indefinite(-0.1))  # past the bound
     assert np.all(np.isnan(np.diagonal(lower)))
-    # Of a matrix that holds a jitter already only the rest is added.
-    lower, jitter = settle(indefinite(-5e-6) + 2e-6 * np.eye(6), given=2e-6, first=2e-5)
-    np.testing.assert_allclose(jitter, 2e-5)
-    np.testing.assert_allclose(lower @ lower.T, indefinite(-5e-6) + 2e-5 * np.eye(6), atol=1e-14)
+    # In proportion to the scale of each row: as for the matrix with all scales 1.
+    units = 10.0 ** np.arange(-3, 3)
+    lower, tau = settle(indefinite(-5e-6) * np.outer(units, units), units**2)
+    np.testing.assert_allclose(tau, 1e-5, rtol=1e-12)
+    np.testing.assert_allclose(lower / units[:, None], settle(indefinite(-5e-6))[0], atol=1e-10)
+    # A pivot that is rounding is as good as none.
+    lower, tau = settle(np.diag([1.0, 1e-9, 1, 1, 1, 1]), floor=np.r_[0.0, 1e-8, np.zeros(4)], first=1e-7)
+    np.testing.assert_allclose(tau, 1e-7)
 
 
 def test_a_bad_matrix_in_a_batch_does_not_change_its_neighbours():
     batch = jnp.asarray(np.stack([indefinite(v) for v in (0.1, -5e-6, -0.1, 0.2)]))
-    lower, jitter = jax.jit(jax.vmap(settle))(batch)
+    lower, tau = jax.jit(jax.vmap(settle))(batch)
     for i in (0, 1, 3):
         alone, own = settle(batch[i])
         np.testing.assert_allclose(lower[i], alone, rtol=1e-13)
-        assert jitter[i] == own
-    assert jitter[0] == jitter[3] == 0 and np.all(np.isnan(np.diagonal(lower[2])))
+        assert tau[i] == own
+    assert tau[0] == tau[3] == 0 and np.all(np.isnan(np.diagonal(lower[2])))
 
 
 def test_derivative_of_a_settled_factor():
     A, weights = indefinite(-5e-6), np.random.default_rng(1).normal(size=(6, 6))
     direction = np.random.default_rng(2).normal(size=(6, 6))
     direction = direction + direction.T
-    # Of the matrix that it ended with: where the jitter was raised, of A + 1e-5 I.
+    # Of the matrix that it ended with: where something was added, of A + 1e-5 I.
     for matrix, plain in ((A, A + 1e-5 * np.eye(6)), (indefinite(0.3), indefinite(0.3))):
         gradient = jax.grad(lambda A: jnp.sum(weights * settle(A)[0]))(jnp.asarray(matrix))
         h = 1e-8
@@ -72,35 +78,108 @@ def repeated(jitter=None, dtype=float):
 def test_posterior_reports_the_jitter_it_used():
     y = np.zeros(12)
     enough = repeated(jitter=0.25).condition(y, 0.0)
-    assert enough.jitter == 0.25  # as given
-    raised = repeated(jitter=0.0).condition(y, 0.0)
-    decades = float(raised.jitter) / (2.0 * np.finfo(float).eps)
-    assert 0 < raised.jitter <= 2e-3 and abs(np.log10(decades) - round(np.log10(decades))) < 1e-9
-    np.testing.assert_allclose(raised.noise, np.full(12, raised.jitter))  # and the same in ε
+    np.testing.assert_array_equal(enough.jitter, np.full(12, 0.25))  # as given
+    raised = repeated().condition(y, 0.0)
+    np.testing.assert_allclose(raised.jitter, 10 * 12 * np.finfo(float).eps * 2.0, rtol=1e-12)  # the first step
+    np.testing.assert_allclose(raised.noise, raised.jitter)  # and the same in ε
+    assert raised.prior.jitter is None  # the prior stays as it was given
     paths = pgp.PathwiseSampler(raised, 64).sample_paths(KEY, 2)
     np.testing.assert_array_equal(paths.noise, raised.noise)
-    # It is the posterior of a prior with that jitter.
-    again = repeated(jitter=float(raised.jitter)).condition(y, 0.0)
+    # It is the posterior of a prior with that jitter, one for each point.
+    again = repeated(jitter=raised.jitter).condition(y, 0.0)
     np.testing.assert_allclose(raised.factor.lower, again.factor.lower, atol=1e-7)
-    assert again.jitter == raised.jitter
+    np.testing.assert_array_equal(again.jitter, raised.jitter)
     # Under jit the same.
-    jitted = eqx.filter_jit(lambda: repeated(jitter=0.0).condition(y, 0.0))()
+    jitted = eqx.filter_jit(lambda: repeated().condition(y, 0.0))()
     np.testing.assert_allclose(jitted.jitter, raised.jitter, rtol=1e-12)
+    # Noise at some of the points, of very different variances: each has its own, and where there is none needed, nothing.
+    kernel = pgp.Linear(1.0) + pgp.Constant(1.0)
+    X = jnp.asarray([[0.0], [1.0], [1e3], [1e3], [1e6]])
+    line = np.asarray([1.0, 2.0, 1001.0, 1001.0, 1000001.0])
+    two = pgp.GPPrior(kernel=kernel, X=X).condition(line, 0.0)
+    np.testing.assert_allclose(two.jitter, 50 * np.finfo(float).eps * (1 + X[:, 0] ** 2), rtol=1e-12)
+    np.testing.assert_allclose(two.mean(X), line, rtol=1e-6)
+    np.testing.assert_array_equal(pgp.GPPrior(kernel=kernel, X=X).condition(line, 1e-3).jitter, np.zeros(5))
 
 
-def test_jitter_of_inducing_points_is_raised_too():
+def test_noise_free_values_are_met_to_a_millionth():
+    X = np.linspace(0, 6, 40)[:, None]
+    for scale in (0.5, 1.0, 5.0):
+        y = np.sin(X[:, 0] / scale)
+        posterior = pgp.GPPrior(kernel=pgp.RBF(1.0, scale), X=X).condition(y, 0.0)
+        np.testing.assert_allclose(posterior.mean(X), y, atol=2e-6)
+        assert np.all(posterior.variance(X) < 1e-12)
+    # Where the factorisation does not need it, nothing is added.
+    np.testing.assert_array_equal(
+        pgp.GPPrior(kernel=pgp.Matern(0.5, 1.0, 1.0), X=X).condition(y, 0.0).jitter, np.zeros(40)
+    )
+
+
+SAME, STEP = np.r_[0.0, 0.4, 0.4, 1.0], np.linspace(-1, 1, 25)
+
+
+@pytest.mark.parametrize(
+    ("X", "y", "where"),
+    [(SAME, np.r_[0.0, 1.0, 0.0, 0.5], "1, 2"), (STEP, np.sign(STEP), r"\d+, \d+, ")],
+    ids=["two values", "a step"],
+)
+def test_contradictions_without_noise_are_an_error_that_says_where(X, y, where):
+    prior = pgp.GPPrior(kernel=pgp.RBF(1.0, 0.5), X=X[:, None])
+    for unit in (1.0, 1e-5, 1e5):
+        with pytest.raises(ValueError, match=f"`y` without noise contradicts itself .* at point.s. {where}"):
+            pgp.GPPrior(kernel=pgp.RBF(unit**2, 0.5), X=X[:, None]).condition(unit * y, 0.0)
+    with pytest.raises(Exception, match="`y` without noise contradicts itself"):
+        jax.block_until_ready(eqx.filter_jit(lambda y: prior.condition(y, 0.0).coefficients)(y))
+    # With noise, or a jitter, of any size it is none; nor are equal values at one point.
+    prior.condition(y, 1e-6)
+    pgp.GPPrior(kernel=pgp.RBF(1.0, 0.5), X=X[:, None], jitter=1e-6).condition(y, 0.0)
+    prior.condition(np.cos(X), 0.0)
+    prior.condition(np.zeros(len(X)), 0.0)
+
+
+def test_precision_that_cannot_carry_the_model_is_said():
+    X = np.linspace(1959.0, 2024.0, 66, dtype=np.float32)[:, None]
+    y = np.sin(X[:, 0])
+    kernel = jax.tree.map(
+        lambda leaf: leaf.astype("float32"), pgp.Constant(100.0) + pgp.Linear(1.0) + pgp.RBF(0.1, 5.0)
+    )
+    prior = pgp.GPPrior(kernel=kernel, X=X)
+    with pytest.warns(pgp.PrecisionWarning, match="more than a hundredth of the noise was added.*float64"):
+        prior.condition(y, 0.0025)
+    with pytest.warns(pgp.PrecisionWarning, match="rounding takes its place.*float64"):
+        assert prior.log_prob(y, 0.0025) == -np.inf
+    with pytest.warns(pgp.PrecisionWarning, match="more than a millionth of the variance was added"):
+        prior.condition(np.zeros_like(y), 0.0)
+    with pytest.warns(pgp.PrecisionWarning, match="rounding takes its place"):
+        prior.condition(y, 40.0)  # factorised as it is, but with a noise of the size of the rounding
+    # One point, whose factorisation is as good as any: the variance that is left of a million is not to be had.
+    one = pgp.GPPrior(kernel=pgp.RBF(np.float32(1e6), np.float32(1.0)), X=X[:1]).condition(y[:1], 0.01)
+    with pytest.warns(pgp.PrecisionWarning, match="rounding takes its place"):
+        one.variance(X[:1])
+    double = pgp.GPPrior(kernel=pgp.Constant(100.0) + pgp.Linear(1.0) + pgp.RBF(0.1, 5.0), X=X.astype(float))
+    assert not np.any(double.condition(y, 0.0025).jitter)  # and no warning
+
+
+def test_jitter_of_inducing_points_is_added_too():
     Z = np.repeat(points(4, 2), 2, axis=0)
-    prior = pgp.SparseGPPrior(kernel=RBF, Z=Z, jitter=0.0)
-    settled, factor = prior.settled()
-    assert 0 < settled.jitter <= 1.3e-3 and bool(factor.is_finite())
+    prior = pgp.SparseGPPrior(kernel=RBF, Z=Z)
+    settled = prior.settled()
+    np.testing.assert_allclose(settled.jitter, 80 * np.finfo(float).eps * RBF.diag(Z), rtol=1e-12)
+    assert bool(settled.factor.is_finite())
     paths = pgp.DecoupledPathwiseSampler(prior, pgp.WhitenedGuide(np.zeros(8), np.eye(8)), 64).sample_paths(KEY, 2)
-    np.testing.assert_array_equal(paths.noise, np.full(8, settled.jitter))
+    np.testing.assert_array_equal(paths.noise, settled.jitter)
     assert np.all(np.isfinite(paths(points(3, 2))))
+    apart = pgp.SparseGPPrior(kernel=RBF, Z=np.unique(Z, axis=0))
+    assert not np.any(apart.settled().jitter)
+    # What the guide leaves open is little beside it: said.
+    close = pgp.WhitenedGuide(np.zeros(8), 1e-8 * np.eye(8))
+    with pytest.warns(pgp.PrecisionWarning, match="fiftieth of the guide's variance"):
+        pgp.DecoupledPathwiseSampler(prior, close, 64).sample_paths(KEY, 2)
 
 
 def test_past_the_bound_there_is_an_error(no_hook):
     prior = pgp.GPPrior(kernel=Indefinite(), X=points(3, 1), jitter=1e-9)
-    message = r"not even with a jitter of .* raised by decades to 0.001 of the mean variance.*larger `jitter`"
+    message = r"not even with a jitter that was raised by decades to 0.001 of the variance of each.*larger `jitter`"
     with pytest.raises(ValueError, match=message):
         prior.condition(np.zeros(3), 1e-6)
     with pytest.raises(Exception, match="raised by decades"):
@@ -203,7 +282,7 @@ def check(prior, y, noise_var, test, rtol=0.1):
 def test_one_point():
     prior = pgp.GPPrior(kernel=RBF, X=np.zeros((1, 2)))
     posterior, _ = check(prior, np.ones(1), 0.1, points(5, 2))
-    np.testing.assert_allclose(posterior.mean(np.zeros(2)), 1.3 / (1.4 + float(posterior.jitter)))
+    np.testing.assert_allclose(posterior.mean(np.zeros(2)), 1.3 / 1.4)
 
 
 def test_repeated_points_are_more_observations_of_one_value():
@@ -351,17 +430,21 @@ def test_outputs_on_a_grid_have_the_jitter_policy():
     y = np.stack([np.sin(3 * X[:, 0]), np.cos(3 * X[:, 0])], axis=1)
     kernel = pgp.Coregionalised(pgp.RBF(1.0, 0.3), np.ones((2, 1)), [0.1, 0.1])
     single = jax.tree.map(lambda leaf: leaf.astype(jnp.float32), kernel)
-    prior = pgp.MultiOutputGPPrior(kernel=single, X=X, jitter=0.0)
-    assert prior.log_prob(y, 1e-9) == -jnp.inf  # in float32 the noise is rounding
-    gradient = jax.grad(lambda noise: prior.log_prob(y, noise))(jnp.asarray(1e-9, jnp.float32))
+    prior = pgp.MultiOutputGPPrior(kernel=single, X=X)
+    with pytest.warns(pgp.PrecisionWarning, match="rounding takes its place"):
+        assert prior.log_prob(y, 1e-9) == -jnp.inf  # in float32 the noise is rounding
+    gradient = jax.jit(jax.grad(lambda noise: prior.log_prob(y, noise)))(jnp.asarray(1e-9, jnp.float32))
     assert gradient == 0
-    posterior = prior.condition(y, 1e-9)
-    assert 1e-9 < posterior.prior.jitter <= 1.1e-3
-    np.testing.assert_allclose(posterior.factor.noise, 1e-9 + np.full(2, posterior.prior.jitter), rtol=1e-6)
+    with pytest.warns(pgp.PrecisionWarning, match="more than a hundredth of the noise was added"):
+        posterior = prior.condition(y, 1e-9)
+    # To each output in proportion to its own variance.
+    assert np.all(posterior.jitter > 1e-9) and np.all(posterior.jitter <= 1.2e-3)
+    np.testing.assert_allclose(posterior.jitter / np.diagonal(prior.B), posterior.jitter[0] / prior.B[0, 0], rtol=1e-6)
+    np.testing.assert_allclose(posterior.factor.noise, 1e-9 + posterior.jitter, rtol=1e-6)
     np.testing.assert_allclose(posterior.mean(X), y, atol=1e-2)
-    assert prior.condition(y, 0.01).prior.jitter == 0  # enough as given
-    double = pgp.MultiOutputGPPrior(kernel=kernel, X=X.astype(float), jitter=0.0)
-    assert double.condition(y, 1e-9).prior.jitter == 0 and np.isfinite(double.log_prob(y, 1e-9))
+    assert not np.any(prior.condition(y, 0.01).jitter)  # not needed
+    double = pgp.MultiOutputGPPrior(kernel=kernel, X=X.astype(float))
+    assert not np.any(double.condition(y, 1e-9).jitter) and np.isfinite(double.log_prob(y, 1e-9))
     with pytest.raises(ValueError, match="not positive definite in float64, not even with a jitter"):
         wrong = pgp.Coregionalised(Indefinite(), np.ones((2, 1)), [0.1, 0.1])
         pgp.MultiOutputGPPrior(kernel=wrong, X=X.astype(float)).condition(y, 0.1)

@@ -286,8 +286,8 @@ def _condition(
     settled = prior.settle_at(prior.X, noise_var, mask)
     residual = y - prior.mean_at(prior.X)
     coefficients = settled.factor.solve(residual)
-    # The posterior mean misses y by (noise + jitter) α. What of that no noise explains is small, of the order of √added, where
-    # there is a function of this kernel through all y, and of the order of y where there is none.
+    # The posterior mean misses y by (noise + jitter) α. What no noise explains of that is small, of the order of √added,
+    # where there is a function of this kernel through all y, and of the order of y where there is none.
     misses = jnp.abs(settled.added * coefficients)
     deviation = jnp.sqrt(settled.scale)
     in_units = jnp.where(settled.scale > 0, jnp.abs(residual) / deviation, jnp.zeros_like(residual))
@@ -295,19 +295,14 @@ def _condition(
         in_units = jnp.where(mask, in_units, jnp.zeros_like(in_units))
     step = jnp.sqrt(jnp.max(jnp.where(settled.scale > 0, settled.added / settled.scale, jnp.zeros_like(residual))))
     least = (_MISS + _MISS_PER_STEP * step) * jnp.max(in_units) * deviation
-    contradicts = (misses > least) & (noise_of(prior, noise_var) <= 0)
+    asked = prior.noise_at(prior.X, noise_var) + settled.jitter - settled.added
+    contradicts = (misses > least) & (asked <= 0)
     return _Conditioned(settled, coefficients, misses, contradicts)
 
 
-# Of the largest observation in units of its standard deviation: by so much may the mean miss an observation without noise, and
-# by so much more for each standard deviation that was added.
+# Of the largest observation in units of its standard deviation: by so much may the mean miss one without noise, and by so
+# much more for each standard deviation that was added.
 _MISS, _MISS_PER_STEP = 0.01, 10.0
-
-
-def noise_of(prior: GPPrior, noise_var: Float[Array, "..."]) -> Float[Array, "n"]:
-    given = prior.given_jitter(prior.X)
-    noise = prior.noise_at(prior.X, noise_var)
-    return noise if given is None else noise + given
 
 
 def _contradiction(found: _Conditioned) -> str:
@@ -317,9 +312,9 @@ def _contradiction(found: _Conditioned) -> str:
         shown = ", ".join(map(str, points[:8])) + (", …" if points.size > 8 else "")
         where = f" at point(s) {shown} of `X`, which the posterior mean misses by up to {np.max(found.misses):.3g}"
     return (
-        f"`y` without noise contradicts itself or the kernel{where}: there are different values at (nearly) one point, or values "
-        "that no function as smooth as those of this kernel takes. Give a `noise_var` or a `jitter`, remove the repeated points, "
-        "or use a rougher kernel or a shorter lengthscale."
+        f"`y` without noise contradicts itself or the kernel{where}: different values at (nearly) one point, or values that "
+        "no function as smooth as those of this kernel takes. Give a `noise_var` or a `jitter`, remove repeated points, or "
+        "use a rougher kernel or a shorter lengthscale."
     )
 
 
@@ -338,7 +333,8 @@ def _log_prob_and_whether_lost(
     factor = CholeskyFactor(cholesky(A))
     n_eps = jnp.asarray(y.shape[0] * jnp.finfo(A.dtype).eps, A.dtype)
     pivots = jnp.diagonal(factor.lower) ** 2
-    lost = ~factor.is_finite() | is_lost(pivots, noise_of(prior, noise_var), jnp.diagonal(A), FOR_A_DENSITY * n_eps)
+    noise = prior.noise_at(prior.X, noise_var)
+    lost = ~factor.is_finite() | is_lost(pivots, noise, jnp.diagonal(A), FOR_A_DENSITY * n_eps)
     return density_of(factor, residual) + unseen, lost
 
 

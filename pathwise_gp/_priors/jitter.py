@@ -7,7 +7,7 @@ The factor of an n × n matrix is that of a matrix which differs from it by roun
 - else ten times that, and so on by decades, as far as is needed: a vector, in proportion to each row's own variance, as if
   the correlation matrix were factorised. No unit enters.
 
-A density that a sampler or an optimiser follows must be smooth in the hyperparameters, which a decision is not. There the rows
+A density that a sampler or an optimiser follows must be smooth in the hyperparameters, which a decision is not. There rows
 without noise always have the first of these steps, a smooth function of the hyperparameters, and other rows nothing; where
 that does not suffice the density is −inf.
 """
@@ -100,22 +100,21 @@ def settle(
         raised=(tau > 0) & jnp.any(only(jitter) > 0) if given is not None else jnp.zeros((), bool),
         drowned=jnp.any((asked > 0) & (added > OF_NOISE * asked)),
         coarse=(tau > _OF_VARIANCE) & jnp.any(there & (asked <= 0)),
-        lost=is_lost(pivots, asked, scale, FOR_THE_LAW * n_eps),
+        lost=is_lost(pivots, only(noise), scale, FOR_THE_LAW * n_eps),
     )
     return Settled(CholeskyFactor(lower, mask), jitter + added, added, scale, shortfall)
 
 
-# How many times the rounding of its row, n·eps of the variance, a pivot must be: for a mean and for paths that are off by less
-# than a tenth of the posterior standard deviation, and for a density that is right to a hundredth (both seen in float32 for
-# smooth and rough kernels, sums and years, 10 to 500 points and noise from 1e-2 to 1e-8 of the variance).
+# How many times the rounding of its row, n·eps of the variance, a pivot must be: for a mean and paths that are off by less
+# than a tenth of the posterior standard deviation, and for a density that is right to a hundredth (as seen in float32 for
+# smooth and rough kernels, sums and years, with 10 to 500 points and noise from 1e-2 to 1e-8 of the variance).
 FOR_THE_LAW, FOR_A_DENSITY = 20.0, 3.0
 
 
 def is_lost(
     pivots: Float[Array, "n"], noise: Float[Array, "n"], scale: Float[Array, "n"], least: Float[Array, ""]
 ) -> Bool[Array, ""]:
-    """Whether the noise of a row is lost in the rounding of the factorisation: a pivot is less than so much of the variance of
-    its row."""
+    """Whether the noise of a row is lost in rounding: its pivot is less than so much of its variance."""
     return jnp.any((noise > 0) & (pivots < least * scale))
 
 
@@ -129,47 +128,35 @@ def say(shortfall: Shortfall, dtype: jnp.dtype, name: str) -> None:
     """Warns where a factorisation fell short of the model; not under jit, where nothing is known yet."""
     if not all(map(_checks.is_concrete, shortfall)):
         return
-    raised, drowned, coarse, lost = map(bool, shortfall)
-    if raised:
-        what = f"The `jitter` given does not suffice to factorise the covariance of the points `{name}`, and was raised"
-    elif drowned:
-        what = (
-            f"The covariance of the points `{name}` is factorised with more than a hundredth of the noise added to it"
-        )
-    elif coarse:
-        what = (
-            f"The covariance of the points `{name}` is factorised with more than a millionth of the variance added to it where "
-            "there is no noise"
-        )
+    if shortfall.raised:
+        what = "the `jitter` given did not suffice and was raised"
+    elif shortfall.drowned:
+        what = "more than a hundredth of the noise was added"
+    elif shortfall.coarse:
+        what = "more than a millionth of the variance was added where there is no noise"
     else:
-        return say_lost(shortfall.lost, dtype, name)
-    _checks.warn(
-        f"{what}, and what comes of it is of the model with that: see `jitter` of the result. {_advice(dtype)}"
-    )
-    return None
+        say_lost(shortfall.lost, dtype, name)
+        return
+    _warn(f"To factorise the covariance of the points `{name}` {what}: see `jitter` of the result.", dtype)
 
 
 def say_beside_guide(drowned: Bool[Array, ""], dtype: jnp.dtype) -> None:
     """Warns where what was added to inducing values is no longer small beside what a guide leaves open of them."""
     if _checks.is_concrete(drowned) and drowned:
-        _checks.warn(
-            "More than a fiftieth of the guide's variance of an inducing value was added to the covariance of the points `Z` to "
-            f"factorise it: see `prior.settled().jitter`. {_advice(dtype)} Fewer inducing points help too."
-        )
+        what = "more than a fiftieth of the guide's variance was added to an inducing value"
+        _warn(f"To factorise the covariance of the points `Z` {what}: see `prior.settled().jitter`.", dtype)
 
 
 def say_lost(lost: Bool[Array, ""], dtype: jnp.dtype, name: str) -> None:
     """Warns where the noise, or what it leaves open, is rounding; not under jit, where nothing is known yet."""
     if _checks.is_concrete(lost) and lost:
-        _checks.warn(
-            f"At points of `{name}` the noise is so small beside the variance that in {dtype} it is lost in rounding, and with it "
-            f"digits of the result. {_advice(dtype)}"
-        )
+        _warn(f"At points of `{name}` the noise is so small beside the variance that rounding takes its place.", dtype)
 
 
-def _advice(dtype: jnp.dtype) -> str:
-    first = "Compute in float64 (`jax.config.update('jax_enable_x64', True)`), s" if dtype != np.float64 else "S"
-    return (
-        f"{first}ubtract an offset from the inputs of a linear kernel, remove (nearly) repeated points, shorten a lengthscale that "
-        "is long beside the spread of the points, or give a larger noise or `jitter`."
+def _warn(what: str, dtype: jnp.dtype) -> None:
+    precision = "" if dtype == np.float64 else "compute in float64 (`jax.config.update('jax_enable_x64', True)`), "
+    _checks.warn(
+        f"{what} In {dtype} this model has few digits: {precision}subtract an offset from the inputs of a linear kernel, "
+        "remove (nearly) repeated points, shorten a lengthscale that is long beside the spread of the points, or give a "
+        "larger noise or `jitter`."
     )

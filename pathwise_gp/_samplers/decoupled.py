@@ -67,8 +67,9 @@ class DecoupledPathwiseSampler(eqx.Module):
     ) -> PathwiseFunction:
         """The paths that given Gaussian inputs lead to: affine in all three; `weights` and `noise` are standard normal.
 
-        **Arguments:** `settled`: `prior.settled()`, the factor of k(Z, Z) + jitter and the jitter; `features`: the basis (with a leading axis unless shared); `weights`:
-        w, `s f`; `values`: u, `s m`, from `guide.transform`; `noise`: ε in units of its standard deviation, `s m`.
+        **Arguments:** `settled`: `prior.settled()`, the factor of k(Z, Z) + jitter, and that; `features`: the basis (with
+        a leading axis unless shared); `weights`: w, `s f`; `values`: u, `s m`, from `guide.transform`; `noise`: ε in units of
+        its standard deviation, `s m`.
 
         **Returns:** paths with one axis, of length s.
         """
