@@ -5,25 +5,36 @@ from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
+import jax.flatten_util
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from . import _checks, _fields
 from ._addresses import Address, leaves_of, listed, put, resolve
+from ._numerics.linalg import cholesky, CholeskyFactor, seen
 from ._priors import GPPrior
+from ._priors.evidence import observed_rows, without
+from ._priors.jitter import FOR_A_DENSITY
 from ._progress import ProgressBar
 from ._types import AnyArray, Key, Number
 
-# The standard deviation of random starts about the first, in the unconstrained space: factors of e for positive fields.
+# The standard deviation of random starts about the first, in the coordinates of the search: factors of e for positive fields.
 _SPREAD = 1.0
+# Of a log density, in units of eps: what two of them may differ by where they are the same.
+_ROUNDING = 8
+# Searches from where the last one ended, with the scales of that point, for each start.
+_ROUNDS = 4
+# Entries of a field that have each a scale of their own; of a larger one all have the same.
+_SCALED_ONE_BY_ONE = 32
 
 
 class Fit(eqx.Module):
     """The best of all starts of `fit`, and what became of each.
 
     **Fields:** `prior`, `noise_var`: with the values found; `log_density`: the log marginal likelihood there (and the log
-    prior, if one was given); `converged`: whether its derivatives vanish; and of all starts, `r`: `log_densities`,
-    `all_converged` and `steps`.
+    prior, if one was given), the best that was seen; `converged`: whether its derivatives vanish; and of all starts, `r`:
+    `log_densities`, `all_converged` and `steps`.
     """
 
     prior: GPPrior
@@ -42,7 +53,7 @@ def fit(
     mask: Bool[AnyArray, "n"] | None = None,
     *,
     fields: Address | Iterable[Address] | None = None,
-    learn_noise: bool = True,
+    learn_noise: bool | None = None,
     log_prior: Callable[[GPPrior, Array], Any] | None = None,
     key: Key | None = None,
     n_restarts: int = 0,
@@ -52,8 +63,9 @@ def fit(
 ) -> Fit:
     """The hyperparameters of largest log marginal likelihood, by L-BFGS from several starts.
 
-    Positive fields move on the scale of their logarithms, so that none leaves its domain. One compiled call, which can itself
-    be part of a jitted function; other values of the same shapes compile nothing anew.
+    Positive fields move on the scale of their logarithms, so that none leaves its domain, and real ones in units of their
+    standard deviation under the Fisher information, so that nothing depends on the units of inputs and observations. One
+    compiled call, which can itself be part of a jitted function; other values of the same shapes compile nothing anew.
 
     **Arguments:**
 
@@ -62,28 +74,32 @@ def fit(
       points that were not observed, whose `y` does not count, `n`.
     - `fields`: which fields of the prior are learnt: an address such as `"kernel.lengthscale"`, a pattern (`"kernel.*"`), a
       function that picks one, or several of these; all of the kernel's and the mean's unless given.
-    - `learn_noise`: whether the noise is.
+    - `learn_noise`: whether the noise is. Unless given, a scalar is, and variances of each point are known: they stay.
     - `log_prior`: for a maximum a posteriori a function of prior and noise variance, which returns a scalar that is added; a
       density of the values themselves, not of their logarithms. A module with arrays as fields compiles once for all their
       values; each new function is compiled anew.
     - `key`, `n_restarts`: so many further starts, whose unconstrained values are normal about the first with standard
       deviation 1; the key is needed where there are any.
     - `max_steps`: of each start.
-    - `tolerance`: a start has converged where no derivative of the log density per observation, in the unconstrained space,
-      is larger; the third root of the rounding unit unless given (6e-6 in float64, 5e-3 in float32).
+    - `tolerance`: a start has converged where no derivative of the log density, in the logarithm of a positive field or in
+      standard deviations of a real one, is larger; unless given the third root of the rounding unit ε, 6e-6 in float64 and
+      5e-3 in float32, or 3n√ε where that is more: what is gained beyond that is rounding.
     - `progress`: whether a bar of tqdm shows the steps of each start; it may end before they are all taken.
 
-    **Returns:** the best start's prior, noise and log density, and the flags of all.
+    **Returns:** the best point's prior, noise and log density, and the flags of all starts.
+
+    **Warns:** outside jit, `PrecisionWarning` where the best search ended, before it converged, for want of a better point.
 
     **Raises:** ValueError where an address is unknown or given twice, a value to start from is outside its domain, `y` or
     `noise_var` does not fit, or `n_restarts` has no key. Source: Rasmussen & Williams (2006), section 5.4.1; Nocedal & Wright
-    (2006), algorithm 7.5.
+    (2006), algorithm 7.5; for the scales, equation 5.9 of the former, whose variance is the Fisher information.
     """
     if not isinstance(prior, GPPrior):
         raise ValueError(f"`prior` must be a GPPrior; got {type(prior).__name__}.")
     n, dtype = prior.X.shape[0], prior.X.dtype
     y, mask = _checks.observations(y, n, mask)
     y = y.astype(dtype)
+    learn_noise = _learns(learn_noise, noise_var)
     noise_var = _checks.noise_variance(noise_var, n, or_zero=not learn_noise).astype(dtype)
     addresses = _chosen(prior, fields)
     if not addresses and not learn_noise:
@@ -92,9 +108,22 @@ def fit(
     if n_starts > 1 and key is None:
         raise ValueError("`n_restarts` needs a `key`.")
     if tolerance is None:
-        tolerance = float(jnp.finfo(dtype).eps) ** (1 / 3)
+        eps = float(jnp.finfo(dtype).eps)
+        tolerance = max(eps ** (1 / 3), 3 * n * eps**0.5)
     settings = _Settings(addresses, learn_noise, n_starts, _checks.count(max_steps, "max_steps"), progress)
-    return _fit(prior.checked(), y, noise_var, mask, key, jnp.asarray(tolerance, dtype), log_prior, settings)
+    found, lost = _fit(prior.checked(), y, noise_var, mask, key, jnp.asarray(tolerance, dtype), log_prior, settings)
+    if _checks.is_concrete(lost) and lost:
+        _checks.warn(
+            f"The search for the largest log density ended at {float(found.log_density):.6g} before it converged: no better "
+            f"point could be found within the rounding of {dtype}, or none has a density. Start from other values, with more "
+            "noise, or compute in float64 (`jax.config.update('jax_enable_x64', True)`)."
+        )
+    return found
+
+
+def _learns(learn_noise: Any, noise_var: Any) -> bool:
+    """Whether the noise is learnt: unless it is said, a scalar is, and what is given for each point is known."""
+    return jnp.ndim(noise_var) == 0 if learn_noise is None else _checks.flag(learn_noise, "learn_noise")
 
 
 class _Settings(NamedTuple):
@@ -121,6 +150,29 @@ def _chosen(prior: GPPrior, fields: Any) -> tuple[str, ...]:
     return tuple(chosen)
 
 
+class _Search(NamedTuple):
+    """Where a search has got to: in coordinates t about a centre, of which the unconstrained point is centre + scale · t.
+
+    **Fields:** `start`: the number of the start; `centre`, `scale`; `t`, and `inner`, the state of the optimiser; `slope`:
+    the largest derivative, in the units of the tolerance; `moved`: whether the last step led anywhere; `step`: their number;
+    `best`, `density`: the best point that was seen, unconstrained, and its log density; `sound`: whether the noise there is
+    above the rounding of the variances; `best_slope`: the largest derivative there.
+    """
+
+    start: Any
+    centre: Any
+    scale: Any
+    t: Any
+    inner: Any
+    slope: Any
+    moved: Any
+    step: Any
+    best: Any
+    density: Any
+    sound: Any
+    best_slope: Any
+
+
 @eqx.filter_jit
 def _fit(
     prior: GPPrior,
@@ -131,70 +183,173 @@ def _fit(
     tolerance: Float[Array, ""],
     log_prior: Any,
     settings: _Settings,
-) -> Fit:
+) -> tuple[Fit, Bool[Array, ""]]:
     import optax  # as much again to import as the package
 
-    leaves = leaves_of(prior)
-    domains: dict[str, _fields.Domain] = {address: leaves[address].domain for address in settings.addresses}
-    values = {address: _fields.unconstrained(leaves[address].value, domain) for address, domain in domains.items()}
-    first = (values, jnp.log(noise_var) if settings.learn_noise else None)
-    starts = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (settings.n_starts, *leaf.shape)), first)
-    if settings.n_starts > 1:
-        flat, structure = jax.tree.flatten(starts)
-        keys = jax.random.split(key, len(flat))
-        moved = [
-            leaf.at[1:].add(_SPREAD * jax.random.normal(k, leaf[1:].shape, leaf.dtype))
-            for leaf, k in zip(flat, keys, strict=True)
-        ]
-        starts = jax.tree.unflatten(structure, moved)
+    leaves, n, dtype = leaves_of(prior), y.shape[0], y.dtype
+    # A field without entries has nothing to learn.
+    domains: dict[str, _fields.Domain] = {a: leaves[a].domain for a in settings.addresses if leaves[a].value.size}
+    first = {address: _fields.unconstrained(leaves[address].value, domain) for address, domain in domains.items()}
+    if settings.learn_noise:
+        first[_NOISE] = jnp.log(noise_var)
+    real = {a: value for a, value in first.items() if domains.get(a, "positive") not in ("positive", "simplex")}
+    # In these units the log density has about the curvature in a real field that it has in the logarithm of a positive one.
+    unit = (n / 2) ** 0.5
 
     def at(point: Any) -> tuple[GPPrior, Float[Array, "..."]]:
-        found = {address: _fields.constrained(point[0][address], domain) for address, domain in domains.items()}
-        return put(prior, leaves, found), jnp.exp(point[1]) if settings.learn_noise else noise_var
+        found = {address: _fields.constrained(point[address], domain) for address, domain in domains.items()}
+        return put(prior, leaves, found), jnp.exp(point[_NOISE]) if settings.learn_noise else noise_var
 
     def log_density(point: Any) -> Float[Array, ""]:
         here, noise = at(point)
         value = here.log_prob(y, noise, mask)
         return value if log_prior is None else value + jnp.asarray(log_prior(here, noise), value.dtype)
 
-    def loss(point: Any) -> Float[Array, ""]:
-        value = -log_density(point) / y.shape[0]
-        # A wall, flat so that a line search turns back, where there is no density.
-        return jnp.where(jnp.isfinite(value), value, jnp.asarray(jnp.finfo(value.dtype).max ** 0.5, value.dtype))
+    def is_sound(point: Any) -> Bool[Array, ""]:
+        here, noise = at(point)
+        X = observed_rows(here.X, mask)
+        noise = here.noise_at(X, noise)
+        least = FOR_A_DENSITY * n * float(jnp.finfo(dtype).eps)
+        return jnp.all((noise <= 0) | (noise >= least * (here.kernel.diagonal(X) + noise)))
+
+    def scales(point: Any) -> Any:
+        ones = jax.tree.map(jnp.ones_like, point)
+        if not real:
+            return ones
+
+        def system(fields: Any) -> tuple[Float[Array, "n n"], Float[Array, "n"]]:
+            here, noise = at(point | fields)
+            here = without(here, mask)
+            return seen(here.covariance_at(here.X, noise), mask), here.mean_at(here.X)
+
+        deviations = _deviations(system, {address: point[address] for address in real}, mask)
+        return ones | jax.tree.map(lambda deviation: unit * deviation, deviations)
+
+    def place(search: _Search, t: Any) -> Any:
+        return jax.tree.map(lambda centre, scale, t: centre + scale * t, search.centre, search.scale, t)
+
+    wall = jnp.asarray(jnp.finfo(dtype).max ** 0.5, dtype)
+
+    def loss_at(search: _Search) -> Any:
+        def loss(t: Any) -> Float[Array, ""]:
+            value = -log_density(place(search, t)) / n
+            # A wall, flat so that a line search turns back, where there is no density.
+            return jnp.where(jnp.isfinite(value), value, wall)
+
+        return loss
 
     bar, text = ProgressBar(settings.max_steps, "step"), f"start {{}} of {settings.n_starts}, log density {{:.6g}}"
-    solver = optax.lbfgs(memory_size=10)
-    value_and_grad = optax.value_and_grad_from_state(loss)
+    # A step that gains less than rounding may count as one that gains.
+    line_search = optax.scale_by_zoom_linesearch(
+        max_linesearch_steps=20,
+        approx_dec_rtol=max(1e-6, 30 * float(jnp.finfo(dtype).eps)),
+        initial_guess_strategy="one",
+    )
+    solver = optax.lbfgs(memory_size=10, linesearch=line_search)
 
-    def going(state: Any) -> Bool[Array, ""]:
-        _, _, _, step, slope, moved = state
-        return (step < settings.max_steps) & (slope > tolerance) & moved
+    def going(search: _Search) -> Bool[Array, ""]:
+        return (search.step < settings.max_steps) & (search.slope > tolerance) & search.moved
 
-    def advance(state: Any) -> Any:
-        start, point, inner, step, _, _ = state
-        value, gradient = value_and_grad(point, state=inner)
-        updates, inner = solver.update(gradient, inner, point, value=value, grad=gradient, value_fn=loss)
-        following = optax.apply_updates(point, updates)
-        slope = _largest(optax.tree.get(inner, "grad"))
-        moved = _largest(updates) > 0
+    def slope_of(gradient: Any) -> Float[Array, ""]:
+        return n * _largest({a: g / unit if a in real else g for a, g in gradient.items()})
+
+    def advance(search: _Search) -> _Search:
+        loss = loss_at(search)
+        value, gradient = optax.value_and_grad_from_state(loss)(search.t, state=search.inner)
+        updates, inner = solver.update(gradient, search.inner, search.t, value=value, grad=gradient, value_fn=loss)
+        t = optax.apply_updates(search.t, updates)
+        height = jnp.asarray(optax.tree.get(inner, "value"), dtype)
+        density = jnp.where(height < wall, -n * height, -jnp.inf)
+        point, slope = place(search, t), slope_of(optax.tree.get(inner, "grad"))
+        sound = is_sound(point)
+        # Of densities that differ by rounding the flatter one is better; and where the noise is rounding, all is.
+        rounding = _ROUNDING * float(jnp.finfo(dtype).eps) * jnp.abs(search.density)
+        higher = density > search.density + rounding
+        as_high = (density >= search.density - rounding) & (slope < search.best_slope)
+        better = jnp.where(sound == search.sound, higher | as_high, sound & jnp.isfinite(density))
+        best = jax.tree.map(lambda new, old: jnp.where(better, new, old), point, search.best)
+        search = search._replace(
+            t=t,
+            inner=inner,
+            slope=slope,
+            moved=_largest(updates) > 0,
+            step=search.step + 1,
+            best=best,
+            density=jnp.where(better, density, search.density),
+            sound=jnp.where(better, sound, search.sound),
+            best_slope=jnp.where(better, slope, search.best_slope),
+        )
         if settings.progress:
-            density = -y.shape[0] * jnp.asarray(value)
-            last = ~going((start, point, inner, step + 1, slope, moved))
-            bar.report(step + 1, last, text, start + 1, density)
-        return start, following, inner, step + 1, slope, moved
+            bar.report(search.step, ~going(search), text, search.start + 1, search.density)
+        return search
+
+    def again(state: Any) -> Any:
+        """A search about the best point, with the scales that hold there."""
+        search, number, _ = state
+        t, unknown = jax.tree.map(jnp.zeros_like, search.best), jnp.asarray(jnp.inf, dtype)
+        fresh = {"centre": search.best, "scale": scales(search.best), "t": t, "inner": solver.init(t)}
+        search = search._replace(**fresh, slope=unknown, best_slope=unknown, moved=jnp.asarray(True))
+        after = jax.lax.while_loop(going, advance, search)
+        return after, number + 1, after.density > search.density
+
+    def unfinished(state: Any) -> Bool[Array, ""]:
+        search, number, gained = state
+        return (search.step < settings.max_steps) & (search.best_slope > tolerance) & (number < _ROUNDS) & gained
 
     def run(numbered: Any) -> Any:
         number, point = numbered
-        infinity = jnp.asarray(jnp.inf, y.dtype)
-        state = (number, point, solver.init(point), jnp.zeros((), int), infinity, jnp.asarray(True))
-        _, point, _, step, slope, _ = jax.lax.while_loop(going, advance, state)
-        density = log_density(point)
-        return point, density, (slope <= tolerance) & jnp.isfinite(density), step
+        here, unknown = log_density(point), jnp.asarray(jnp.inf, dtype)
+        fresh = {"centre": point, "scale": point, "t": point, "inner": solver.init(point), "slope": unknown}
+        at_start = {"best": point, "density": here, "sound": is_sound(point), "best_slope": unknown}
+        search = _Search(start=number, step=jnp.zeros((), int), moved=jnp.asarray(True), **fresh, **at_start)
+        state = jax.lax.while_loop(unfinished, again, (search, jnp.zeros((), int), jnp.asarray(True)))
+        search = state[0]
+        converged = (search.best_slope <= tolerance) & jnp.isfinite(search.density) & search.sound
+        return search.best, search.density, converged, search.step
 
+    starts = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (settings.n_starts, *leaf.shape)), first)
+    if settings.n_starts > 1:
+        spread, keys = scales(first), jax.random.split(key, len(first))
+        for (address, leaf), k in zip(starts.items(), keys, strict=True):
+            step = _SPREAD * spread[address] * jax.random.normal(k, leaf[1:].shape, leaf.dtype)
+            starts[address] = leaf.at[1:].add(step)
     points, densities, converged, steps = jax.lax.map(run, (jnp.arange(settings.n_starts), starts))
     best = jnp.argmax(jnp.where(jnp.isnan(densities), -jnp.inf, densities))
     found, noise = at(jax.tree.map(lambda leaf: leaf[best], points))
-    return Fit(found, noise, densities[best], converged[best], densities, converged, steps)
+    lost = ~converged[best] & (steps[best] < settings.max_steps)
+    return Fit(found, noise, densities[best], converged[best], densities, converged, steps), lost
+
+
+# Of the noise among the addresses of a prior's fields.
+_NOISE = "noise_var"
+
+
+def _deviations(system: Callable[..., Any], fields: Any, mask: Bool[Array, "n"] | None) -> Any:
+    """The standard deviation of each entry of some fields, the others held, under the Fisher information of
+    y ~ N(m, A) = N(system(fields)): I = ½ tr (A⁻¹ ∂A A⁻¹ ∂A) + ∂mᵀA⁻¹∂m. Entries of a large field have one in common, from
+    the information in a random direction."""
+    flat, unravel = jax.flatten_util.ravel_pytree(fields)
+    sizes = [leaf.size for leaf in jax.tree.leaves(fields)]
+    directions, owners, at = [], np.zeros(flat.size, int), 0
+    for size in sizes:
+        alone = size <= _SCALED_ONE_BY_ONE
+        signs = np.random.default_rng(0).choice([-1.0, 1.0], size) / size**0.5
+        owners[at : at + size] = len(directions) + (np.arange(size) if alone else 0)
+        for row in np.eye(size) if alone else signs[None]:
+            directions.append(np.zeros(flat.size))
+            directions[-1][at : at + size] = row
+        at += size
+    A, _ = system(fields)
+    factor = CholeskyFactor(cholesky(A), mask)
+
+    def information(direction: Array) -> Array:
+        _, (dA, dm) = jax.jvp(lambda flat: system(unravel(flat)), (flat,), (direction,))
+        white = factor.whiten(factor.whiten(dA).T)
+        return 0.5 * jnp.sum(white * white) + jnp.sum(factor.whiten(dm) ** 2)
+
+    found = jax.lax.map(information, jnp.asarray(np.stack(directions), flat.dtype))
+    deviation = jax.lax.rsqrt(jnp.where((found > 0) & jnp.isfinite(found), found, jnp.ones_like(found)))
+    return unravel(deviation[owners])
 
 
 def _largest(tree: Any) -> Float[Array, ""]:

@@ -4,6 +4,7 @@ import operator
 import warnings
 from typing import Any
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -25,9 +26,9 @@ from ._types import Key
 class PathwiseGPRegressor(RegressorMixin, BaseEstimator):
     """Gaussian process regression as a scikit-learn estimator, whose posterior draws are functions.
 
-    Inputs and outputs are NumPy arrays in double precision. The computation is in JAX's default precision: unless
-    `jax_enable_x64` is set that is single precision, for which noise much below a hundredth of the standard deviation of y
-    is too little.
+    Inputs and outputs are NumPy arrays in double precision, and so is all that is computed, also where JAX's default is
+    single precision. Paths are the exception: they belong to the session that calls them, so they are drawn in double
+    precision and handed over in the default one, in which a value is right to about ε k(x, x) ‖α‖ for its rounding unit ε.
 
     **Arguments:**
 
@@ -35,6 +36,7 @@ class PathwiseGPRegressor(RegressorMixin, BaseEstimator):
       input, √d times its standard deviation.
     - `noise_var`: variance of the noise to start from; unless given a tenth of the variance of y.
     - `mean`: a number, or a callable that maps `n d` to `n`; unless given a constant, which starts at the mean of y.
+    - `jitter`: as of `GPPrior`: a variance that is added to the diagonal and counts as noise; none unless given.
     - `learn`: whether kernel, mean and noise are learnt by `fit` (maximum marginal likelihood), or kept as they start.
     - `n_restarts`: further starts from random values.
     - `max_steps`: of each start.
@@ -43,7 +45,8 @@ class PathwiseGPRegressor(RegressorMixin, BaseEstimator):
       given one.
 
     **Fields**, after `fit`: `prior_`, `posterior_` (a `ConditionedGP`), `kernel_`, `mean_`, `noise_var_`,
-    `log_marginal_likelihood_value_`, `converged_` (True where nothing was learnt), `n_features_in_`.
+    `log_marginal_likelihood_value_`, `converged_` (True where nothing was learnt), `n_features_in_`. The first four are in
+    double precision, and to be called under `jax.enable_x64(True)` where that is not the default.
 
     **Raises:** in `fit`, ValueError where an argument is not valid (by scikit-learn's conventions the constructor only keeps
     its arguments), or `y` is constant and is to be learnt from; and where learning did not converge sklearn's
@@ -57,6 +60,7 @@ class PathwiseGPRegressor(RegressorMixin, BaseEstimator):
         noise_var: Any = None,
         mean: Any = None,
         *,
+        jitter: Any = None,
         learn: Any = True,
         n_restarts: Any = 0,
         max_steps: Any = 200,
@@ -67,6 +71,7 @@ class PathwiseGPRegressor(RegressorMixin, BaseEstimator):
         self.kernel = kernel
         self.noise_var = noise_var
         self.mean = mean
+        self.jitter = jitter
         self.learn = learn
         self.n_restarts = n_restarts
         self.max_steps = max_steps
@@ -80,6 +85,10 @@ class PathwiseGPRegressor(RegressorMixin, BaseEstimator):
         argument does not fit or is not valid, and a `ConvergenceWarning` where learning did not converge.
         """
         X, y = validate_data(self, X, y, y_numeric=True, dtype="numeric")
+        with jax.enable_x64(True):
+            return self._fit(np.asarray(X, dtype=float), np.asarray(y, dtype=float))
+
+    def _fit(self, X: np.ndarray, y: np.ndarray) -> "PathwiseGPRegressor":
         if self.kernel is not None and not isinstance(self.kernel, AbstractKernel):
             raise ValueError(f"`kernel` must be a kernel of pathwise_gp, or None; got {self.kernel!r}.")
         # All are looked at, also those that nothing is made of while nothing is learnt.
@@ -87,7 +96,6 @@ class PathwiseGPRegressor(RegressorMixin, BaseEstimator):
         n_restarts = _restarts(self.n_restarts)
         max_steps = _checks.count(self.max_steps, "max_steps")
         _checks.count(self.n_features, "n_features")
-        X, y = np.asarray(X, dtype=float), np.asarray(y, dtype=float)
         # A constant y has no variance, and one point no spread.
         variance = float(np.var(y)) or 1.0
         if learn and np.ptp(y) == 0:
@@ -99,8 +107,8 @@ class PathwiseGPRegressor(RegressorMixin, BaseEstimator):
             kernel = RBF(jnp.asarray(variance), jnp.asarray(np.where(scale > 0, scale, 1.0)))
         noise_var = 0.1 * variance if self.noise_var is None else self.noise_var
         mean = float(np.mean(y)) if self.mean is None else self.mean
-        prior = GPPrior(kernel=kernel, X=jnp.asarray(X), mean=as_mean(mean))
-        y = jnp.asarray(y, prior.X.dtype)
+        kernel, mean, noise_var = (_in_dtype(part, float) for part in (kernel, as_mean(mean), noise_var))
+        prior = GPPrior(kernel=kernel, X=jnp.asarray(X), mean=mean, jitter=self.jitter)
         self.converged_ = True
         if learn:
             key = _key(self.random_state) if n_restarts else None
@@ -109,7 +117,7 @@ class PathwiseGPRegressor(RegressorMixin, BaseEstimator):
             self.converged_ = bool(found.converged)
             if not self.converged_:
                 message = f"The hyperparameters had not converged after {int(jnp.max(found.steps))} steps. Give more "
-                warnings.warn(message + "`max_steps`, or other values to start from.", ConvergenceWarning, stacklevel=2)
+                warnings.warn(message + "`max_steps`, or other values to start from.", ConvergenceWarning, stacklevel=3)
         self.posterior_ = prior.condition(y, noise_var)
         self.prior_ = self.posterior_.prior
         self.kernel_, self.mean_ = self.prior_.kernel, self.prior_.mean
@@ -130,11 +138,12 @@ class PathwiseGPRegressor(RegressorMixin, BaseEstimator):
         X = self._inputs(X)
         if return_std and return_cov:
             raise ValueError("`return_std` and `return_cov` cannot both be True: the covariance holds the variances.")
-        mean = np.asarray(self.posterior_.mean(X), dtype=float)
-        if return_std:
-            return mean, np.sqrt(np.asarray(self.posterior_.variance(X), dtype=float))
-        if return_cov:
-            return mean, np.asarray(self.posterior_.covariance(X), dtype=float)
+        with jax.enable_x64(True):
+            mean = np.asarray(self.posterior_.mean(X), dtype=float)
+            if return_std:
+                return mean, np.sqrt(np.asarray(self.posterior_.variance(X), dtype=float))
+            if return_cov:
+                return mean, np.asarray(self.posterior_.covariance(X), dtype=float)
         return mean
 
     def sample_paths(self, n_paths: int = 1, random_state: Any = None) -> PathwiseFunction:
@@ -147,8 +156,8 @@ class PathwiseGPRegressor(RegressorMixin, BaseEstimator):
         **Raises:** ValueError where `n_paths` or the estimator's `n_features` is less than 1.
         """
         check_is_fitted(self)
-        key = _key(self.random_state if random_state is None else random_state)
-        return PathwiseSampler(self.posterior_, n_features=self.n_features).sample_paths(key, n_paths)
+        paths = self._draw(n_paths, self.random_state if random_state is None else random_state)
+        return _in_dtype(paths, jnp.result_type(float))
 
     def sample_y(self, X: Any, n_samples: int = 1, random_state: Any = 0) -> np.ndarray:
         """Values of posterior draws, without noise, in the order of scikit-learn's Gaussian processes.
@@ -162,12 +171,24 @@ class PathwiseGPRegressor(RegressorMixin, BaseEstimator):
         **Raises:** ValueError where `X` does not fit or `n_samples` is less than 1.
         """
         X = self._inputs(X)
-        sampler = PathwiseSampler(self.posterior_, n_features=self.n_features)
-        return np.asarray(sampler.sample_paths(_key(random_state), n_samples)(X), dtype=float).T
+        paths = self._draw(n_samples, random_state)
+        with jax.enable_x64(True):
+            return np.asarray(paths(X), dtype=float).T
+
+    def _draw(self, n_paths: int, random_state: Any) -> PathwiseFunction:
+        key = _key(random_state)
+        with jax.enable_x64(True):
+            return PathwiseSampler(self.posterior_, n_features=self.n_features).sample_paths(key, n_paths)
 
     def _inputs(self, X: Any) -> np.ndarray:
         check_is_fitted(self)
         return np.asarray(validate_data(self, X, reset=False, dtype="numeric"), dtype=float)
+
+
+def _in_dtype(tree: Any, dtype: Any) -> Any:
+    """A pytree with its floating-point arrays in a dtype. (NumPy casts them: JAX knows float64 in its own context only.)"""
+    cast = lambda leaf: jnp.asarray(np.asarray(leaf).astype(dtype))
+    return jax.tree.map(lambda leaf: cast(leaf) if eqx.is_inexact_array(leaf) else leaf, tree)
 
 
 def _restarts(n: Any) -> int:

@@ -102,7 +102,13 @@ def test_a_mask_whatever_stands_where_nothing_was_observed(filler, basis):
     block = pgp.GPPrior(kernel=kernel, X=line[MASK], mean=mean)
     y = np.where(MASK, Y, np.nan)
     a, b = filled.condition(y, NOISE, MASK), block.condition(Y[MASK], NOISE)
-    np.testing.assert_allclose(a.jitter, b.jitter, rtol=1e-12)
+    np.testing.assert_allclose(a.jitter[MASK], b.jitter, rtol=1e-12)
+    level = np.asarray(mean(line))
+    full, few = (eqx.tree_at(lambda prior: prior.kernel, prior, pgp.RBF(1.0, 50.0)) for prior in (filled, block))
+    jitter = [full.condition(np.where(MASK, level, np.nan), 0.0, MASK).jitter, few.condition(level[MASK], 0.0).jitter]
+    assert np.all(jitter[1] > 0)  # without noise some is needed
+    np.testing.assert_allclose(jitter[0][MASK], jitter[1], rtol=1e-12)
+    np.testing.assert_array_equal(jitter[0][~MASK], 0)
     np.testing.assert_allclose(filled.log_prob(y, NOISE, MASK), block.log_prob(Y[MASK], NOISE), rtol=1e-10)
     gradient = lambda v: bridge.place(filled, {"kernel.kernels[0].variance": v}).log_prob(y, NOISE, MASK)
     assert np.isfinite(jax.grad(gradient)(1.0))

@@ -1,5 +1,7 @@
 """Maximum likelihood against scipy's optimiser and a likelihood written in numpy."""
 
+import warnings
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -66,9 +68,88 @@ def test_only_what_is_named_is_learnt():
     np.testing.assert_allclose(found.log_density, value, rtol=1e-9)
     picked = pgp.fit(start, Y, 0.05, fields=[lambda p: p.kernel.lengthscale], learn_noise=False)
     assert picked.prior.kernel.lengthscale == found.prior.kernel.lengthscale
-    noise = pgp.fit(start, Y, jnp.full(N, 0.05), fields=[])
+    noise = pgp.fit(start, Y, jnp.full(N, 0.05), fields=[], learn_noise=True)
     assert noise.noise_var.shape == (N,)
     assert noise.log_density > start.log_prob(Y, 0.05)
+
+
+def test_variances_that_are_given_for_each_point_are_known():
+    errors = np.linspace(0.02, 0.3, N)
+    found = pgp.fit(prior(), Y, errors)
+    np.testing.assert_array_equal(found.noise_var, errors)
+    with pytest.raises(ValueError, match="Nothing is to be learnt"):
+        pgp.fit(prior(), Y, errors, fields=[])
+    again = pgp.fit(prior(), Y, errors, learn_noise=False)
+    np.testing.assert_array_equal(found.log_density, again.log_density)
+
+
+@pytest.mark.parametrize("dtype", [jnp.float64, jnp.float32], ids=["float64", "float32"])
+def test_nothing_depends_on_units(dtype):
+    """y → a·y moves the mean by a, the variances by a² and the log density by −n log a; x → c·x the lengthscale by c."""
+
+    def found(a, c):
+        kernel = pgp.RBF(jnp.asarray(a * a, dtype), jnp.asarray(0.5 * c, dtype))
+        start = pgp.GPPrior(kernel=kernel, X=jnp.asarray(X * c, dtype), mean=jnp.asarray(0.0, dtype))
+        fit = pgp.fit(start, jnp.asarray((Y + 2) * a, dtype), jnp.asarray(0.05 * a * a, dtype))
+        assert fit.converged
+        scales = np.array([a * a, c, a, a * a])
+        return values(fit) / scales, float(fit.log_density) + N * np.log(a)
+
+    exact = by_scipy(
+        lambda t: scipy.stats.multivariate_normal(
+            np.full(N, t[2]),
+            np.exp(t[0] - 0.5 * (X - X.T) ** 2 / np.exp(2 * t[1])) + np.exp(t[3]) * np.eye(N),
+        ).logpdf(Y + 2),
+        [0, -0.7, 2, -3],
+    )
+    wanted = np.exp(exact[0]) * [1, 1, 0, 1] + [0, 0, exact[0][2], 0]
+    # In float32 the density is known to about 1e-6 of itself, and the values to the root of that in their own deviation.
+    rtol, atol = (1e-3, 1e-7) if dtype == jnp.float64 else (0.05, 1e-3)
+    for a, c in ((1.0, 1.0), (1e3, 1e-3), (1e-3, 1.0), (1e6, 1e6), (1e-6, 1e3)):
+        at, density = found(a, c)
+        np.testing.assert_allclose(density, exact[1], atol=atol * 100, rtol=1e-6)
+        np.testing.assert_allclose(at, wanted, rtol=rtol)
+
+
+def test_a_field_without_entries_has_nothing_to_learn():
+    inputs = np.c_[np.linspace(0, 3, N), np.arange(N) % 2]
+    kernel = pgp.Coregionalised(pgp.RBF(1.0, 1.0), np.zeros((2, 0)), kappa=[1.0, 1.0])
+    y = np.sin(3 * inputs[:, 0]) * (1 + inputs[:, 1]) + 0.1 * RNG.normal(size=N)
+    found = pgp.fit(pgp.GPPrior(kernel=kernel, X=inputs), y, 0.01)
+    assert found.converged
+    assert found.prior.kernel.W.shape == (2, 0)
+    assert found.log_density > pgp.GPPrior(kernel=kernel, X=inputs).log_prob(y, 0.01)
+
+
+def test_a_large_field_has_one_scale():
+    """What a network in a kernel has learnt: more entries than have each a scale of their own."""
+    warp = eqx.nn.MLP(1, 2, 16, 1, activation=jnp.tanh, key=jax.random.key(0))
+    warp = jax.tree.map(lambda leaf: leaf.astype(float) if eqx.is_inexact_array(leaf) else leaf, warp)
+    start = pgp.GPPrior(kernel=pgp.Warped(pgp.RBF(1.0, 1.0), warp), X=X)
+    found = pgp.fit(start, Y, 0.05, fields="*.weight", max_steps=5)
+    assert found.log_density > start.log_prob(Y, 0.05) + 1
+
+
+def test_the_best_point_is_returned_and_a_lost_search_said():
+    """Noise-free values of Branin's function, which pull the noise below what float32 resolves."""
+    rng = np.random.default_rng(1)
+    inputs = rng.uniform(size=(30, 2))
+    a, b = 15 * inputs[:, 0] - 5, 15 * inputs[:, 1]
+    y = (b - 5.1 / (4 * np.pi**2) * a * a + 5 / np.pi * a - 6) ** 2 + 10 * (1 - 1 / (8 * np.pi)) * np.cos(a)
+    y = jnp.asarray((y - 44) / 51, jnp.float32)
+    single = lambda x: jnp.asarray(x, jnp.float32)
+    kernel = pgp.Matern(2.5, single(1.0), single([0.3, 0.3]))
+    start = pgp.GPPrior(kernel=kernel, X=single(inputs), jitter=single(1e-5))
+    before = -np.inf
+    for steps in (5, 20, 40, 200):
+        with warnings.catch_warnings(record=True) as said:
+            warnings.simplefilter("always")
+            found = pgp.fit(start, y, single(1e-3), max_steps=steps)
+        np.testing.assert_allclose(found.log_density, found.prior.log_prob(y, found.noise_var), rtol=1e-2)
+        assert found.log_density >= before
+        before = found.log_density
+    assert before > start.log_prob(y, single(1e-3)) + 10
+    assert found.converged or "before it converged" in str(said[0].message)
 
 
 def test_a_prior_on_the_values_makes_it_a_posteriori():
@@ -117,13 +198,15 @@ def test_points_that_were_not_observed_do_not_count():
 def test_a_start_without_density_is_survived():
     # Repeated inputs, and as good as no noise.
     bad = pgp.GPPrior(kernel=pgp.RBF(1.0, 3.0), X=np.r_[X, X], jitter=0.0)
-    found = pgp.fit(bad, np.r_[Y, Y], 1e-18)
+    with pytest.warns(pgp.PrecisionWarning, match="ended at -inf before it converged"):
+        found = pgp.fit(bad, np.r_[Y, Y], 1e-18)
     assert found.log_density == -np.inf
     assert not found.converged
     assert found.prior.kernel.lengthscale == 3
     # On the edge of what has a density the search turns back.
     edge = pgp.GPPrior(kernel=pgp.RBF(1.0, 0.8), X=X, jitter=0.0)
-    found = pgp.fit(edge, np.sin(3 * X[:, 0]), 1e-10, learn_noise=False)
+    with pytest.warns(pgp.PrecisionWarning, match="before it converged"):
+        found = pgp.fit(edge, np.sin(3 * X[:, 0]), 1e-10, learn_noise=False)
     assert np.isfinite(found.log_density)
     assert found.log_density > edge.log_prob(np.sin(3 * X[:, 0]), 1e-10)
 

@@ -108,7 +108,7 @@ class Sum(AbstractComposite):
         terms, h = self.terms(dim), normals.shape[0]
         origin = jnp.zeros((1, dim), normals.dtype)
         variances = jnp.stack([term.diagonal(origin)[0] for term in terms])
-        counts = _shares(variances, h)
+        counts = _shares(jnp.ones_like(variances), h)
         owner = jnp.searchsorted(jnp.cumsum(counts), jnp.arange(h), side="right")
         owner = jnp.minimum(owner, len(terms) - 1)
         parts = [term.spectrum(normals[:, : _count(term, dim)], dim) for term in terms]

@@ -13,11 +13,13 @@ from .. import _checks, _means
 from .._features import AbstractBasis, check_basis, QuasiMonteCarlo
 from .._kernels import AbstractKernel, check_valid
 from .._numerics.blocks import map_rows
-from .._numerics.linalg import cholesky, CholeskyFactor, density_of, gaussian_log_density, inner, seen
+from .._numerics.linalg import CholeskyFactor, inner
 from .._paths import draw_prior, PathwiseFunction
 from .._types import AnyArray, Key, Number
 from .base import AbstractPrior, check_prior, jitter_field, not_definite
-from .jitter import FOR_A_DENSITY, is_lost, say, say_lost, Settled
+from .evidence import log_prob, log_prob_and_whether_lost, observed_rows, without
+from .jitter import say, say_lost, Settled
+from .leave_one_out import leave_one_out, LeaveOneOut
 
 
 class GPPrior(AbstractPrior):
@@ -62,8 +64,8 @@ class GPPrior(AbstractPrior):
         y, noise_var, mask = self.check(y, noise_var, mask)
         prior = without(self, mask).checked()
         if not all(map(_checks.is_concrete, jax.tree.leaves((prior, y, noise_var, mask)))):
-            return _log_prob(prior, y, noise_var, mask)
-        density, lost = _log_prob_and_whether_lost(prior, y, noise_var, mask)
+            return log_prob(prior, y, noise_var, mask)
+        density, lost = log_prob_and_whether_lost(prior, y, noise_var, mask)
         say_lost(lost, prior.X.dtype, "X")
         return density
 
@@ -129,18 +131,6 @@ class GPPrior(AbstractPrior):
 
     def __check_init__(self):
         check_prior(self, self.X, "X")
-
-
-class LeaveOneOut(NamedTuple):
-    """What all observations but one predict of it, for each of them, made by `ConditionedGP.leave_one_out`.
-
-    **Fields:** `mean`, `variance`: of yᵢ, its noise included, given all others, `n`; `log_density`: of yᵢ under that, `n`,
-    0 for what was not observed.
-    """
-
-    mean: Float[Array, "*n"]
-    variance: Float[Array, "*n"]
-    log_density: Float[Array, "*n"]
 
 
 class ConditionedGP(eqx.Module):
@@ -262,16 +252,6 @@ def condition_latent(prior: GPPrior, f: Float[Array, "n"]) -> ConditionedGP:
     return condition(prior, f.astype(prior.X.dtype), known)
 
 
-def observed_rows(X: Float[Array, "n d"], mask: Bool[Array, "n"] | None) -> Float[Array, "n d"]:
-    """The inputs, with the first that was observed in place of those that were not."""
-    return X if mask is None else jnp.where(mask[:, None], X, X[jnp.argmax(mask)][None, :])
-
-
-def without(prior: GPPrior, mask: Bool[Array, "n"] | None) -> GPPrior:
-    """A prior in which inputs that were not observed have no say."""
-    return prior if mask is None else eqx.tree_at(lambda p: p.X, prior, observed_rows(prior.X, mask))
-
-
 class _Conditioned(NamedTuple):
     settled: Settled
     coefficients: Float[Array, "n"]
@@ -307,7 +287,7 @@ _MISS, _MISS_PER_STEP = 0.01, 10.0
 
 def _contradiction(found: _Conditioned) -> str:
     where = ""
-    if _checks.is_concrete(found.contradicts):
+    if _checks.is_concrete(found.contradicts) and _checks.is_concrete(found.misses):
         points = np.flatnonzero(found.contradicts)
         shown = ", ".join(map(str, points[:8])) + (", …" if points.size > 8 else "")
         where = f" at point(s) {shown} of `X`, which the posterior mean misses by up to {np.max(found.misses):.3g}"
@@ -316,47 +296,6 @@ def _contradiction(found: _Conditioned) -> str:
         "no function as smooth as those of this kernel takes. Give a `noise_var` or a `jitter`, remove repeated points, or "
         "use a rougher kernel or a shorter lengthscale."
     )
-
-
-@eqx.filter_jit
-def _log_prob(
-    prior: GPPrior, y: Float[Array, "n"], noise_var: Float[Array, "..."], mask: Bool[Array, "n"] | None
-) -> Float[Array, ""]:
-    return log_density(prior, y, noise_var, mask)
-
-
-@eqx.filter_jit
-def _log_prob_and_whether_lost(
-    prior: GPPrior, y: Float[Array, "n"], noise_var: Float[Array, "..."], mask: Bool[Array, "n"] | None
-) -> tuple[Float[Array, ""], Bool[Array, ""]]:
-    A, residual, unseen = _system(prior, y, noise_var, mask)
-    factor = CholeskyFactor(cholesky(A))
-    n_eps = jnp.asarray(y.shape[0] * jnp.finfo(A.dtype).eps, A.dtype)
-    pivots = jnp.diagonal(factor.lower) ** 2
-    noise = prior.noise_at(prior.X, noise_var)
-    lost = ~factor.is_finite() | is_lost(pivots, noise, jnp.diagonal(A), FOR_A_DENSITY * n_eps)
-    return density_of(factor, residual) + unseen, lost
-
-
-def log_density(
-    prior: GPPrior, y: Float[Array, "n"], noise_var: Float[Array, "..."], mask: Bool[Array, "n"] | None
-) -> Float[Array, ""]:
-    """`GPPrior.log_prob` of values that have been checked."""
-    A, residual, unseen = _system(without(prior, mask), y, noise_var, mask)
-    return gaussian_log_density(A, residual) + unseen
-
-
-def _system(
-    prior: GPPrior, y: Float[Array, "n"], noise_var: Float[Array, "..."], mask: Bool[Array, "n"] | None
-) -> tuple[Float[Array, "n n"], Float[Array, "n"], Float[Array, ""]]:
-    """A and y − m(X), and what is to be added to their log density for what was not observed, which is left in them as
-    independent standard normal values, all 0."""
-    residual = y - prior.mean_at(prior.X)
-    covariance = prior.covariance_at(prior.X, noise_var)
-    if mask is None:
-        return covariance, residual, jnp.zeros((), residual.dtype)
-    unseen = 0.5 * math.log(2 * math.pi) * jnp.sum(~mask).astype(residual.dtype)
-    return seen(covariance, mask), jnp.where(mask, residual, jnp.zeros_like(residual)), unseen
 
 
 @eqx.filter_jit
@@ -370,15 +309,6 @@ def _leave_one_out(posterior: ConditionedGP) -> LeaveOneOut:
     elsewhere = LeaveOneOut(_mean(posterior, X), variance + posterior.noise, jnp.zeros_like(posterior.y))
     choose = lambda here, there: jnp.where(mask, here, there)
     return jax.tree.map(choose, found, elsewhere)
-
-
-def leave_one_out(
-    y: Float[Array, "*n"], coefficients: Float[Array, "*n"], precision: Float[Array, "*n"]
-) -> LeaveOneOut:
-    """From α = P(y − m(X)) and the diagonal of P = A⁻¹."""
-    error = coefficients / precision  # of the prediction
-    log_density = 0.5 * (jnp.log(precision) - error * error * precision - math.log(2 * math.pi))
-    return LeaveOneOut(y - error, 1 / precision, log_density)
 
 
 @eqx.filter_jit

@@ -16,7 +16,6 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from .. import _checks
@@ -154,7 +153,9 @@ def say_lost(lost: Bool[Array, ""], dtype: jnp.dtype, name: str) -> None:
 
 
 def _warn(what: str, dtype: jnp.dtype) -> None:
-    precision = "" if dtype == np.float64 else "compute in float64 (`jax.config.update('jax_enable_x64', True)`), "
+    precision = (
+        "" if jnp.finfo(dtype).bits > 32 else "compute in float64 (`jax.config.update('jax_enable_x64', True)`), "
+    )
     _checks.warn(
         f"{what} In {dtype} this model has few digits: {precision}subtract an offset from the inputs of a linear kernel, "
         "remove (nearly) repeated points, shorten a lengthscale that is long beside the spread of the points, or give a "

@@ -15,8 +15,8 @@ from .._numerics.kronecker import factorise, KroneckerFactor, rounding_of, scale
 from .._numerics.linalg import inner
 from .._types import AnyArray, Number
 from .base import check_jitter, jitter_field
-from .exact import leave_one_out, LeaveOneOut
 from .jitter import FIRST, LARGEST, OF_NOISE, say, say_lost, Shortfall
+from .leave_one_out import leave_one_out, LeaveOneOut
 
 
 def _as_output_mean(mean: Any) -> Any:

@@ -15,7 +15,7 @@ from .. import _checks
 from .._batched import Batched, unstack
 from .._priors import GPPrior, MultiOutputGPPrior
 from .._priors.base import not_definite
-from .._priors.exact import log_density
+from .._priors.evidence import log_density
 from .._types import AnyArray, Number
 
 WHITE = ".white"
