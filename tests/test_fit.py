@@ -147,6 +147,8 @@ def test_the_best_point_is_returned_and_a_lost_search_said():
             found = pgp.fit(start, y, single(1e-3), max_steps=steps)
         np.testing.assert_allclose(found.log_density, found.prior.log_prob(y, found.noise_var), rtol=1e-2)
         assert found.log_density >= before
+        # Nearer to the edge a density is rounding: whoever evaluates it again finds another, or none.
+        assert found.noise_var >= 90 * jnp.finfo(jnp.float32).eps * found.prior.kernel.variance
         before = found.log_density
     assert before > start.log_prob(y, single(1e-3)) + 10
     assert found.converged or "before it converged" in str(said[0].message)

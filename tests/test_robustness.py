@@ -428,7 +428,7 @@ def test_inputs_outside_the_domain_are_an_error_under_jit_too():
 def test_outputs_on_a_grid_have_the_jitter_policy():
     X = np.linspace(-1, 1, 100)[:, None].astype(np.float32)
     y = np.stack([np.sin(3 * X[:, 0]), np.cos(3 * X[:, 0])], axis=1)
-    kernel = pgp.Coregionalised(pgp.RBF(1.0, 0.3), np.ones((2, 1)), [0.1, 0.1])
+    kernel = pgp.Coregionalised(pgp.RBF(1.0, 0.3), np.array([[1.0], [0.5]]), [0.1, 0.1])
     single = jax.tree.map(lambda leaf: leaf.astype(jnp.float32), kernel)
     prior = pgp.MultiOutputGPPrior(kernel=single, X=X)
     with pytest.warns(pgp.PrecisionWarning, match="rounding takes its place"):
