@@ -26,7 +26,7 @@ def without(prior: PriorT, mask: Bool[Array, "n"] | None) -> PriorT:
 
 @eqx.filter_jit
 def log_prob(
-    prior: PriorT, y: Float[Array, "n"], noise_var: Float[Array, "..."], mask: Bool[Array, "n"] | None
+    prior: Any, y: Float[Array, "n"], noise_var: Float[Array, "..."], mask: Bool[Array, "n"] | None
 ) -> Float[Array, ""]:
     """`log_density`, compiled."""
     return log_density(prior, y, noise_var, mask)
@@ -34,7 +34,7 @@ def log_prob(
 
 @eqx.filter_jit
 def log_prob_and_whether_lost(
-    prior: PriorT, y: Float[Array, "n"], noise_var: Float[Array, "..."], mask: Bool[Array, "n"] | None
+    prior: Any, y: Float[Array, "n"], noise_var: Float[Array, "..."], mask: Bool[Array, "n"] | None
 ) -> tuple[Float[Array, ""], Bool[Array, ""]]:
     """The log density, and whether the noise is lost in rounding."""
     A, residual, unseen = _system(prior, y, noise_var, mask)
@@ -47,7 +47,7 @@ def log_prob_and_whether_lost(
 
 
 def log_density(
-    prior: PriorT, y: Float[Array, "n"], noise_var: Float[Array, "..."], mask: Bool[Array, "n"] | None
+    prior: Any, y: Float[Array, "n"], noise_var: Float[Array, "..."], mask: Bool[Array, "n"] | None
 ) -> Float[Array, ""]:
     """`GPPrior.log_prob` of values that have been checked."""
     A, residual, unseen = _system(without(prior, mask), y, noise_var, mask)
@@ -55,7 +55,7 @@ def log_density(
 
 
 def _system(
-    prior: PriorT, y: Float[Array, "n"], noise_var: Float[Array, "..."], mask: Bool[Array, "n"] | None
+    prior: Any, y: Float[Array, "n"], noise_var: Float[Array, "..."], mask: Bool[Array, "n"] | None
 ) -> tuple[Float[Array, "n n"], Float[Array, "n"], Float[Array, ""]]:
     """A and y − m(X), and what is to be added to their log density for what was not observed, which is left in them as
     independent standard normal values, all 0."""
