@@ -819,8 +819,8 @@ MUTANTS = [
     Mutant(
         "a variance that is rounding is not said",
         "_priors/exact.py",
-        "_DIGITS = 60.0",
-        "_DIGITS = -1e9",
+        "_DIGITS, _OF_VARIANCE = 60.0",
+        "_DIGITS, _OF_VARIANCE = -1e9",
         f"{ROBUST}::test_precision_that_cannot_carry_the_model_is_said",
     ),
     Mutant(

@@ -186,7 +186,7 @@ class ConditionedGP(eqx.Module):
 
         **Arguments:** `X`: inputs, `*n d`. **Returns:** `*n`. **Raises:** ValueError where the last axis is not d.
 
-        **Warns:** outside jit, `PrecisionWarning` where all observations have noise and yet the difference is rounding.
+        **Warns:** outside jit, `PrecisionWarning` where the difference is rounding and there is noise, or in low precision.
         """
         X = self._inputs(X, "X")
         variance, rounding = _variance(self, X.reshape(-1, X.shape[-1]))
@@ -323,23 +323,34 @@ def _mean(posterior: ConditionedGP, X: Float[Array, "n d"]) -> Float[Array, "n"]
 
 @eqx.filter_jit
 def _variance(posterior: ConditionedGP, X: Float[Array, "n d"]) -> tuple[Float[Array, "n"], Bool[Array, ""]]:
-    """The variance, and whether it is rounding somewhere although all that was observed has noise."""
-    prior, eps = posterior.prior, jnp.finfo(X.dtype).eps
+    """The variance, and whether it is rounding somewhere and should not be: where all that was observed has noise, and in low
+    precision also away from points that have none."""
+    prior, eps, inputs = posterior.prior, float(jnp.finfo(X.dtype).eps), posterior.observed_inputs
+    known = prior.noise_at(inputs, posterior.noise_var) <= 0
+    known = known if posterior.mask is None else known & posterior.mask
+    own = jnp.maximum(prior.kernel.diagonal(inputs), jnp.finfo(X.dtype).tiny)
 
     def block(rows: Float[Array, "b d"]) -> Float[Array, "2 b"]:
-        white = posterior.factor.whiten(prior.kernel.matrix(rows, prior.X))
+        k = prior.kernel.matrix(rows, prior.X)
+        white = posterior.factor.whiten(k)
         before = prior.kernel.diagonal(rows)
-        return jnp.stack([before - jnp.sum(white * white, axis=1), before])
+        variance = before - jnp.sum(white * white, axis=1)
+        rounding = variance < _DIGITS * eps * before
+        if _DIGITS * eps > _OF_VARIANCE:
+            # At a point without noise little is left, and the difference has no digits to lose.
+            there = jnp.max(jnp.where(known[None, :], k * k / own[None, :], jnp.zeros_like(k)), axis=1)
+            rounding = rounding & (there < (1 - _DIGITS * eps) * before)
+        else:
+            rounding = rounding & ~jnp.any(known)
+        return jnp.stack([variance, rounding.astype(variance.dtype)])
 
-    variance, before = map_rows(block, X, prior.X.shape[0])
-    noise = prior.noise_at(posterior.observed_inputs, posterior.noise_var)
-    noise = noise if posterior.mask is None else jnp.where(posterior.mask, noise, jnp.inf)
-    rounding = jnp.any(variance < _DIGITS * eps * before) & (jnp.min(noise) > 0)
-    return jnp.maximum(variance, 0), rounding
+    variance, rounding = map_rows(block, X, prior.X.shape[0])
+    return jnp.maximum(variance, 0), jnp.any(rounding > 0)
 
 
-# A variance of so many times the rounding of the difference that it is has two digits.
-_DIGITS = 60.0
+# A variance of so many times the rounding of the difference that it is has two digits; one of so much of the variance before
+# is as good as none.
+_DIGITS, _OF_VARIANCE = 60.0, 1e-6
 
 
 @eqx.filter_jit
