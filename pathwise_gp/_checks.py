@@ -38,7 +38,7 @@ def is_concrete(x: Any) -> bool:
 def floating(x: Any, name: str) -> Array:
     """`x` as a floating-point array; integers are converted, anything else is an error."""
     if isinstance(x, jax.Array) and not x.weak_type and jnp.issubdtype(x.dtype, jnp.floating):
-        return x
+        return _enough_bits(x, name)
     if isinstance(x, str):  # which NumPy would take for the name of a dtype
         raise ValueError(f"`{name}` must be an array of numbers; got the string {x!r}.")
     try:
@@ -50,7 +50,62 @@ def floating(x: Any, name: str) -> Array:
     if not jnp.issubdtype(array.dtype, jnp.floating):
         raise ValueError(f"`{name}` must be real numbers; got dtype {array.dtype}.")
     # Weakly typed leaves would lose their weakness in a round trip through a file, and then retrace.
-    return jax.lax.convert_element_type(array, array.dtype)
+    return _enough_bits(jax.lax.convert_element_type(array, array.dtype), name)
+
+
+def _enough_bits(x: Array, name: str) -> Array:
+    """`x`, or an error where its dtype has so few bits that no covariance can be factorised in it."""
+    if jnp.finfo(x.dtype).bits < 32:
+        raise ValueError(
+            f"`{name}` has dtype {x.dtype}, whose {jnp.finfo(x.dtype).nmant + 1} bits of precision are too few for a "
+            "covariance to be factorised: cast it with `.astype('float32')` or to float64."
+        )
+    return x
+
+
+# A column is as good as it can be in a dtype that tells a million values of its range apart.
+_FINE = 1e-6
+# Of distinct values, how many may become equal; of the standard deviation of observations, what rounding may be.
+_MERGED, _COARSE = 0.1, 1e-2
+
+
+def _rounding(x: Any) -> tuple[np.ndarray, np.ndarray] | None:
+    """Numbers that are to be taken in less than their precision, and the spacing there of numbers as large as the largest of
+    each column; None where nothing is lost."""
+    given = None if isinstance(x, jax.Array) or not is_concrete(x) else np.asarray(x)
+    eps = float(jnp.finfo(jnp.result_type(float)).eps)
+    if given is None or given.dtype.kind not in "fiu" or given.size == 0 or eps < np.finfo(np.single).eps:
+        return None
+    given = given.reshape(-1, given.shape[-1] if given.ndim > 1 else 1).astype(np.double)
+    return given, eps * np.nanmax(np.abs(given), axis=0)
+
+
+def distinct(x: Any, name: str) -> None:
+    """Raises where distinct values of a column of inputs become equal in the precision that they are taken in."""
+    found = _rounding(x)
+    if found is None:
+        return
+    given, rounding = found
+    for i in np.flatnonzero(rounding > _FINE * np.ptp(given, axis=0)):
+        there, kept = (np.unique(values).size for values in (given[:, i], given[:, i].astype(np.single)))
+        if kept < (1 - _MERGED) * there:
+            raise ValueError(
+                f"Column {i} of `{name}` has {there} distinct values, of which {kept} are left in single precision, JAX's "
+                "default: call `jax.config.update('jax_enable_x64', True)` first, or subtract an offset from the column."
+            )
+
+
+def resolved(y: Any, name: str) -> None:
+    """Raises where the spread of observations, or of one column of them, is lost in the precision that they are taken in."""
+    found = _rounding(y)
+    if found is None:
+        return
+    for spread, rounding in zip(np.nanstd(found[0], axis=0), found[1], strict=True):
+        if rounding > _COARSE * spread > 0:
+            raise ValueError(
+                f"`{name}` has a standard deviation of {spread:.3g}, of which single precision, JAX's default, keeps steps "
+                f"of {rounding:.3g}: call `jax.config.update('jax_enable_x64', True)` first, or subtract an offset."
+            )
 
 
 def finite(x: Array, name: str) -> None:
@@ -68,32 +123,35 @@ def finite(x: Array, name: str) -> None:
 
 def points(X: Any, name: str) -> Array:
     """A finite set of inputs of shape (n, d), n >= 1."""
-    X = floating(X, name)
+    given, X = X, floating(X, name)
     if X.ndim != 2:
         hint = f" For one input dimension pass `{name}[:, None]`." if X.ndim == 1 else ""
         raise ValueError(f"`{name}` must have shape (n, d); got {X.shape}.{hint}")
     if X.shape[0] == 0 or X.shape[1] == 0:
         raise ValueError(f"`{name}` must hold at least one point of at least one dimension; got shape {X.shape}.")
     finite(X, name)
+    distinct(given, name)
     return X
 
 
 def inputs(X: Any, dim: int, name: str = "X") -> Array:
     """Inputs of shape (*n, d) for functions of `dim` dimensions."""
-    X = floating(X, name)
+    given, X = X, floating(X, name)
     if X.ndim == 0 or X.shape[-1] != dim:
         hint = f" Pass `{name}[:, None]` for a set of one-dimensional inputs." if dim == 1 and X.ndim == 1 else ""
         raise ValueError(f"The last axis of `{name}` must be the input dimension, {dim}; got shape {X.shape}.{hint}")
+    distinct(given, name)
     return X
 
 
 def vector(y: Any, n: int, name: str, like: str) -> Array:
     """A finite vector with one entry for each of the n points of `like`."""
-    y = floating(y, name)
+    given, y = y, floating(y, name)
     if y.shape != (n,):
         hint = f" Pass `{name}[:, 0]`." if y.shape == (n, 1) else ""
         raise ValueError(f"`{name}` must have shape ({n},), one value for each point of `{like}`; got {y.shape}.{hint}")
     finite(y, name)
+    resolved(given, name)
     return y
 
 
@@ -130,10 +188,10 @@ def as_mask(mask: Any, shape: tuple[int, ...]) -> Array:
 
 def observations(y: Any, n: int, mask: Any) -> tuple[Array, Array | None]:
     """Observations at n points, finite where they were made and 0 elsewhere, and the mask that says where."""
-    y = floating(y, "y")
     if mask is None:
         return vector(y, n, "y", "X"), None
-    where = as_mask(mask, (n,))
+    resolved(y, "y")
+    y, where = floating(y, "y"), as_mask(mask, (n,))
     return vector(jnp.where(where, y, jnp.zeros_like(y)) if y.shape == (n,) else y, n, "y", "X"), where
 
 

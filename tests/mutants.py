@@ -858,6 +858,48 @@ MUTANTS = [
         "        if True:\n            return self._fit(",
         "test_estimator.py::test_it_computes_in_double_precision_whatever_the_session_does",
     ),
+    Mutant(
+        "distinct inputs may become equal",
+        "_checks.py",
+        "if kept < (1 - _MERGED) * there:",
+        "if kept < 0 * there:",
+        f"{ROBUST}::test_distinct_inputs_that_single_precision_makes_equal_are_an_error",
+    ),
+    Mutant(
+        "a coarser grid of inputs is refused",
+        "_checks.py",
+        "np.flatnonzero(rounding > _FINE * np.ptp(given, axis=0))",
+        "np.flatnonzero(rounding >= 0)",
+        f"{ROBUST}::test_distinct_inputs_that_single_precision_makes_equal_are_an_error",
+    ),
+    Mutant(
+        "observations may lose their spread",
+        "_checks.py",
+        "if rounding > _COARSE * spread > 0:",
+        "if rounding > np.inf:",
+        f"{ROBUST}::test_observations_whose_spread_single_precision_loses_are_an_error",
+    ),
+    Mutant(
+        "half precision is let in",
+        "_checks.py",
+        "if jnp.finfo(x.dtype).bits < 32:",
+        "if jnp.finfo(x.dtype).bits < 8:",
+        f"{ROBUST}::test_half_precision_is_refused",
+    ),
+    Mutant(
+        "paths of a product are as smooth as its smoothest factor",
+        COMPOSE,
+        "return min(kernel.smoothness(dim) for kernel in self.kernels)",
+        "return max(kernel.smoothness(dim) for kernel in self.kernels)",
+        "test_kernels.py::test_smoothness_is_half_the_number_of_derivatives_of_the_kernel",
+    ),
+    Mutant(
+        "a derivative of a derivative counts once",
+        "calculus/derivatives.py",
+        'return getattr(self.paths, "smoothness", math.inf) - self.operator.order',
+        'return math.inf if isinstance(self.paths, PathDerivative) else getattr(self.paths, "smoothness", math.inf) - 1',
+        "test_calculus.py::test_derivatives_that_do_not_exist_are_refused",
+    ),
 ]
 
 

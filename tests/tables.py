@@ -325,6 +325,9 @@ class Counted(pgp.AbstractKernel):
     def coordinates(self, dim):
         return self.kernel.coordinates(dim)
 
+    def smoothness(self, dim):
+        return self.kernel.smoothness(dim)
+
     def spectrum(self, normals, dim):
         return self.kernel.spectrum(normals, dim)
 

@@ -724,3 +724,48 @@ def test_a_box_beyond_that_of_the_basis_is_refused():
     paths = with_kernel(pgp.RBF(1.2, 0.8), "hilbert")
     with pytest.raises(RuntimeError, match="`bounds` reaches beyond the box"):
         calculus.integrate_exactly(paths, 2 * BOX2)
+
+
+ROUGH = {"Matern 1/2": (pgp.Matern(0.5, 1.0, 1.0), 0), "Matern 3/2": (pgp.Matern(1.5, 1.0, 1.0), 1)}
+
+
+@pytest.mark.parametrize("name", ROUGH)
+def test_derivatives_that_do_not_exist_are_refused(name):
+    kernel, smoothness = ROUGH[name]
+    paths = draw(kernel)
+    ensemble = pgp.PathEnsemble(varying=eqx.filter(paths, False), common=paths, n_axes=1)
+    once = {
+        "gradient": calculus.gradient,
+        "jacobian": calculus.jacobian,
+        "along": lambda f: calculus.directional_derivative(f, jnp.ones(2)),
+        "divergence": lambda f: calculus.divergence([f, f]),
+        "curl": lambda f: calculus.curl([f, draw(pgp.RBF(1.0, 1.0))]),
+    }
+    twice = {
+        "hessian": calculus.hessian,
+        "laplacian": calculus.laplacian,
+        "nested": lambda f: calculus.gradient(calculus.directional_derivative(f, jnp.ones(2))),
+        "divergence of a gradient": lambda f: calculus.divergence(calculus.gradient(f)),
+    }
+    for order, operators in ((1, once), (2, twice)):
+        for operator in operators.values():
+            if smoothness >= order:
+                assert np.all(np.isfinite(operator(paths)(TEST2)))
+                continue
+            with pytest.raises(
+                ValueError, match=f"have {smoothness} derivatives.* one of order .* was asked for|have -?[01] deriv"
+            ):
+                operator(paths)
+            with pytest.raises(ValueError, match="derivatives in each direction"):
+                operator(ensemble)
+    with pytest.raises(
+        ValueError, match=f"`paths` of `Matern` have {smoothness} derivatives in each direction, and one of order 2"
+    ):
+        calculus.hessian(paths)
+    # The mean is made of kernels, and twice as smooth; integrals and searches need no derivative that is one.
+    assert paths.mean_path.smoothness == 2 * smoothness
+    assert np.all(np.isfinite(calculus.integrate(paths, calculus.gauss_legendre(BOX2, 4))))
+    multi = pgp.MultiOutputGPPrior(kernel=pgp.Coregionalised(kernel, np.ones((2, 1)), [0.1, 0.1]), X=X2)
+    outputs = pgp.MultiOutputPathwiseSampler(multi.condition(np.stack([Y2, Y2], axis=1), 0.1), 8).sample_paths(KEY, 2)
+    with pytest.raises(ValueError, match=f"have {smoothness} derivatives"):
+        calculus.laplacian(outputs)

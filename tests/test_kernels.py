@@ -3,6 +3,7 @@
 import copy
 import math
 import pickle
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -373,3 +374,66 @@ def test_a_kernel_needs_its_matrix_only():
     np.testing.assert_allclose(kernel.diag(X), np.full(5, 2.4), rtol=1e-14)
     with pytest.raises(TypeError, match="abstract"):
         pgp.AbstractKernel()
+
+
+@pytest.mark.parametrize("name", KERNELS)
+def test_smoothness_is_half_the_number_of_derivatives_of_the_kernel(name):
+    row = KERNELS[name]
+    for dim in row.dims:
+        smoothness = row.make(dim).smoothness(dim)
+        assert smoothness == row.smooth / 2 if row.smooth < 8 else smoothness >= 4
+
+
+def test_a_kernel_that_does_not_say_how_smooth_it_is_is_believed_with_a_warning():
+    class Own(pgp.AbstractKernel):
+        def matrix(self, X, Z):
+            return 1 + X @ Z.T
+
+    with pytest.warns(UserWarning, match="`Own` does not say how often.*method `smoothness"):
+        assert Own().smoothness(2) == np.inf
+    with pytest.warns(UserWarning, match="`Own`"):
+        assert (Own() + pgp.Matern(1.5, 1.0, 1.0)).smoothness(2) == 1
+
+
+def test_features_of_a_kernel_of_ones_own_are_any_callable():
+    class Phi(eqx.Module):
+        def __call__(self, X):
+            return jnp.concatenate([jnp.ones_like(X), X], axis=1)
+
+    class Affine(pgp.AbstractKernel):
+        basis: Any = Phi()
+
+        def matrix(self, X, Z):
+            return 1 + X @ Z.T
+
+        def basis_size(self, dim):
+            return 1 + dim
+
+        def features(self, n_features, dim, *, key, basis):
+            return self.basis
+
+    X = jnp.linspace(-1, 1, 6)[:, None]
+    at = jnp.asarray([[0.3], [2.0]])
+    for kernel in (Affine(), Affine() + pgp.RBF(0.1, 1.0), 2.0 * Affine()):
+        posterior = pgp.GPPrior(kernel=kernel, X=X).condition(X[:, 0], 0.1)
+        paths = pgp.PathwiseSampler(posterior, 64).sample_paths(jax.random.key(0), 2)
+        assert paths(at).shape == (2, 2)
+        if not isinstance(kernel, pgp.Sum):  # the basis is exact
+            np.testing.assert_allclose(paths.marginal_variance(at), posterior.variance(at), rtol=1e-9)
+    for wrong, words in ((3, "must return a basis.*got int"), (lambda X: X[:, 0], r"made shape \(1,\)")):
+        posterior = pgp.GPPrior(kernel=Affine(wrong), X=X).condition(X[:, 0], 0.1)
+        with pytest.raises(ValueError, match=words):
+            pgp.PathwiseSampler(posterior, 8).sample_paths(jax.random.key(0))
+
+
+def test_the_order_of_an_arc_cosine_kernel_may_be_a_whole_float():
+    X = jnp.asarray([[0.5, 1.0], [-1.0, 0.2]])
+    np.testing.assert_array_equal(pgp.ArcCosine(1.0, 1.0)(X, X), pgp.ArcCosine(1.0, 1)(X, X))
+    with pytest.raises(ValueError, match=r"must be 0, 1 or 2; got 1\.5"):
+        pgp.ArcCosine(1.0, 1.5)
+
+
+def test_a_category_that_there_is_not_is_named_under_plain_jit():
+    kernel = pgp.Coregionalised(pgp.RBF(1.0, 1.0), np.ones((2, 1)), [0.1, 0.1])
+    with pytest.raises(Exception, match="`X` holds a value that is not one of the categories"):
+        jax.jit(lambda X: kernel(X, X))(jnp.asarray([[0.5, 2.0]])).block_until_ready()

@@ -8,6 +8,7 @@ import pytest
 from tables import LINEAR, points, RBF
 
 import pathwise_gp as pgp
+from pathwise_gp._checks import distinct
 from pathwise_gp._numerics.distances import squared_distances
 from pathwise_gp._numerics.linalg import settled_cholesky
 
@@ -455,3 +456,57 @@ class Indefinite(pgp.AbstractKernel):
 
     def matrix(self, X, Z):
         return jnp.where(X[:, None, 0] == Z[None, :, 0], 0.1, 1.0)
+
+
+DAYS = 2459000.5 + 0.02 * np.arange(100)
+
+
+def test_distinct_inputs_that_single_precision_makes_equal_are_an_error():
+    with jax.enable_x64(False):
+        kernel = pgp.Matern(2.5, 1.0, 0.3)
+        y = np.sin(6 * (DAYS - DAYS[0]))
+        for make in (np.asarray, list, lambda x: np.asarray(x * 1e9, np.int64)):
+            with pytest.raises(
+                ValueError, match=r"Column 1 of `X` has 100 distinct values, of which [89] are.*jax_enable_x64.*offset"
+            ):
+                pgp.GPPrior(kernel=kernel, X=np.stack([np.arange(100), make(DAYS)], axis=1))
+        with pytest.raises(ValueError, match="Column 0 of `Z`"):
+            pgp.SparseGPPrior(kernel=kernel, Z=DAYS[:, None])
+        paths = pgp.GPPrior(kernel=kernel, X=np.linspace(0, 1, 4)[:, None]).sample_paths(KEY, n_features=8)
+        with pytest.raises(ValueError, match="Column 0 of `X`"):
+            paths(DAYS[:, None])
+        # A coarser grid of values is none: neither an offset removed, nor days apart, nor more points than there are numbers.
+        posterior = pgp.GPPrior(kernel=kernel, X=(DAYS - 2459000.0)[:, None]).condition(y, 0.0025)
+        assert posterior.prior.X.dtype == "float32"
+        pgp.GPPrior(kernel=kernel, X=(2459000.5 + np.arange(100.0))[:, None])
+        distinct(np.random.default_rng(0).uniform(size=(3_000_000, 1)), "X")
+        paths(np.full((3, 1), 2459000.3))
+    pgp.GPPrior(kernel=kernel, X=DAYS[:, None])  # nothing is lost in double precision
+
+
+def test_observations_whose_spread_single_precision_loses_are_an_error():
+    X, wave = np.linspace(0, 6, 20)[:, None], np.sin(np.linspace(0, 6, 20))
+    with jax.enable_x64(False):
+        prior = pgp.GPPrior(kernel=pgp.RBF(1.0, 1.0), X=X, mean=1e9)
+        for y, mask in ((1e9 + wave, None), (np.r_[1e9 + wave[:-1], np.nan], np.arange(20) < 19)):
+            with pytest.raises(
+                ValueError, match=r"`y` has a standard deviation of 0.7.*steps of 1[0-9]*: call .*jax_enable_x64"
+            ):
+                prior.condition(y, 0.1, mask)
+        pgp.GPPrior(kernel=pgp.RBF(1.0, 1.0), X=X, mean=340.0).condition(340 + wave, 0.1)
+        pgp.GPPrior(kernel=pgp.RBF(1.0, 1.0), X=X, mean=1e9).condition(np.full(20, 1e9), 0.1)
+        kernel = pgp.Coregionalised(pgp.RBF(1.0, 1.0), np.ones((2, 1)), [0.1, 0.1])
+        with pytest.raises(ValueError, match=r"`y` has a standard deviation of 0.7"):
+            pgp.MultiOutputGPPrior(kernel=kernel, X=X).condition(np.stack([1e12 * wave, 1e9 + wave], axis=1), 0.1)
+
+
+@pytest.mark.parametrize("dtype", [jnp.float16, jnp.bfloat16])
+def test_half_precision_is_refused(dtype, no_hook):
+    X = jnp.arange(4.0, dtype=dtype)[:, None]
+    with pytest.raises(ValueError, match=f"`X` has dtype {jnp.dtype(dtype)}, whose (8|11) bits .* cast it"):
+        pgp.GPPrior(kernel=RBF, X=X)
+    prior = pgp.GPPrior(kernel=RBF, X=X.astype("float32"))
+    with pytest.raises(ValueError, match=r"`y` has dtype .*float16"):
+        prior.condition(X[:, 0], 0.1)
+    with pytest.raises(ValueError, match=r"has dtype .*float16"):
+        pgp.RBF(jnp.ones((), dtype), 1.0)

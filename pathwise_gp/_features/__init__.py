@@ -1,4 +1,4 @@
-from .base import AbstractFeatures as AbstractFeatures, size as size
+from .base import AbstractFeatures as AbstractFeatures, as_features as as_features, size as size
 from .compose import (
     ConcatenatedFeatures as ConcatenatedFeatures,
     PairedFeatures as PairedFeatures,

@@ -1,7 +1,8 @@
 """What a finite basis is."""
 
 import abc
-from typing import Literal
+from collections.abc import Callable
+from typing import Any, Literal
 
 import equinox as eqx
 import numpy as np
@@ -26,6 +27,38 @@ class AbstractFeatures(eqx.Module):
     def split(self, n_terms: int) -> "tuple[tuple[AbstractFeatures, np.ndarray], ...]":
         """For the basis of a sum of `n_terms` kernels: the basis of each term, and which of the features it consists of."""
         raise NotImplementedError(f"`{type(self).__name__}` is not the basis of a sum.")
+
+
+class CallableFeatures(AbstractFeatures):
+    """A basis of a user's own: any callable, best a module, that maps `n d` to `n f`.
+
+    **Fields:** `function`: φ.
+    """
+
+    function: Callable[..., Any]
+
+    def __call__(self, X: Float[Array, "n d"]) -> Float[Array, "n f"]:
+        values = self.function(X)
+        shape = getattr(values, "shape", None)
+        if shape is None or len(shape) != 2 or shape[0] != X.shape[0]:
+            got = type(values).__name__ if shape is None else f"shape {shape}"
+            raise ValueError(
+                f"The features of a kernel must map inputs `n d` to values `n f`; those of `{type(self.function).__name__}` "
+                f"made {got} of inputs of shape {X.shape}."
+            )
+        return values
+
+
+def as_features(value: Any) -> AbstractFeatures:
+    """What a kernel gives for a basis, as one."""
+    if isinstance(value, AbstractFeatures):
+        return value
+    if not callable(value):
+        raise ValueError(
+            "The method `features` of a kernel must return a basis, a callable that maps inputs `n d` to values `n f`; got "
+            f"{type(value).__name__}."
+        )
+    return CallableFeatures(value)
 
 
 def size(features: AbstractFeatures, dim: int) -> int:

@@ -1,8 +1,8 @@
 """Bases made of bases."""
 
 import functools
-from collections.abc import Callable
-from typing import Literal
+from collections.abc import Callable, Iterable
+from typing import Any, Literal
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -10,9 +10,13 @@ import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from .. import _checks
-from .base import AbstractFeatures
+from .base import AbstractFeatures, as_features
 from .exact import NoFeatures
 from .fourier import FourierFeatures
+
+
+def _as_parts(parts: Iterable[Any]) -> tuple[AbstractFeatures, ...]:
+    return tuple(map(as_features, parts))
 
 
 class ConcatenatedFeatures(AbstractFeatures):
@@ -22,7 +26,7 @@ class ConcatenatedFeatures(AbstractFeatures):
     stands for. A part of Fourier features may stand for several terms: then its number is −1, and its features say which.
     """
 
-    parts: tuple[AbstractFeatures, ...]
+    parts: tuple[AbstractFeatures, ...] = eqx.field(converter=_as_parts)
     sizes: tuple[int, ...] = eqx.field(static=True)
     terms: tuple[int, ...] = eqx.field(static=True)
 
@@ -60,7 +64,7 @@ def _of_term(part: AbstractFeatures, i: int) -> FourierFeatures:
 class ProductFeatures(AbstractFeatures):
     """The basis of a product of kernels: every product of one feature from each part."""
 
-    parts: tuple[AbstractFeatures, ...]
+    parts: tuple[AbstractFeatures, ...] = eqx.field(converter=_as_parts)
 
     def __call__(self, X: Float[Array, "n d"]) -> Float[Array, "n f"]:
         n = X.shape[0]
@@ -85,7 +89,7 @@ class PairedFeatures(AbstractFeatures):
     **Fields:** `parts`: bases whose features are ordered with the number of the draw last; `n_draws`.
     """
 
-    parts: tuple[AbstractFeatures, ...]
+    parts: tuple[AbstractFeatures, ...] = eqx.field(converter=_as_parts)
     n_draws: int = eqx.field(static=True)
 
     def __call__(self, X: Float[Array, "n d"]) -> Float[Array, "n f"]:
@@ -102,7 +106,7 @@ class PairedFeatures(AbstractFeatures):
 class SelectedFeatures(AbstractFeatures):
     """A basis that sees some of the input dimensions. **Fields:** `features`; `columns`: their indices, `k`."""
 
-    features: AbstractFeatures
+    features: AbstractFeatures = eqx.field(converter=as_features)
     columns: tuple[int, ...] = eqx.field(static=True)
 
     def __call__(self, X: Float[Array, "n d"]) -> Float[Array, "n f"]:
@@ -118,7 +122,7 @@ class SelectedFeatures(AbstractFeatures):
 class WarpedFeatures(AbstractFeatures):
     """A basis of transformed inputs. **Fields:** `features`; `transform`: maps `n d` to `n k`."""
 
-    features: AbstractFeatures
+    features: AbstractFeatures = eqx.field(converter=as_features)
     transform: Callable[[Float[Array, "n d"]], Float[Array, "n k"]]
 
     def __call__(self, X: Float[Array, "n d"]) -> Float[Array, "n f"]:

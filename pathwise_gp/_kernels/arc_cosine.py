@@ -2,6 +2,7 @@
 
 import functools
 import math
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -41,6 +42,10 @@ def _angular_jvp(order, primals, tangents):
     return _angular(0, s), jnp.where(inside, -1 / (2 * sine), jnp.zeros_like(s)) * ds
 
 
+def _as_order(order: Any) -> Any:
+    return int(order) if isinstance(order, float) and order.is_integer() else order
+
+
 class ArcCosine(AbstractKernel):
     """k(x, z) = variance · ‖x‖ⁿ‖z‖ⁿ J_n(θ)/π, with the angle θ between x and z: a wide layer of steps (n = 0), ramps (ReLU,
     n = 1) or half parabolas (n = 2), without a bias. Add a constant input, by `Warped`, for one.
@@ -57,7 +62,10 @@ class ArcCosine(AbstractKernel):
     """
 
     variance: Float[Array, ""] = _fields.positive()
-    order: int = eqx.field(static=True, default=1)
+    order: int = eqx.field(static=True, default=1, converter=_as_order)
+
+    def smoothness(self, dim: int) -> float:
+        return float(self.order)
 
     def matrix(self, X: Float[Array, "n d"], Z: Float[Array, "m d"]) -> Float[Array, "n m"]:
         (x, units, at_zero), (z, others, other_at_zero) = _polar(X), _polar(Z)
@@ -99,7 +107,7 @@ class ArcCosine(AbstractKernel):
 
     def __check_init__(self):
         _fields.check_scalar(self, "variance")
-        if isinstance(self.order, bool) or self.order not in (0, 1, 2):
+        if isinstance(self.order, bool) or not isinstance(self.order, int) or self.order not in (0, 1, 2):
             raise ValueError(f"`ArcCosine.order` must be 0, 1 or 2; got {self.order!r}.")
 
 

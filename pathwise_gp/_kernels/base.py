@@ -1,6 +1,8 @@
 """What a kernel is: a covariance function that also gives a finite basis of its own."""
 
 import abc
+import math
+import warnings
 from typing import Literal, NamedTuple
 
 import equinox as eqx
@@ -120,6 +122,20 @@ class AbstractKernel(eqx.Module):
         n_features = _checks.count(n_features, "n_features")
         self.check_dim(dim)
         return basis.features(self, n_features, dim, key=key)
+
+    def smoothness(self, dim: int) -> float:
+        """How often the paths can be differentiated, in mean square: as often as k(x, z) in each argument at x = z; inf where
+        there is no limit.
+
+        A kernel that does not say is believed to have every derivative, and a warning says so.
+        """
+        warnings.warn(
+            f"`{self.label()}` does not say how often its paths can be differentiated, and is believed to have the "
+            "derivative that is asked for. Give its class a method `smoothness(dim)`, which returns that number.",
+            UserWarning,
+            stacklevel=2,
+        )
+        return math.inf
 
     def label(self) -> str:
         """The kernel's name in errors."""

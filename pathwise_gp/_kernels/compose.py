@@ -15,6 +15,7 @@ from .. import _checks
 from .._features import (
     AbstractBasis,
     AbstractFeatures,
+    as_features,
     ConcatenatedFeatures,
     Coordinates,
     NoFeatures,
@@ -44,6 +45,9 @@ class AbstractComposite(AbstractKernel):
 
     def valid(self, X: Float[Array, "n d"]) -> Literal[True] | Bool[Array, ""]:
         return _checks.every(kernel.valid(X) for kernel in self.kernels)
+
+    def smoothness(self, dim: int) -> float:
+        return min(kernel.smoothness(dim) for kernel in self.kernels)
 
     def _values(self, combine: Callable[..., Any], values: Callable[[AbstractKernel], Any]) -> Any:
         return functools.reduce(combine, map(values, self.kernels))
@@ -295,7 +299,7 @@ def sum_features(
             n, taken = share(taken), taken + 1
         else:
             n = n_features
-        parts.append(term.features(n, dim, key=next(keys), basis=basis))
+        parts.append(as_features(term.features(n, dim, key=next(keys), basis=basis)))
         numbers.append(i)
     if mixed:
         n = sum(share(j) for j in range(taken, n_random))

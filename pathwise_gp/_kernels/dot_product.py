@@ -30,6 +30,9 @@ class Linear(AbstractKernel):
 
     variance: Float[Array, ""] = _fields.positive()
 
+    def smoothness(self, dim: int) -> float:
+        return math.inf
+
     def matrix(self, X: Float[Array, "n d"], Z: Float[Array, "m d"]) -> Float[Array, "n m"]:
         return self.variance.astype(X.dtype) * inner(X, Z)
 
@@ -66,6 +69,9 @@ class Polynomial(AbstractKernel):
     offset: Float[Array, ""] = _fields.positive()
     degree: int = eqx.field(static=True, default=2, converter=lambda p: _checks.count(p, "Polynomial.degree"))
 
+    def smoothness(self, dim: int) -> float:
+        return math.inf
+
     def matrix(self, X: Float[Array, "n d"], Z: Float[Array, "m d"]) -> Float[Array, "n m"]:
         base = inner(X, Z) + self.offset.astype(X.dtype)
         return self.variance.astype(X.dtype) * base**self.degree
@@ -96,6 +102,9 @@ class Constant(AbstractKernel):
     """
 
     variance: Float[Array, ""] = _fields.positive()
+
+    def smoothness(self, dim: int) -> float:
+        return math.inf
 
     def matrix(self, X: Float[Array, "n d"], Z: Float[Array, "m d"]) -> Float[Array, "n m"]:
         return jnp.full((X.shape[0], Z.shape[0]), self.variance.astype(X.dtype))

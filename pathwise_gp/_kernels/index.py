@@ -1,5 +1,6 @@
 """Kernels of categories, and of several outputs."""
 
+import math
 from typing import Literal
 
 import equinox as eqx
@@ -30,6 +31,9 @@ class Categorical(AbstractKernel):
     n_categories: int = eqx.field(  # pyright: ignore[reportGeneralTypeIssues]
         static=True, converter=lambda n: _checks.count(n, "Categorical.n_categories")
     )
+
+    def smoothness(self, dim: int) -> float:
+        return math.inf
 
     def matrix(self, X: Float[Array, "n d"], Z: Float[Array, "m d"]) -> Float[Array, "n m"]:
         same = X[:, 0, None] == Z[None, :, 0]
@@ -79,6 +83,9 @@ class Index(AbstractKernel):
     def root(self) -> Float[Array, "p c"]:
         """A square root of B, (W, diag(√κ)), with c = r + p columns."""
         return jnp.concatenate([self.W, jnp.diag(jnp.sqrt(self.kappa))], axis=1)
+
+    def smoothness(self, dim: int) -> float:
+        return math.inf
 
     def matrix(self, X: Float[Array, "n d"], Z: Float[Array, "m d"]) -> Float[Array, "n m"]:
         B = self.covariance().astype(X.dtype)
@@ -135,6 +142,9 @@ class Coregionalised(AbstractKernel):
     def product(self, dim: int) -> Product:
         """The same kernel as a product of one of the inputs and one of their last column."""
         return Product((ActiveDims(self.kernel, range(dim - 1)), ActiveDims(self.index(), (dim - 1,))))
+
+    def smoothness(self, dim: int) -> float:
+        return self.kernel.smoothness(dim - 1)
 
     def matrix(self, X: Float[Array, "n d"], Z: Float[Array, "m d"]) -> Float[Array, "n m"]:
         return self.product(X.shape[1]).matrix(X, Z)

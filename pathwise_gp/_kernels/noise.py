@@ -1,5 +1,7 @@
 """White noise as a part of a kernel."""
 
+import math
+
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
@@ -23,6 +25,9 @@ class White(AbstractKernel):
     """
 
     variance: Float[Array, ""] = _fields.positive()
+
+    def smoothness(self, dim: int) -> float:
+        return math.inf
 
     def matrix(self, X: Float[Array, "n d"], Z: Float[Array, "m d"]) -> Float[Array, "n m"]:
         return jnp.zeros((X.shape[0], Z.shape[0]), X.dtype)

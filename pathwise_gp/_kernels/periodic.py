@@ -75,6 +75,9 @@ class Periodic(AbstractKernel):
     lengthscale: Float[Array, "*d"] = _fields.positive()
     period: Float[Array, "*d"] = _fields.positive()
 
+    def smoothness(self, dim: int) -> float:
+        return math.inf
+
     def matrix(self, X: Float[Array, "n d"], Z: Float[Array, "m d"]) -> Float[Array, "n m"]:
         dim = X.shape[1]
         lengthscale = jnp.broadcast_to(self.lengthscale, (dim,)).astype(X.dtype)
@@ -171,6 +174,9 @@ class Cosine(AbstractKernel):
 
     variance: Float[Array, ""] = _fields.positive()
     period: Float[Array, "*d"] = _fields.positive()
+
+    def smoothness(self, dim: int) -> float:
+        return math.inf
 
     def matrix(self, X: Float[Array, "n d"], Z: Float[Array, "m d"]) -> Float[Array, "n m"]:
         dim = X.shape[1]

@@ -38,6 +38,9 @@ class SpectralMixture(AbstractKernel):
     means: Float[Array, "q d"] = _fields.real()
     scales: Float[Array, "q d"] = _fields.positive()
 
+    def smoothness(self, dim: int) -> float:
+        return math.inf
+
     def matrix(self, X: Float[Array, "n d"], Z: Float[Array, "m d"]) -> Float[Array, "n m"]:
         weights, means, scales = (leaf.astype(X.dtype) for leaf in (self.weights, self.means, self.scales))
         by_dimension = differences(X, Z)

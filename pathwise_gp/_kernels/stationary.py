@@ -109,6 +109,9 @@ class RBF(AbstractStationary):
     variance: Float[Array, ""] = _fields.positive()
     lengthscale: Float[Array, "*d"] = _fields.positive()
 
+    def smoothness(self, dim: int) -> float:
+        return math.inf
+
     def correlation(self, squares: Float[Array, "n m"]) -> Float[Array, "n m"]:
         return decay(0.5 * squares)
 
@@ -167,6 +170,9 @@ class Matern(AbstractStationary):
     variance: Float[Array, ""] = _fields.positive()
     lengthscale: Float[Array, "*d"] = _fields.positive()
 
+    def smoothness(self, dim: int) -> float:
+        return self.nu - 0.5
+
     def correlation(self, squares: Float[Array, "n m"]) -> Float[Array, "n m"]:
         return _matern(round(self.nu - 0.5), 2 * self.nu * squares)
 
@@ -199,6 +205,9 @@ class RationalQuadratic(AbstractStationary):
     variance: Float[Array, ""] = _fields.positive()
     lengthscale: Float[Array, "*d"] = _fields.positive()
     alpha: Float[Array, ""] = _fields.positive()
+
+    def smoothness(self, dim: int) -> float:
+        return math.inf
 
     def correlation(self, squares: Float[Array, "n m"]) -> Float[Array, "n m"]:
         alpha = self.alpha.astype(squares.dtype)

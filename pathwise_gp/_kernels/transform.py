@@ -60,6 +60,9 @@ class ActiveDims(AbstractKernel):
     def valid(self, X: Float[Array, "n d"]) -> Literal[True] | Bool[Array, ""]:
         return self.kernel.valid(self._select(X))
 
+    def smoothness(self, dim: int) -> float:
+        return self.kernel.smoothness(len(self.dims))
+
     def terms(self, dim: int) -> tuple[AbstractKernel, ...]:
         return tuple(ActiveDims(term, self.dims) for term in self.kernel.terms(len(self.dims)))
 
@@ -149,6 +152,10 @@ class Warped(AbstractKernel):
 
     def valid(self, X: Float[Array, "n d"]) -> Literal[True] | Bool[Array, ""]:
         return self.kernel.valid(self._map(X))
+
+    def smoothness(self, dim: int) -> float:
+        # The transform is believed to have as many derivatives.
+        return self.kernel.smoothness(self._dim(dim))
 
     def terms(self, dim: int) -> tuple[AbstractKernel, ...]:
         return tuple(Warped(term, self.transform) for term in self.kernel.terms(self._dim(dim)))

@@ -77,6 +77,11 @@ class PathEnsemble(eqx.Module):
         return (*self._axes, *eqx.filter_eval_shape(one).shape)
 
     @property
+    def smoothness(self) -> float:
+        """How often the paths can be differentiated: see `PathwiseFunction.smoothness`."""
+        return eqx.combine(self.varying, self.common).smoothness
+
+    @property
     def mean_path(self) -> "PathEnsemble":
         """The posterior mean under each draw, as an ensemble with the axes of the draws."""
         (made,) = self._parts(lambda paths: (paths.mean_path,), 1)

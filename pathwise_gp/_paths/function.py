@@ -88,6 +88,12 @@ class PathwiseFunction(eqx.Module):
         """The axes `*s` of the paths; `()` for one path."""
         return self.weights.shape[:-1]
 
+    @property
+    def smoothness(self) -> float:
+        """How often the paths can be differentiated. A posterior mean, which is made of kernels, can be twice as often."""
+        times = 2 if isinstance(self.features, NoFeatures) else 1
+        return times * self.kernel.smoothness(self.inputs.shape[-1])
+
     def marginal_variance(self, X: Float[AnyArray, "*n d"]) -> Float[Array, "..."]:
         """Variance of the value of a path at each input, over its weights and noise, with its features held: in closed form.
 

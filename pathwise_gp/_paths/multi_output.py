@@ -98,6 +98,12 @@ class MultiOutputPaths(eqx.Module):
         return _marginal_variance(self, X)
 
     @property
+    def smoothness(self) -> float:
+        """How often the paths can be differentiated. A posterior mean, which is made of kernels, can be twice as often."""
+        times = 2 if isinstance(self.features, NoFeatures) else 1
+        return times * self.kernel.smoothness(self.inputs.shape[-1])
+
+    @property
     def shape(self) -> tuple[int, ...]:
         """The axes `*s` of the draws; `()` for one."""
         return self.weights.shape[:-2]

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from .. import _checks
-from .._features import AbstractBasis, AbstractFeatures, size
+from .._features import AbstractBasis, AbstractFeatures, as_features, size
 from .._kernels import AbstractKernel
 from .._numerics.blocks import map_rows
 from .._numerics.linalg import inner
@@ -35,7 +35,7 @@ def draw_prior(
     basis = basis.fit(like)
     # Not a gradient's business: the law of the process does not depend on the point.
     centre = jax.lax.stop_gradient(jnp.mean(like, axis=0))
-    draw = lambda k: kernel.features(n_features, dim, key=k, basis=basis).about(centre)
+    draw = lambda k: as_features(kernel.features(n_features, dim, key=k, basis=basis)).about(centre)
     if share_features:
         features = draw(key_features)
         one = features

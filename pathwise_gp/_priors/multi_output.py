@@ -125,13 +125,14 @@ class MultiOutputGPPrior(eqx.Module):
     def check_observations(self, y: Any) -> Float[Array, "n p"]:
         """Observations that fit the training inputs and outputs."""
         shape = (self.X.shape[0], self.n_outputs)
-        y = _checks.floating(y, "y")
+        given, y = y, _checks.floating(y, "y")
         if y.shape != shape:
             raise ValueError(
                 f"`y` must have shape {shape}, one row for each point of `X` and one column for each output; got {y.shape}. "
                 "Outputs that are observed at inputs of their own go into a `GPPrior` with a `Coregionalised` kernel."
             )
         _checks.finite(y, "y")
+        _checks.resolved(given, "y")
         return y.astype(self.X.dtype)
 
     def check_noise(self, noise_var: Any) -> Float[Array, "p"]:

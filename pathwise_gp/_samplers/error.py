@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from .. import _checks
-from .._features import AbstractBasis, check_basis, QuasiMonteCarlo
+from .._features import AbstractBasis, as_features, check_basis, QuasiMonteCarlo
 from .._numerics.sobol import sobol
 from .._paths import check_covered, path_variance
 from .._priors import ConditionedGP
@@ -77,7 +77,7 @@ def _error(
     fitted, centre = basis.fit(points), jnp.mean(points, axis=0)
 
     def mean_square(key: Any) -> Float[Array, ""]:
-        drawn = kernel.features(n_features, dim, key=key, basis=fitted).about(centre)
+        drawn = as_features(kernel.features(n_features, dim, key=key, basis=fitted)).about(centre)
         inputs, inside = check_covered(drawn, points), check_covered(drawn, X)
         relative = (variance(drawn, inputs, inside) - exact) / jnp.maximum(exact, floor)
         return jnp.mean(relative * relative)

@@ -1,6 +1,7 @@
 """Differential operators on paths: each makes a function of inputs `*n d` from another one."""
 
 import abc
+import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -33,6 +34,11 @@ class AbstractOperator(eqx.Module):
         """Whether it is of functions that have as many components as the inputs have dimensions."""
         return False
 
+    @property
+    def order(self) -> int:
+        """Of the derivatives that it takes."""
+        return 1
+
 
 class PathDerivative(eqx.Module):
     """Derivatives of paths as a function of the input, with the axes `*s` of the paths.
@@ -44,6 +50,8 @@ class PathDerivative(eqx.Module):
     `len`, `[i]`, iteration, `shape` and `paired` are there where the paths have them.
 
     **Fields:** `paths`: a callable that maps `*n d` to `*s *n`; `operator`: what is done with it.
+
+    **Raises:** ValueError where the paths say that they have not as many derivatives. What does not say is believed.
     """
 
     paths: Function
@@ -67,6 +75,11 @@ class PathDerivative(eqx.Module):
         return self.paths.shape  # pyright: ignore[reportFunctionMemberAccess]
 
     @property
+    def smoothness(self) -> float:
+        """How often the derivatives can be differentiated again."""
+        return getattr(self.paths, "smoothness", math.inf) - self.operator.order
+
+    @property
     def paired(self) -> Function:
         """Derivatives of each path at inputs of its own, `*s *n d`: see `PathwiseFunction.paired`."""
         function = real(self.paths.paired)  # pyright: ignore[reportFunctionMemberAccess]
@@ -85,6 +98,15 @@ class PathDerivative(eqx.Module):
 
     def __iter__(self) -> Iterator["PathDerivative"]:
         return (self[i] for i in range(len(self)))
+
+    def __check_init__(self):
+        if self.smoothness < 0:
+            order, kernel = self.operator.order, getattr(self.paths, "kernel", None)
+            of = f" of `{kernel.label()}`" if kernel is not None else ""
+            raise ValueError(
+                f"`paths`{of} have {self.smoothness + order:g} derivatives in each direction, and one of order {order} was "
+                "asked for: what comes out would grow with the number of features. Take a smoother kernel, or differences."
+            )
 
 
 @eqx.filter_jit
@@ -125,6 +147,11 @@ class VectorField(eqx.Module):
         return self.parts[0].shape  # pyright: ignore[reportFunctionMemberAccess]
 
     @property
+    def smoothness(self) -> float:
+        """How often all parts can be differentiated."""
+        return min(getattr(part, "smoothness", math.inf) for part in self.parts)
+
+    @property
     def paired(self) -> Function:
         """Values of each path at inputs of its own, `*s *n d`."""
         functions = [real(part.paired) for part in self.parts]  # pyright: ignore[reportFunctionMemberAccess]
@@ -158,13 +185,13 @@ def gradient(paths: Function) -> PathDerivative:
 
     Costs d forward derivatives, each little more than a value. For one path in many dimensions
     `jax.vmap(jax.grad(path))`, whose cost does not grow with d, is faster. A path must have the derivatives that are asked
-    for: those of a Matérn kernel have ν − ½.
+    for: those of a Matérn kernel have ν − ½, and more are refused.
 
     **Arguments:** `paths`: a callable that maps `*n d` to `*s *n`.
 
     **Returns:** the gradient, itself a callable with the axes of the paths.
 
-    **Raises:** ValueError where `paths` is not callable.
+    **Raises:** ValueError where `paths` is not callable, or has not as many derivatives.
     """
     return PathDerivative(_function(paths), _Gradient())
 
@@ -176,7 +203,7 @@ def jacobian(paths: Function | Sequence[Function]) -> PathDerivative:
 
     **Returns:** the Jacobian matrices, a callable.
 
-    **Raises:** ValueError where `paths` is neither.
+    **Raises:** ValueError where `paths` is neither, or has not as many derivatives.
     """
     return PathDerivative(_field(paths), _Gradient())
 
@@ -188,7 +215,7 @@ def hessian(paths: Function) -> PathDerivative:
 
     **Returns:** the matrices, a callable.
 
-    **Raises:** ValueError where `paths` is not callable.
+    **Raises:** ValueError where `paths` is not callable, or has not as many derivatives.
     """
     return PathDerivative(_function(paths), _Hessian())
 
@@ -202,7 +229,7 @@ def laplacian(paths: Function) -> PathDerivative:
 
     **Returns:** the Laplacian, a callable.
 
-    **Raises:** ValueError where `paths` is not callable.
+    **Raises:** ValueError where `paths` is not callable, or has not as many derivatives.
     """
     return PathDerivative(_function(paths), _Laplacian())
 
@@ -216,7 +243,7 @@ def divergence(paths: Function | Sequence[Function]) -> PathDerivative:
     **Returns:** the divergence, a callable; called with inputs whose dimension is not the number of components it raises a
     ValueError.
 
-    **Raises:** ValueError where `paths` is neither.
+    **Raises:** ValueError where `paths` is neither, or has not as many derivatives.
     """
     return PathDerivative(_field(paths), _Divergence())
 
@@ -230,7 +257,7 @@ def curl(paths: Function | Sequence[Function]) -> PathDerivative:
 
     **Returns:** the curl, a callable; called with inputs of another dimension it raises a ValueError.
 
-    **Raises:** ValueError where `paths` is neither.
+    **Raises:** ValueError where `paths` is neither, or has not as many derivatives.
     """
     return PathDerivative(_field(paths), _Curl())
 
@@ -292,6 +319,10 @@ class _Gradient(AbstractOperator):
 
 
 class _Hessian(AbstractOperator):
+    @property
+    def order(self) -> int:
+        return 2
+
     def __call__(self, function: Function, X: Float[Array, "*n d"], n_axes: int) -> Float[Array, "..."]:
         d = X.shape[-1]
         basis, (rows, columns) = jnp.eye(d, dtype=X.dtype), np.triu_indices(d)
@@ -303,6 +334,10 @@ class _Hessian(AbstractOperator):
 
 
 class _Laplacian(AbstractOperator):
+    @property
+    def order(self) -> int:
+        return 2
+
     def __call__(self, function: Function, X: Float[Array, "*n d"], n_axes: int) -> Float[Array, "..."]:
         second = lambda e: _derivative(lambda Y: _derivative(function, Y, e), X, e)
         return _sum_along_axes(X, second)
