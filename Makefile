@@ -1,6 +1,8 @@
-# Every target makes what it needs: a virtual environment in .venv with the extras it uses. PYTHON is 3.11 or newer.
+# Every target makes what it needs: a virtual environment with the extras it uses, one for each version of Python, in .venvs.
+# The one that is made first is in .venv too, for editors and for people.
 PYTHON ?= python3
-BIN := .venv/bin
+VENV := .venvs/$(shell $(PYTHON) -c 'import sys; print(*sys.version_info[:2], sep=".")')
+BIN := $(VENV)/bin
 
 .PHONY: help demo examples test check format mutants bench figures docs clean
 
@@ -14,48 +16,49 @@ help:
 	@echo "make bench    time the library beside its limits and other libraries (six minutes, nothing else running)"
 	@echo "make figures  make the figures and the error table of the documentation anew"
 	@echo "make docs     build the documentation into docs/site"
-	@echo "make clean    remove the environment and everything made"
+	@echo "make clean    remove the environments and everything made"
 
-.venv/made:
+$(VENV)/made:
 	$(PYTHON) -c 'import sys; assert sys.version_info >= (3, 11), "Python 3.11 or newer is needed: make PYTHON=..."'
-	$(PYTHON) -m venv .venv
+	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
+	[ -e .venv ] || ln -sfn $(VENV) .venv
 	touch $@
 
 # The package is installed in place; an extra is installed again when pyproject.toml changes.
-.venv/extra-%: .venv/made pyproject.toml
+$(VENV)/extra-%: $(VENV)/made pyproject.toml
 	$(BIN)/python -m pip install --quiet --editable ".[$*]"
 	touch $@
 
-demo: .venv/extra-examples
+demo: $(VENV)/extra-examples
 	$(BIN)/python examples/quickstart.py
 
-examples: .venv/extra-examples
+examples: $(VENV)/extra-examples
 	for script in examples/gallery/*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done
 
-test: .venv/extra-test
+test: $(VENV)/extra-test
 	$(BIN)/python -m pytest
 
-check: .venv/extra-test
+check: $(VENV)/extra-test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/basedpyright
+	$(BIN)/basedpyright --pythonpath $(BIN)/python
 
-format: .venv/extra-test
+format: $(VENV)/extra-test
 	$(BIN)/ruff check --fix-only .
 	$(BIN)/ruff format .
 
-mutants: .venv/extra-test
+mutants: $(VENV)/extra-test
 	$(BIN)/python tests/mutants.py
 
-bench: .venv/extra-bench
+bench: $(VENV)/extra-bench
 	$(BIN)/python tests/benchmarks
 
-figures: .venv/extra-examples
+figures: $(VENV)/extra-examples
 	$(BIN)/python docs/figures.py
 
-docs: .venv/extra-docs
+docs: $(VENV)/extra-docs
 	$(BIN)/mkdocs build --strict --config-file docs/mkdocs.yml
 
 clean:
-	rm -rf .venv .cache .pytest_cache .ruff_cache examples/figures docs/site
+	rm -rf .venv .venvs .cache .pytest_cache .ruff_cache examples/figures docs/site

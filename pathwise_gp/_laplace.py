@@ -266,6 +266,7 @@ def _sample(
         prior = sampler.prior
         settled = prior.settled()
         values = prior.mean_at(prior.Z)[None, :] + settled.factor.colour(v[:, j])
-        paths.append(through(sampler, settled, tuple(jax.random.split(key_process, 3)), values))
+        key_features, key_weights, key_noise = jax.random.split(key_process, 3)
+        paths.append(through(sampler, settled, (key_features, key_weights, key_noise), values))
         drowned = drowned | drowns_guide(settled.added, sampler.guide.moments(prior)[1])
     return tuple(paths), drowned

@@ -41,7 +41,7 @@ def main() -> int:
             print(table(run_here(name, smoke=True)), flush=True)
             continue
         environment = os.environ | {"JAX_ENABLE_X64": str(int(ROWS[name][1])), "OMP_WAIT_POLICY": "passive"}
-        for variable in ("JAX_COMPILATION_CACHE_DIR", "XLA_FLAGS"):
+        for variable in ("JAX_COMPILATION_CACHE_DIR", "JAX_DISABLE_MOST_OPTIMIZATIONS", "XLA_FLAGS"):
             environment.pop(variable, None)
         command = [sys.executable, str(pathlib.Path(__file__).parent), name, "--here"]
         done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
