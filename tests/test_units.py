@@ -1,0 +1,561 @@
+"""Nothing depends on units: every public computation follows y → a·y + b and x → c·x + d.
+
+A row computes something of a problem in some units and says it back in the units of the base problem, where all must agree:
+to rounding for powers of two, which change no digit of a number, and to what the change of digits costs for others. Decisions
+(which point, how many, whether it converged) must be the same.
+"""
+
+import inspect
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro.distributions as dist
+import pytest
+
+import pathwise_gp as pgp
+from pathwise_gp import (
+    acquisition,
+    calculus,
+    design,
+    ensembles,
+    level_sets,
+    numpyro_bridge as bridge,
+    optimise,
+    rollout,
+    scores,
+)
+from pathwise_gp.estimator import PathwiseGPRegressor
+
+pytestmark = pytest.mark.usefixtures("standard_promotion")
+
+KEY = jax.random.key(0)
+N = 8
+RNG = np.random.default_rng(0)
+X = np.linspace(-1.0, 1.0, N)[:, None] + 0.05 * RNG.normal(size=(N, 1))
+Y = np.sin(3 * X[:, 0]) + 0.1 * RNG.normal(size=N)
+AT = np.array([[-0.73], [0.11], [0.62], [1.3]])
+PLANE = RNG.uniform(-1, 1, (N, 2))
+N_FEATURES = 32
+
+
+class Units(NamedTuple):
+    """y → a·y + b, x → c·x + d; and the tolerance that goes with them."""
+
+    a: float
+    b: float
+    c: float
+    d: float
+    tolerance: float
+
+    def x(self, value):
+        return self.c * jnp.asarray(value) + self.d
+
+    def y(self, value):
+        return self.a * jnp.asarray(value) + self.b
+
+    # The same back.
+    def of_x(self, value):
+        return (np.asarray(value) - self.d) / self.c
+
+    def of_y(self, value):
+        return (np.asarray(value) - self.b) / self.a
+
+    def of_dx(self, value):
+        return np.asarray(value) / self.c
+
+    def of_dy(self, value, x=0):
+        """A difference of values, times the x-th power of a difference of inputs."""
+        return np.asarray(value) / (self.a * self.c**x)
+
+    def of_variance(self, value):
+        return np.asarray(value) / self.a**2
+
+    def of_density(self, value, n=1):
+        return np.asarray(value) + n * np.log(self.a)
+
+    # The problem in these units.
+    @property
+    def noise(self):
+        return jnp.asarray(0.02 * self.a**2)
+
+    @property
+    def kernel(self):
+        return pgp.RBF(1.1 * self.a**2, 0.6 * self.c)
+
+    @property
+    def bounds(self):
+        return self.x(jnp.asarray([[-1.2], [1.2]]))
+
+    def prior(self, kernel=None):
+        return pgp.GPPrior(kernel=self.kernel if kernel is None else kernel, X=self.x(X), mean=self.y(0.3))
+
+    def posterior(self, kernel=None, noise=None):
+        return self.prior(kernel).condition(self.y(Y), self.noise if noise is None else noise)
+
+    def paths(self, n_paths=4, posterior=None):
+        sampler = pgp.PathwiseSampler(self.posterior() if posterior is None else posterior, N_FEATURES)
+        return sampler.sample_paths(KEY, n_paths)
+
+    def sparse(self):
+        return pgp.SparseGPPrior(kernel=self.kernel, Z=self.x(X[::2]), mean=self.y(0.3))
+
+
+BASE = Units(1.0, 0.0, 1.0, 0.0, 0.0)
+SHIFTED = {
+    "powers of two": Units(2.0**20, 0.0, 2.0**-20, 0.0, 1e-9),
+    "other powers of two": Units(2.0**-20, 0.0, 2.0**20, 0.0, 1e-9),
+    "large and small": Units(1e6, 0.0, 1e-6, 0.0, 1e-7),
+    "small and large": Units(1e-6, 0.0, 1e6, 0.0, 1e-7),
+    "offsets": Units(1e-3, 10.0, 1e3, 1e7, 1e-6),
+}
+
+ROWS: dict[str, Callable[[Units], dict[str, Any]]] = {}
+COVERED: set[str] = set()
+
+
+def row(*names: str):
+    """A row that covers these public names."""
+
+    def keep(function):
+        ROWS[function.__name__] = function
+        COVERED.update(names)
+        return function
+
+    return keep
+
+
+@row("GPPrior", "ConditionedGP", "LeaveOneOut", "RBF", "ConstantMean")
+def moments(u):
+    posterior, at = u.posterior(), u.x(AT)
+    loo = posterior.leave_one_out()
+    return {
+        "mean": u.of_y(posterior.mean(at)),
+        "variance": u.of_variance(posterior.variance(at)),
+        "covariance": u.of_variance(posterior.covariance(at)),
+        "evidence": u.of_density(posterior.log_marginal_likelihood(), N),
+        "density": u.of_density(u.prior().log_prob(u.y(Y), u.noise), N),
+        "left out": u.of_y(loo.mean),
+        "their variance": u.of_variance(loo.variance),
+        "their density": u.of_density(loo.log_density),
+    }
+
+
+@row()
+def without_noise(u):
+    """Where the covariance is singular, and something is added."""
+    posterior = u.prior(pgp.RBF(1.1 * u.a**2, 300.0 * u.c)).condition(u.y(jnp.full(N, 0.4)), 0.0)
+    return {"jitter": u.of_variance(posterior.jitter), "mean": u.of_y(posterior.mean(u.x(AT)))}
+
+
+@row("PathwiseSampler", "PathwiseFunction", "stack", "concatenate", "QuasiMonteCarlo", "feature_error", "Sum")
+def paths(u):
+    kernel = u.kernel + pgp.Matern(1.5, 0.2 * u.a**2, 0.3 * u.c)
+    posterior = u.posterior(kernel)
+    drawn, at = u.paths(posterior=posterior), u.x(AT)
+    prior = u.prior(kernel).sample_paths(KEY, 2, N_FEATURES)
+    parts = drawn.components()
+    return {
+        "values": u.of_y(drawn(at)),
+        "mean": u.of_y(drawn.mean_path(at)),
+        "variance": u.of_variance(drawn.marginal_variance(at)),
+        "prior": u.of_y(prior(at)),
+        "part": u.of_dy(parts[1](at)),
+        "stacked": u.of_y(pgp.stack([drawn[0], drawn[1]])(at)),
+        "joined": u.of_y(pgp.concatenate([drawn, drawn])(at)),
+        "error": pgp.feature_error(posterior, at, N_FEATURES),
+        "enough": pgp.PathwiseSampler(posterior, tolerance=0.3).n_features,
+    }
+
+
+@row("HilbertSpace", "MonteCarlo", "Orthogonal")
+def other_bases(u):
+    posterior, at, found = u.posterior(), u.x(AT[:3]), {}
+    for basis in (pgp.HilbertSpace(), pgp.MonteCarlo(), pgp.Orthogonal()):
+        drawn = pgp.PathwiseSampler(posterior, N_FEATURES, features=basis).sample_paths(KEY, 2)
+        found[type(basis).__name__] = u.of_y(drawn(at))
+    return found
+
+
+@row("Matern", "RationalQuadratic", "Periodic", "Cosine", "SpectralMixture", "Product", "Warped", "ActiveDims", "White")
+def kernels(u):
+    made = {
+        "Matern": pgp.Matern(0.5, u.a**2, u.c),
+        "RationalQuadratic": pgp.RationalQuadratic(u.a**2, u.c, 1.3),
+        "Periodic": pgp.Periodic(u.a**2, 1.0, 2.0 * u.c),
+        "Cosine": pgp.Cosine(u.a**2, 2.0 * u.c),
+        "SpectralMixture": pgp.SpectralMixture([u.a**2], [[0.5 / u.c]], [[0.3 / u.c]]),
+        "Product": pgp.RBF(u.a**2, u.c) * pgp.Periodic(1.0, 1.0, 2.0 * u.c) + pgp.White(0.01 * u.a**2),
+        "Warped": pgp.Warped(pgp.RBF(u.a**2, 1.0), Standardised(jnp.asarray(u.d), jnp.asarray(u.c))),
+        "ActiveDims": pgp.ActiveDims(pgp.RBF(u.a**2, u.c), (0,)),
+    }
+    return {name: u.of_y(u.paths(2, u.posterior(kernel))(u.x(AT))) for name, kernel in made.items()}
+
+
+class Standardised(eqx.Module):
+    centre: Any
+    scale: Any
+
+    def __call__(self, x):
+        return (x - self.centre) / self.scale
+
+
+@row("Linear", "Polynomial", "Constant", "ArcCosine")
+def kernels_with_an_origin(u):
+    """In the unit of x; their origin stays where it is."""
+    made = {
+        "Linear": pgp.Linear((u.a / u.c) ** 2) + pgp.Constant(u.a**2),
+        "Polynomial": pgp.Polynomial(u.a**2 / u.c**4, u.c**2, 2),
+        "ArcCosine": pgp.ArcCosine((u.a / u.c) ** 2, 1) + pgp.Constant(u.a**2),
+    }
+    found = {}
+    for name, kernel in made.items():
+        posterior = pgp.GPPrior(kernel=kernel, X=u.c * X).condition(u.a * Y, u.noise)
+        drawn = pgp.PathwiseSampler(posterior, N_FEATURES).sample_paths(KEY, 2)
+        found[name] = np.concatenate([u.of_dy(drawn(u.c * AT)).ravel(), u.of_dy(posterior.mean(u.c * AT))])
+    return found
+
+
+@row(
+    "SparseGPPrior",
+    "WhitenedGuide",
+    "FullRankGuide",
+    "MeanFieldGuide",
+    "DeltaGuide",
+    "NaturalGuide",
+    "optimal_guide",
+    "elbo",
+)
+@row("DecoupledPathwiseSampler", "inducing_points")
+def sparse(u):
+    prior, at, data = u.sparse(), u.x(AT), (u.x(X), u.y(Y), u.noise)
+    m = prior.Z.shape[0]
+    mean, root = jnp.linspace(-0.5, 0.5, m), 0.3 * jnp.eye(m) + 0.05 * jnp.tril(jnp.ones((m, m)))
+    precision = jnp.linalg.inv(root @ root.T)
+    guides = {
+        "optimal": pgp.optimal_guide(prior, *data),
+        "whitened": pgp.WhitenedGuide(mean, root),
+        "full rank": pgp.FullRankGuide(u.y(mean), u.a * root),
+        "mean field": pgp.MeanFieldGuide(u.y(mean), u.a * jnp.full(m, 0.2)),
+        "delta": pgp.DeltaGuide(u.y(mean)),
+    }
+    if u.b == 0:  # its natural parameters know no mean
+        guides["natural"] = pgp.NaturalGuide(precision @ mean / u.a, -0.5 * precision / u.a**2)
+    found = {"bound": u.of_density(bridge.sgpr_factor("bound", prior, *data), N)}
+    for name, guide in guides.items():
+        drawn = pgp.DecoupledPathwiseSampler(prior, guide, N_FEATURES).sample_paths(KEY, 2)
+        found[f"paths, {name}"] = u.of_y(drawn(at))
+        # The divergence from a point mass is a density too, of m values.
+        n = N + m if name == "delta" else N
+        found[f"bound, {name}"] = u.of_density(pgp.elbo(prior, guide, *data), n)
+    chosen = pgp.inducing_points(u.kernel, u.x(X), 4)
+    return found | {"points": u.of_x(chosen)}
+
+
+@row("laplace", "Laplace")
+def laplace(u):
+    found = pgp.laplace(u.prior(), u.y(Y), Noisy(0.2 * jnp.asarray(u.a)))
+    mean, variance = found.latent_moments(u.x(AT))
+    drawn = found.sample_paths(KEY, 2, N_FEATURES)
+    return {
+        "mean": u.of_y(mean),
+        "variance": u.of_variance(variance),
+        "paths": u.of_y(drawn(u.x(AT))),
+        "evidence": u.of_density(found.log_marginal_likelihood, N),
+        "converged": found.converged,
+        "steps": found.steps,
+    }
+
+
+class Noisy(eqx.Module):
+    scale: Any
+
+    def __call__(self, f):
+        return dist.StudentT(5.0, f, self.scale)
+
+
+@row("fit", "Fit")
+def fit(u):
+    found = pgp.fit(u.prior(), u.y(Y), u.noise, tolerance=1e-7)
+    kernel = found.prior.kernel
+    return {
+        "density": u.of_density(found.log_density, N),
+        "converged": found.converged,
+        "values": np.log([kernel.variance / u.a**2, kernel.lengthscale / u.c, found.noise_var / u.a**2]),
+        "mean": u.of_y(found.prior.mean.value),
+    }
+
+
+@row("PathwiseGPRegressor")
+def estimator(u):
+    found = PathwiseGPRegressor(random_state=0, n_features=N_FEATURES).fit(np.asarray(u.x(X)), np.asarray(u.y(Y)))
+    mean, deviation = found.predict(np.asarray(u.x(AT)), return_std=True)
+    return {"mean": u.of_y(mean), "deviation": u.of_dy(deviation), "converged": found.converged_}
+
+
+@row(
+    "MultiOutputGPPrior", "ConditionedMultiOutputGP", "MultiOutputPathwiseSampler", "MultiOutputPaths", "Coregionalised"
+)
+@row("Index", "Categorical", "with_outputs")
+def outputs(u):
+    """Each output in units of its own."""
+    own = jnp.asarray([u.a, 1 / u.a])
+    kernel = pgp.Coregionalised(pgp.RBF(1.1, 0.6 * u.c), own[:, None] * jnp.asarray([[0.8], [0.5]]), 0.3 * own**2)
+    both = jnp.stack([jnp.asarray(Y), jnp.cos(jnp.asarray(X[:, 0]))], axis=1)
+    prior = pgp.MultiOutputGPPrior(kernel=kernel, X=u.x(X))
+    posterior = prior.condition(own * both, 0.02 * own**2)
+    drawn = pgp.MultiOutputPathwiseSampler(posterior, N_FEATURES).sample_paths(KEY, 2)
+    rows = pgp.with_outputs(u.x(X), 2).reshape(-1, 2)
+    dense = pgp.GPPrior(kernel=kernel, X=rows).condition((own * both).reshape(-1), jnp.tile(0.02 * own**2, N))
+    return {
+        "mean": posterior.mean(u.x(AT)) / own,
+        "variance": posterior.variance(u.x(AT)) / own**2,
+        "left out": posterior.leave_one_out().mean / own,
+        "density": prior.log_prob(own * both, 0.02 * own**2),  # the product of the units is 1
+        "paths": drawn(u.x(AT)) / own,
+        "one": drawn.output(1)(u.x(AT)) * u.a,
+        "dense": dense.mean(pgp.with_outputs(u.x(AT), 2)) / own,
+    }
+
+
+@row("Batched", "PathEnsemble")
+def ensembles_of_draws(u):
+    def model(X, y):
+        law = dist.LogNormal(2 * jnp.log(u.a), 1.0)
+        prior = pgp.GPPrior(kernel=bridge.lift(u.kernel, {"variance": law}), X=X, mean=u.y(0.3))
+        bridge.gp_factor("obs", prior, y, u.noise)
+        return prior
+
+    samples = {"RBF.variance": u.a**2 * jnp.asarray([0.8, 1.3])}
+    ensemble = bridge.posterior_paths(model, samples, KEY, u.x(X), u.y(Y), n_paths=2, n_features=16)
+    mean, deviation = ensembles.Predictor(ensemble).predict_mean_std(u.x(AT))
+    left_out = bridge.leave_one_out(model, samples, KEY, u.x(X), u.y(Y))
+    return {"mean": u.of_y(mean), "deviation": u.of_dy(deviation), "left out": u.of_density(left_out)}
+
+
+@row("PathDerivative", "VectorField", "gradient", "jacobian", "hessian", "laplacian", "divergence", "curl")
+@row("directional_derivative")
+def derivatives(u):
+    drawn, at = u.paths(), u.x(AT)
+    return {
+        "gradient": u.of_dy(calculus.gradient(drawn)(at), -1),
+        "hessian": u.of_dy(calculus.hessian(drawn)(at), -2),
+        "laplacian": u.of_dy(calculus.laplacian(drawn)(at), -2),
+        "jacobian": u.of_dy(calculus.jacobian([drawn, drawn])(at), -1),
+        "divergence": u.of_dy(calculus.divergence([drawn])(at), -1),
+        "along": u.of_dy(calculus.directional_derivative(drawn, jnp.asarray([u.c]))(at)),
+    }
+
+
+@row("integrate", "integrate_exactly", "inner_product", "circulation", "flux", "gauss_legendre", "sparse_grid", "line")
+@row("surface", "Quadrature")
+def integrals(u):
+    drawn, bounds = u.paths(), u.bounds
+    width = u.c * 2.4
+    exactly = calculus.integrate_exactly(drawn, bounds)
+    rule = calculus.gauss_legendre(bounds, 12)
+    along = calculus.line(lambda t: jnp.asarray([u.d]) + t * u.c * jnp.ones(1), -1.0, 1.0, 12)
+    centred = lambda f: lambda points: f(points) - u.b
+    return {
+        "exactly": u.of_dy(exactly - u.b * width, 1),
+        "by a rule": u.of_dy(calculus.integrate(centred(drawn), rule), 1),
+        "sparse grid": u.of_dy(calculus.integrate(centred(drawn), calculus.sparse_grid(bounds, 3)), 1),
+        "inner product": u.of_dy(
+            calculus.inner_product(centred(drawn), lambda X: u.of_x(1) * 0 + (X[..., 0] - u.d) / u.c, rule), 1
+        ),
+        "along a line": u.of_dy(calculus.integrate(centred(drawn), along), 1),
+        "circulation": u.of_dy(calculus.circulation(calculus.VectorField((centred(drawn),)), along), 1),
+    }
+
+
+@row("crossings", "first_crossing", "Crossings", "excursion_volume", "coverage_function", "CoverageFunction")
+@row("vorobev_expectation", "VorobevExpectation", "vorobev_deviation", "contours")
+def sets(u):
+    drawn, bounds, level = u.paths(), u.bounds[:, 0], u.y(0.1)
+    found = level_sets.crossings(drawn, level, bounds, 64, 6)
+    points = u.x(np.linspace(-1, 1, 30)[:, None])
+    weights = jnp.full(30, u.c * 2 / 30)
+    coverage = level_sets.coverage_function(drawn, level)(points)
+    expectation = level_sets.vorobev_expectation(coverage, weights)
+    plane = pgp.GPPrior(kernel=u.kernel, X=u.x(PLANE), mean=u.y(0.0)).condition(u.y(Y), u.noise)
+    path = pgp.PathwiseSampler(plane, N_FEATURES).sample_paths(KEY, 1)[0]
+    curves = level_sets.contours(path, level, u.x(np.array([[-1.0, -1.0], [1.0, 1.0]])), 12)
+    return {
+        "where": np.nan_to_num(u.of_x(found.locations)),
+        "upward": found.upward,
+        "count": found.count,
+        "first": np.nan_to_num(u.of_x(level_sets.first_crossing(drawn, level, bounds, 64))),
+        "volume": u.of_dx(level_sets.excursion_volume(drawn, level, points, weights)),
+        "coverage": coverage,
+        "inside": expectation.inside,
+        "expected volume": u.of_dx(expectation.volume),
+        "deviation": u.of_dx(level_sets.vorobev_deviation(coverage, weights, expectation.inside)),
+        "contours": u.of_x(np.concatenate(curves)),
+        "how many": len(curves),
+    }
+
+
+@row("minimise", "maximise", "Optimum", "credible_intervals")
+def optima(u):
+    drawn = u.paths()
+    settings = {"n_screen": 64, "n_restarts": 4}
+    low, high = optimise.minimise(drawn, u.bounds, KEY, **settings), optimise.maximise(drawn, u.bounds, KEY, **settings)
+    held = optimise.minimise(drawn, u.bounds, KEY, constraints=lambda X: (X[..., 0] - u.d) / u.c - 0.2, **settings)
+    intervals = optimise.credible_intervals(low, 0.8)
+    found = {"least": u.of_y(intervals[1]), "where least": u.of_x(intervals[0])}
+    for name, optimum in (("low", low), ("high", high), ("held", held)):
+        found |= {name: u.of_y(optimum.values), f"where {name}": u.of_x(optimum.points)}
+        found |= {f"{name} converged": optimum.converged, f"{name} feasible": optimum.feasible}
+    return found
+
+
+@row(
+    "ExpectedImprovement",
+    "LogExpectedImprovement",
+    "ConstrainedExpectedImprovement",
+    "LogConstrainedExpectedImprovement",
+)
+@row("ProbabilityOfImprovement", "ProbabilityOfFeasibility", "Exceedance", "UpperConfidenceBound", "Quantile")
+@row("KnowledgeGradient", "OneShotKnowledgeGradient", "thompson_sample", "AbstractAcquisition")
+def acquisitions(u):
+    drawn, at, best, a = u.paths(16), u.x(AT[:3]), u.y(-0.4), jnp.log(jnp.asarray(u.a))
+    posterior, settings = u.posterior(), {"n_screen": 64, "n_restarts": 4, "max_steps": 30}
+    held = [lambda X: drawn(X) - u.y(0.2)]
+    ei, log_ei = acquisition.ExpectedImprovement(drawn, best), acquisition.LogExpectedImprovement(drawn, best)
+    kg = acquisition.KnowledgeGradient(drawn, u.x(X), KEY, u.noise)
+    one = acquisition.OneShotKnowledgeGradient(posterior.mean, posterior.covariance, KEY, u.noise, best, n_fantasies=4)
+    found = {
+        "ei": u.of_dy(ei(at)),
+        "log ei": log_ei(at) - a,
+        "constrained": u.of_dy(acquisition.ConstrainedExpectedImprovement(drawn, held, best)(at)),
+        "log constrained": acquisition.LogConstrainedExpectedImprovement(drawn, held, best)(at) - a,
+        "pi": acquisition.ProbabilityOfImprovement(drawn, best)(at),
+        "log pi": acquisition.ProbabilityOfImprovement(drawn, best, log=True)(at),
+        "feasible": acquisition.ProbabilityOfFeasibility(held)(at),
+        "exceedance": acquisition.Exceedance(drawn, best)(at),
+        "ucb": -u.of_y(-acquisition.UpperConfidenceBound(drawn, 2.0)(at)),
+        "quantile": -u.of_y(-acquisition.Quantile(drawn, 0.2)(at)),
+        "kg": u.of_dy(kg(at)),
+    }
+    for name, function in (("ei", log_ei), ("kg", kg)):
+        optimum = function.optimise(u.bounds, KEY, **settings)
+        found |= {f"where {name}": u.of_x(optimum.points), f"{name} converged": optimum.converged}
+    pair = log_ei.optimise(u.bounds, KEY, 2, **settings)
+    one_shot = one.optimise(u.bounds, KEY, **settings)
+    thompson = acquisition.thompson_sample(drawn, u.bounds, KEY, **settings)
+    found |= {"two": pair.values - a, "one shot": u.of_x(one_shot.points), "thompson": u.of_x(thompson.points)}
+    return found
+
+
+@row("greedy_batch", "Batch", "PathCovariance", "path_variance", "joint_entropy_search", "max_value_entropy")
+@row("gaussian_bald", "information_gain", "joint_entropy", "Estimate", "nested_information_gain", "bald")
+def designs(u):
+    drawn, posterior, at = u.paths(16), u.posterior(), u.x(AT)
+    optimum = optimise.minimise(drawn, u.bounds, KEY, n_screen=64, n_restarts=4)
+    batch = design.greedy_batch(design.PathCovariance(drawn), u.x(np.linspace(-1, 1, 12)[:, None]), 3, u.noise)
+    pairs = at.reshape(2, 2, 1)
+    mean, variance = posterior.mean(at), posterior.variance(at)
+    means = jnp.stack([mean, mean + 0.3 * u.a])
+    nested = design.nested_information_gain(drawn, pairs, lambda f: dist.Normal(f, jnp.sqrt(u.noise)), KEY)
+    return {
+        "batch": batch.indices,
+        "gains": batch.gains,
+        "variance": u.of_variance(design.path_variance(drawn, at)),
+        "search": design.joint_entropy_search(posterior.mean, posterior.covariance, at, optimum, u.noise),
+        "max value": design.max_value_entropy(-mean, variance, -optimum.values),
+        "bald": design.gaussian_bald(means, jnp.stack([variance, 2 * variance])),
+        "gain": design.information_gain(drawn, pairs, u.noise).value,
+        "entropy": design.joint_entropy(drawn, pairs, u.noise) - 2 * np.log(u.a),
+        "nested": nested.value,
+        "votes": design.bald(lambda X: (drawn(X) - u.b) / u.a, at, lambda f: dist.Bernoulli(logits=f), jnp.arange(2)),
+    }
+
+
+@row("observe", "crps", "energy_score", "variogram_score", "log_score", "interval_score", "pit", "coverage")
+def scored(u):
+    values = u.paths(16)(u.x(X))
+    y = u.y(Y)
+    return {
+        "observed": u.of_y(scores.observe(values, u.noise, KEY)),
+        "crps": u.of_dy(scores.crps(values, y)),
+        "energy": u.of_dy(scores.energy_score(values, y)),
+        "variogram": scores.variogram_score(values, y, 0.5) / u.a,
+        "log": u.of_density(-scores.log_score(values, y, u.noise)),
+        "interval": u.of_dy(scores.interval_score(values, y, 0.8)),
+        "pit": scores.pit(values, y),
+        "coverage": scores.coverage(values, y, jnp.asarray([0.5, 0.8])),
+    }
+
+
+@row("rollout", "Rollout", "returns")
+def rolled(u):
+    """A state in the unit of x; its increments are in that unit too."""
+    prior = pgp.GPPrior(
+        kernel=pgp.RBF(0.04 * u.c**2, jnp.asarray([0.6 * u.c, 1.0])), X=jnp.concatenate([u.x(X), X[::-1]], axis=1)
+    )
+    dynamics = pgp.PathwiseSampler(prior.condition(0.1 * u.c * jnp.asarray(Y), 1e-4 * u.c**2), N_FEATURES).sample_paths(
+        KEY, 3
+    )
+    found = rollout.rollout(
+        [dynamics], lambda state: 0.1 * (state - u.d) / u.c, u.x(jnp.asarray([0.2])), 4, increments=True
+    )
+    return {"states": u.of_x(found.states), "actions": found.actions}
+
+
+SEARCHED = {
+    "where low",
+    "where high",
+    "where held",
+    "where least",
+    "where ei",
+    "where kg",
+    "two",
+    "one shot",
+    "thompson",
+}
+
+
+@pytest.fixture(scope="module")
+def base():
+    return {}
+
+
+@pytest.mark.parametrize("units", SHIFTED)
+@pytest.mark.parametrize("name", ROWS)
+def test_nothing_depends_on_units(name, units, base):
+    if name not in base:
+        base[name] = ROWS[name](BASE)
+    found = ROWS[name](SHIFTED[units])
+    assert found.keys() <= base[name].keys()
+    for quantity, value in found.items():
+        wanted = np.asarray(base[name][quantity])
+        if wanted.dtype.kind in "biu":
+            np.testing.assert_array_equal(value, wanted, err_msg=quantity)
+        else:
+            assert np.all(np.isfinite(wanted)), quantity
+            # A search ends where the values are flat to rounding.
+            tolerance = max(SHIFTED[units].tolerance, 1e-6 if quantity in SEARCHED else 0.0)
+            atol = tolerance * max(1.0, float(np.max(np.abs(wanted))))
+            np.testing.assert_allclose(value, wanted, rtol=0, atol=atol, err_msg=quantity)
+
+
+# Structure, words, and what is made of the above.
+EXEMPT = {
+    *("AbstractBasis", "AbstractFeatures", "AbstractGuide", "AbstractKernel", "Coordinates"),
+    *("PrecisionWarning", "Spectrum", "ZeroMean"),
+}
+
+
+def test_every_public_computation_is_in_the_table():
+    public = {name for name in vars(pgp) if not name.startswith("_") and not inspect.ismodule(getattr(pgp, name))}
+    for module in (acquisition, calculus, design, level_sets, optimise, rollout, scores):
+        public |= {
+            n
+            for n, v in vars(module).items()
+            if callable(v) and getattr(v, "__module__", "").startswith(module.__name__) and n[0] != "_"
+        }
+    assert public - COVERED - EXEMPT == set()
+    assert public >= EXEMPT and not (EXEMPT & COVERED)
