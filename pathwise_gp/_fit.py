@@ -208,7 +208,7 @@ def _fit(
     def is_sound(point: Any) -> Bool[Array, ""]:
         here, noise = at(point)
         X = observed_rows(here.X, mask)
-        noise = here.noise_at(X, noise)
+        noise = here.noise_at(X, noise) + (0 if here.jitter is None else here.jitter)
         least = FOR_A_DENSITY * n * float(jnp.finfo(dtype).eps)
         return jnp.all((noise <= 0) | (noise >= least * (here.kernel.diagonal(X) + noise)))
 
