@@ -8,6 +8,7 @@ from ._features import (
     Coordinates as Coordinates,
     HilbertSpace as HilbertSpace,
     MonteCarlo as MonteCarlo,
+    Nystrom as Nystrom,
     Orthogonal as Orthogonal,
     QuasiMonteCarlo as QuasiMonteCarlo,
 )

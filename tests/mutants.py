@@ -893,6 +893,13 @@ MUTANTS = [
         'return math.inf if isinstance(self.paths, PathDerivative) else getattr(self.paths, "smoothness", math.inf) - 1',
         "test_calculus.py::test_derivatives_that_do_not_exist_are_refused",
     ),
+    Mutant(
+        "a pivot that is rounding is a feature",
+        "_numerics/pivots.py",
+        "enough = left[pivot] > rounding[pivot]",
+        "enough = left[pivot] > -1.0",
+        f"{FEATURES}::test_points_that_say_nothing_new_are_no_features",
+    ),
 ]
 
 

@@ -446,14 +446,15 @@ class Bare(pgp.AbstractKernel):
 )
 def test_kernel_without_features_is_named(kernel):
     with pytest.raises(
-        NotImplementedError, match=r"`Bare` has no finite basis.*`spectrum` if it is stationary, or a method `features`"
+        NotImplementedError,
+        match=r"`Bare` has no basis of its own.*`spectrum` if it is stationary, or a method `features`",
     ):
         kernel.features(8, 2, key=jax.random.key(0))
 
 
 @pytest.mark.parametrize("kernel", [Bare() * Bare(), Bare() * RBF, arc(1) * Bare()], ids=["two", "one", "last"])
 def test_product_of_kernels_without_features_is_named(kernel):
-    with pytest.raises(NotImplementedError, match=r"(Bare|ArcCosine) \* (Bare|RBF)` has no finite basis"):
+    with pytest.raises(NotImplementedError, match=r"(Bare|ArcCosine) \* (Bare|RBF)` has no basis of its own"):
         kernel.features(8, 2, key=jax.random.key(0))
 
 
@@ -550,3 +551,64 @@ def test_same_key_same_features_other_key_other_features():
     values = [draw(RBF, 8, 3, jnp.asarray(seed))(X) for seed in (0, 0, 1)]
     np.testing.assert_array_equal(values[0], values[1])
     assert np.abs(values[0] - values[2]).max() > 0.1
+
+
+class Gibbs(pgp.AbstractKernel):
+    """The kernel of Gibbs (1997) with lengthscale 0.2 + slope·|x|: not stationary, and of no coordinate."""
+
+    variance: jax.Array
+    slope: jax.Array
+
+    def matrix(self, X, Z):
+        x, z = (0.2 + self.slope * jnp.abs(points[:, 0]) for points in (X, Z))
+        squares = x[:, None] ** 2 + z[None, :] ** 2
+        return self.variance * jnp.sqrt(2 * x[:, None] * z[None, :] / squares) * jnp.exp(-((X - Z.T) ** 2) / squares)
+
+    def smoothness(self, dim):
+        return math.inf
+
+
+def test_a_kernel_without_a_basis_has_one_from_points():
+    X = jnp.linspace(0, 3, 12)[:, None]
+    at, y = jnp.linspace(-0.4, 3.4, 7)[:, None], jnp.sin(5 / (X[:, 0] + 0.5))
+    gibbs = Gibbs(jnp.asarray(1.3), jnp.asarray(0.5))
+    posterior = pgp.GPPrior(kernel=gibbs, X=X).condition(y, 0.01)
+    paths = pgp.PathwiseSampler(posterior, 128).sample_paths(jax.random.key(0), 3)
+    np.testing.assert_allclose(paths.marginal_variance(at), posterior.variance(at), rtol=1e-6)
+    assert pgp.feature_error(posterior, at, 128) < 1e-6 < pgp.feature_error(posterior, at, 6)
+    with pytest.raises(ValueError, match=r"outside the box .*`Nystrom` `points`"):
+        paths(jnp.asarray([[4.0]]))
+    # A rule that is given is kept: one with points of its own holds further out, and another one says that it cannot.
+    wide = pgp.PathwiseSampler(posterior, 64, features=pgp.Nystrom(jnp.linspace(-2, 6, 30)[:, None])).sample_paths(
+        jax.random.key(0)
+    )
+    assert np.isfinite(wide(jnp.asarray([[6.0]]))).all()
+    with pytest.raises(NotImplementedError, match="`Gibbs` has no spectral density"):
+        pgp.PathwiseSampler(posterior, 16, features=pgp.HilbertSpace()).sample_paths(jax.random.key(0))
+    # Terms of a sum keep their own parts; draws of a prior and inducing points have the same basis.
+    parts = pgp.GPPrior(kernel=gibbs + pgp.Linear(0.1), X=X).condition(y, 0.01)
+    drawn = pgp.PathwiseSampler(parts, 64).sample_paths(jax.random.key(0), 2)
+    np.testing.assert_allclose(sum(part(at) for part in drawn.components()), drawn(at), atol=1e-9)
+    assert pgp.GPPrior(kernel=gibbs, X=X).sample_paths(jax.random.key(0), 2, 32)(at).shape == (2, 7)
+
+    def value(slope):
+        prior = pgp.GPPrior(kernel=Gibbs(jnp.asarray(1.3), slope), X=X)
+        return jnp.sum(pgp.PathwiseSampler(prior.condition(y, 0.01), 24).sample_paths(jax.random.key(0), 2)(at))
+
+    h = 1e-5
+    numeric = (value(0.5 + h) - value(0.5 - h)) / (2 * h)
+    np.testing.assert_allclose(jax.jit(jax.grad(value))(0.5), numeric, rtol=1e-3)
+
+
+def test_points_that_say_nothing_new_are_no_features():
+    """More features than a kernel of finite rank has."""
+
+    class Affine(pgp.AbstractKernel):
+        def matrix(self, X, Z):
+            return 1 + X @ Z.T
+
+    X = jnp.linspace(-1, 1, 6)[:, None]
+    posterior = pgp.GPPrior(kernel=Affine(), X=X).condition(X[:, 0], 0.1)
+    paths = pgp.PathwiseSampler(posterior, 32).sample_paths(jax.random.key(0), 2)
+    np.testing.assert_allclose(paths.marginal_variance(X), posterior.variance(X), rtol=1e-6)
+    assert int(jnp.sum(paths.features.found)) == 2

@@ -171,10 +171,10 @@ def paths(u):
     }
 
 
-@row("HilbertSpace", "MonteCarlo", "Orthogonal")
+@row("HilbertSpace", "MonteCarlo", "Orthogonal", "Nystrom")
 def other_bases(u):
     posterior, at, found = u.posterior(), u.x(AT[:3]), {}
-    for basis in (pgp.HilbertSpace(), pgp.MonteCarlo(), pgp.Orthogonal()):
+    for basis in (pgp.HilbertSpace(), pgp.MonteCarlo(), pgp.Orthogonal(), pgp.Nystrom()):
         drawn = pgp.PathwiseSampler(posterior, N_FEATURES, features=basis).sample_paths(KEY, 2)
         found[type(basis).__name__] = u.of_y(drawn(at))
     return found

@@ -14,10 +14,9 @@ from .. import _checks
 from .._numerics.trigonometry import sin_turns
 from .._types import Key
 from .base import AbstractFeatures
+from .box import inside, widened
 from .sampling import AbstractBasis
 
-# How much wider than the data the default box is, on either side, in widths of the data.
-_MARGIN = 0.25
 # Of each feature kept in several dimensions, so many are looked at.
 _CANDIDATES = 4
 
@@ -46,10 +45,7 @@ class SineFeatures(AbstractFeatures):
         return product
 
     def covers(self, X: Float[Array, "n d"]) -> Bool[Array, ""]:
-        # Widened by rounding, so that the corners are inside.
-        slack = 1e-4 * (self.upper - self.lower)
-        lower, upper = (corner.astype(X.dtype)[None, :] for corner in (self.lower - slack, self.upper + slack))
-        return jnp.all((lower <= X) & (upper >= X))
+        return inside(X, self.lower, self.upper)
 
 
 def _as_box(box: Any) -> Any:
@@ -100,9 +96,7 @@ class HilbertSpace(AbstractBasis):
             return self
         if X.shape[0] == 0:
             raise ValueError("`HilbertSpace` needs a `box` where there are no points to find one from.")
-        lower, upper = jnp.min(X, axis=0), jnp.max(X, axis=0)
-        margin = _MARGIN * (upper - lower)
-        return HilbertSpace(jnp.stack([lower - margin, upper + margin]), self.boundary)
+        return HilbertSpace(jnp.stack(widened(X)), self.boundary)
 
     def select(self, dims: tuple[int, ...]) -> "HilbertSpace":
         box = None if self.box is None else self.box[:, np.asarray(dims)]

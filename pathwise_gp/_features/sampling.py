@@ -58,6 +58,10 @@ class AbstractBasis(eqx.Module):
         """The rule for kernels of transformed inputs."""
         return self
 
+    def suited_to(self, kernel: Any, dim: int) -> "AbstractBasis":
+        """The rule itself, or another one for kernels that it is not for."""
+        return self
+
     def fit(self, X: Float[Array, "n d"]) -> "AbstractBasis":
         """The rule for paths that are conditioned on points X."""
         return self
@@ -76,12 +80,17 @@ class AbstractRandomBasis(AbstractBasis):
     def multiplies(self) -> bool:
         return False
 
+    def suited_to(self, kernel: Any, dim: int) -> AbstractBasis:
+        from .nystrom import Nystrom  # a rule itself
+
+        return self if kernel.has_basis(dim) else Nystrom()
+
     def features(self, kernel: Any, n_features: int, dim: int, *, key: Key) -> AbstractFeatures:
         coordinates = kernel.coordinates(dim)
         if coordinates is None:
             raise NotImplementedError(
-                f"`{kernel.label()}` has no finite basis, so no paths can be drawn from it. "
-                "Give the class `coordinates` and `spectrum` if it is stationary, or a method `features`."
+                f"`{kernel.label()}` has no basis of its own. Use `features=Nystrom()`, which makes one from points, or give "
+                "the class `coordinates` and `spectrum` if it is stationary, or a method `features`."
             )
         dtype = np.result_type(*(leaf.dtype for leaf in jax.tree.leaves(eqx.filter(kernel, eqx.is_inexact_array))))
         if kernel.is_stationary(dim):

@@ -1,12 +1,11 @@
 """Where to put inducing points."""
 
 import equinox as eqx
-import jax
-import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from .. import _checks
 from .._kernels import AbstractKernel, check_valid
+from .._numerics.pivots import pivoted_cholesky
 from .._types import AnyArray
 
 
@@ -34,16 +33,5 @@ def inducing_points(kernel: AbstractKernel, X: Float[AnyArray, "n d"], n_points:
 
 @eqx.filter_jit
 def _pivots(kernel: AbstractKernel, X: Float[Array, "n d"], m: int) -> Int[Array, "m"]:
-    n, smallest = X.shape[0], jnp.finfo(X.dtype).tiny
-
-    def step(i: Int[Array, ""], state: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
-        rows, left, chosen = state
-        pivot = jnp.argmax(left)
-        row = kernel.matrix(X[pivot][None, :], X)[0] - rows[:, pivot] @ rows
-        row = row / jnp.sqrt(jnp.maximum(left[pivot], smallest))
-        # A point is chosen once, also where rounding is all that is left.
-        left = jnp.where(left == -jnp.inf, left, jnp.maximum(left - row * row, 0)).at[pivot].set(-jnp.inf)
-        return rows.at[i].set(row), left, chosen.at[i].set(pivot)
-
-    start = (jnp.zeros((m, n), X.dtype), kernel.diagonal(X), jnp.zeros((m,), int))
-    return jax.lax.fori_loop(0, m, step, start)[2]
+    row = lambda i: kernel.matrix(X[i][None, :], X)[0]
+    return pivoted_cholesky(row, kernel.diagonal(X), m).chosen

@@ -72,6 +72,14 @@ class AbstractKernel(eqx.Module):
         """Number of features of the exact finite basis; None where there is none, 0 where the kernel is noise."""
         return None
 
+    def has_basis(self, dim: int) -> bool:
+        """Whether there is a basis that needs nothing but the kernel; else it is made from points of the data's region."""
+        return self.basis_size(dim) is not None or self.coordinates(dim) is not None or self._gives_features
+
+    @property
+    def _gives_features(self) -> bool:
+        return type(self).features is not AbstractKernel.features
+
     def coordinates(self, dim: int) -> Coordinates | None:
         """What a random frequency (or another random feature) is made from; None where there is no such recipe."""
         return None

@@ -46,6 +46,9 @@ class AbstractComposite(AbstractKernel):
     def valid(self, X: Float[Array, "n d"]) -> Literal[True] | Bool[Array, ""]:
         return _checks.every(kernel.valid(X) for kernel in self.kernels)
 
+    def has_basis(self, dim: int) -> bool:
+        return all(kernel.has_basis(dim) for kernel in self.kernels)
+
     def smoothness(self, dim: int) -> float:
         return min(kernel.smoothness(dim) for kernel in self.kernels)
 

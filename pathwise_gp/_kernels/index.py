@@ -143,6 +143,9 @@ class Coregionalised(AbstractKernel):
         """The same kernel as a product of one of the inputs and one of their last column."""
         return Product((ActiveDims(self.kernel, range(dim - 1)), ActiveDims(self.index(), (dim - 1,))))
 
+    def has_basis(self, dim: int) -> bool:
+        return self.kernel.has_basis(dim - 1)
+
     def smoothness(self, dim: int) -> float:
         return self.kernel.smoothness(dim - 1)
 

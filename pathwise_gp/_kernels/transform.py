@@ -60,6 +60,9 @@ class ActiveDims(AbstractKernel):
     def valid(self, X: Float[Array, "n d"]) -> Literal[True] | Bool[Array, ""]:
         return self.kernel.valid(self._select(X))
 
+    def has_basis(self, dim: int) -> bool:
+        return self.kernel.has_basis(len(self.dims))
+
     def smoothness(self, dim: int) -> float:
         return self.kernel.smoothness(len(self.dims))
 
@@ -152,6 +155,9 @@ class Warped(AbstractKernel):
 
     def valid(self, X: Float[Array, "n d"]) -> Literal[True] | Bool[Array, ""]:
         return self.kernel.valid(self._map(X))
+
+    def has_basis(self, dim: int) -> bool:
+        return self.kernel.has_basis(self._dim(dim))
 
     def smoothness(self, dim: int) -> float:
         # The transform is believed to have as many derivatives.

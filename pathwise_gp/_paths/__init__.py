@@ -1,5 +1,10 @@
 from .ensemble import map_draws as map_draws, PathEnsemble as PathEnsemble, separate as separate
 from .function import concatenate as concatenate, PathwiseFunction as PathwiseFunction, stack as stack
 from .multi_output import MultiOutputPaths as MultiOutputPaths
-from .prior_draw import check_covered as check_covered, draw_prior as draw_prior, evaluate_prior as evaluate_prior
+from .prior_draw import (
+    check_covered as check_covered,
+    draw_prior as draw_prior,
+    evaluate_prior as evaluate_prior,
+    fitted as fitted,
+)
 from .variance import path_variance as path_variance

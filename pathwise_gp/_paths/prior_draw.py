@@ -32,7 +32,7 @@ def draw_prior(
     the dtype, and the region where rounding errors are to be small.
     """
     dim = like.shape[1]
-    basis = basis.fit(like)
+    basis = fitted(basis, kernel, like)
     # Not a gradient's business: the law of the process does not depend on the point.
     centre = jax.lax.stop_gradient(jnp.mean(like, axis=0))
     draw = lambda k: as_features(kernel.features(n_features, dim, key=k, basis=basis)).about(centre)
@@ -50,6 +50,11 @@ def draw_prior(
             inside, weights, "`box` does not contain the points that the paths are conditioned on: give a larger one."
         )
     return features, weights
+
+
+def fitted(basis: AbstractBasis, kernel: AbstractKernel, like: Float[Array, "n d"]) -> AbstractBasis:
+    """The rule for paths of a kernel that are conditioned on points."""
+    return basis.suited_to(kernel, like.shape[1]).fit(like)
 
 
 def evaluate_prior(
@@ -92,6 +97,6 @@ def require_covered(inside: Literal[True] | Bool[Array, ""], value: Float[Array,
     return _checks.require(
         inside,
         value,
-        "`X` holds points outside the box on which the basis of these paths holds. Give `HilbertSpace` a `box` that "
-        "contains them.",
+        "`X` holds points outside the box on which the basis of these paths holds. Give `HilbertSpace` a `box`, "
+        "or `Nystrom` `points`, around them.",
     )

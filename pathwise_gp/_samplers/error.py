@@ -12,7 +12,7 @@ from jaxtyping import Array, Float
 from .. import _checks
 from .._features import AbstractBasis, as_features, check_basis, QuasiMonteCarlo
 from .._numerics.sobol import sobol
-from .._paths import check_covered, path_variance
+from .._paths import check_covered, fitted, path_variance
 from .._priors import ConditionedGP
 from .._types import AnyArray, Key
 
@@ -74,10 +74,10 @@ def _error(
     # Below this a variance is rounding.
     floor = jnp.sqrt(jnp.finfo(X.dtype).eps) * jnp.maximum(kernel.diagonal(X), jnp.finfo(X.dtype).tiny)
     points = posterior.observed_inputs
-    fitted, centre = basis.fit(points), jnp.mean(points, axis=0)
+    rule, centre = fitted(basis, kernel, points), jnp.mean(points, axis=0)
 
     def mean_square(key: Any) -> Float[Array, ""]:
-        drawn = as_features(kernel.features(n_features, dim, key=key, basis=fitted)).about(centre)
+        drawn = as_features(kernel.features(n_features, dim, key=key, basis=rule)).about(centre)
         inputs, inside = check_covered(drawn, points), check_covered(drawn, X)
         relative = (variance(drawn, inputs, inside) - exact) / jnp.maximum(exact, floor)
         return jnp.mean(relative * relative)
