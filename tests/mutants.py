@@ -228,8 +228,8 @@ MUTANTS = [
     Mutant(
         "jitter left out of the likelihood",
         "_priors/base.py",
-        "added = self.noise_at(X, noise_var) + self.smooth_jitter(X, noise_var)",
-        "added = self.noise_at(X, noise_var) + 0 * self.smooth_jitter(X, noise_var)",
+        "added = self.noise_at(X, noise_var) + self.smooth_jitter(X, noise_var, mask)",
+        "added = self.noise_at(X, noise_var) + 0 * self.smooth_jitter(X, noise_var, mask)",
         "test_priors.py::test_log_marginal_likelihood",
     ),
     Mutant(
@@ -791,8 +791,8 @@ MUTANTS = [
     Mutant(
         "a smooth density without jitter",
         "_priors/jitter.py",
-        "first_step(diagonal) * own_variance(diagonal))",
-        "0 * own_variance(diagonal))",
+        "first_step(n, diagonal.dtype) * own)",
+        "0 * own)",
         "test_priors.py::test_the_jitter_of_a_smooth_density",
     ),
     Mutant(

@@ -94,7 +94,7 @@ def _collapsed(
     log_det = CholeskyFactor(root).log_det() + jnp.sum(jnp.log(noise_var))
     signal = jnp.sum(prior.kernel.diagonal(X) / noise_var)
     left_out = signal - jnp.sum(A * A)
-    step = first_step(lower[0]) if prior.jitter is None else jnp.finfo(X.dtype).eps
+    step = first_step(lower.shape[0], X.dtype) if prior.jitter is None else jnp.finfo(X.dtype).eps
     lost = ~(ok & also_ok) | (step * signal > _OF_THE_BOUND * y.shape[0])
     value = -0.5 * (fit + log_det + left_out + y.shape[0] * math.log(2 * math.pi))
     return jnp.where(ok & also_ok, value, -jnp.inf), lost

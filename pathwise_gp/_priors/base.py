@@ -38,17 +38,25 @@ class AbstractPrior(eqx.Module):
         """The jitter that was asked for, at each point."""
         return None if self.jitter is None else jnp.broadcast_to(self.jitter.astype(X.dtype), (X.shape[0],))
 
-    def smooth_jitter(self, X: Float[Array, "n d"], noise_var: Float[Array, "..."] | None = None) -> Float[Array, "n"]:
+    def smooth_jitter(
+        self,
+        X: Float[Array, "n d"],
+        noise_var: Float[Array, "..."] | None = None,
+        mask: Bool[Array, "n"] | None = None,
+    ) -> Float[Array, "n"]:
         """What is added to the diagonal of a density that is to be smooth in the hyperparameters: the jitter given, else
         10·n·eps of its own variance to each point without noise."""
         given = self.given_jitter(X)
-        return smooth(self.kernel.diagonal(X), self.noise_at(X, noise_var)) if given is None else given
+        return smooth(self.kernel.diagonal(X), self.noise_at(X, noise_var), mask) if given is None else given
 
     def covariance_at(
-        self, X: Float[Array, "n d"], noise_var: Float[Array, "..."] | None = None
+        self,
+        X: Float[Array, "n d"],
+        noise_var: Float[Array, "..."] | None = None,
+        mask: Bool[Array, "n"] | None = None,
     ) -> Float[Array, "n n"]:
         """k(X, X) with the noise and `smooth_jitter` added."""
-        added = self.noise_at(X, noise_var) + self.smooth_jitter(X, noise_var)
+        added = self.noise_at(X, noise_var) + self.smooth_jitter(X, noise_var, mask)
         return add_diagonal(self.kernel.matrix(X, X), added)
 
     def factor_at(self, X: Float[Array, "n d"], noise_var: Float[Array, "..."] | None = None) -> CholeskyFactor:

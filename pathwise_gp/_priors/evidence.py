@@ -60,7 +60,7 @@ def _system(
     """A and y − m(X), and what is to be added to their log density for what was not observed, which is left in them as
     independent standard normal values, all 0."""
     residual = y - prior.mean_at(prior.X)
-    covariance = prior.covariance_at(prior.X, noise_var)
+    covariance = prior.covariance_at(prior.X, noise_var, mask)
     if mask is None:
         return covariance, residual, jnp.zeros((), residual.dtype)
     unseen = 0.5 * math.log(2 * math.pi) * jnp.sum(~mask).astype(residual.dtype)

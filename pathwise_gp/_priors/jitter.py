@@ -57,19 +57,18 @@ class Settled(NamedTuple):
     shortfall: Shortfall
 
 
-def smooth(diagonal: Float[Array, "n"], noise: Float[Array, "n"]) -> Float[Array, "n"]:
+def smooth(
+    diagonal: Float[Array, "n"], noise: Float[Array, "n"], mask: Bool[Array, "n"] | None = None
+) -> Float[Array, "n"]:
     """The jitter of a density that is to be smooth: of rows without noise the first step, of others nothing."""
-    return jnp.where(noise > 0, jnp.zeros_like(noise), first_step(diagonal) * own_variance(diagonal))
+    n = diagonal.shape[0] if mask is None else jnp.sum(mask).astype(diagonal.dtype)
+    own = jnp.where(diagonal > 0, diagonal, jnp.mean(diagonal))  # a row without variance has the mean of all
+    return jnp.where(noise > 0, jnp.zeros_like(noise), first_step(n, diagonal.dtype) * own)
 
 
-def first_step(diagonal: Float[Array, "n"]) -> Float[Array, ""]:
+def first_step(n: int | Float[Array, ""], dtype: jnp.dtype) -> Float[Array, ""]:
     """10·n·eps."""
-    return jnp.asarray(FIRST * diagonal.shape[0] * jnp.finfo(diagonal.dtype).eps, diagonal.dtype)
-
-
-def own_variance(diagonal: Float[Array, "n"]) -> Float[Array, "n"]:
-    """The variance of each row, or the mean of all where it has none."""
-    return jnp.where(diagonal > 0, diagonal, jnp.mean(diagonal))
+    return jnp.asarray(FIRST * n * jnp.finfo(dtype).eps, dtype)
 
 
 def settle(
