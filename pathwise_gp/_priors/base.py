@@ -76,9 +76,9 @@ class AbstractPrior(eqx.Module):
         return _means.evaluate(self.mean, X)
 
 
-def not_definite(factor: CholeskyFactor, X: Float[Array, "n d"], name: str) -> tuple[Bool[Array, ""], str]:
+def not_definite(settled: Settled, X: Float[Array, "n d"], name: str) -> tuple[Bool[Array, ""], str]:
     """Whether a factorisation failed, and the error where it did."""
-    return ~factor.is_finite(), (
+    return settled.failed, (
         f"The covariance matrix of the {X.shape[0]} points `{name}` is not positive definite in {X.dtype}, not even with a "
         f"jitter that was raised by decades to {LARGEST} of the variance of each. Give a larger `jitter` or noise, remove "
         "(nearly) repeated points, shorten a lengthscale that is long beside the spread of the points, subtract an offset "

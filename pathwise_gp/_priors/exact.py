@@ -236,9 +236,9 @@ def condition(
     message = "`y` and the mean at `X` must be finite; got NaN or inf."
     factor, coefficients = _checks.verdict(
         (settled.factor, found.coefficients),
-        not_definite(settled.factor, prior.X, "X"),
-        (~jnp.all(jnp.isfinite(found.coefficients)), message),
-        (jnp.any(found.contradicts), _contradiction(found)),
+        not_definite(settled, prior.X, "X"),
+        (found.infinite, message),
+        (found.contradictory, _contradiction(found)),
     )
     say(settled.shortfall, prior.X.dtype, "X")
     return ConditionedGP(prior, y, noise_var, factor, coefficients, settled.jitter)
@@ -253,10 +253,18 @@ def condition_latent(prior: GPPrior, f: Float[Array, "n"]) -> ConditionedGP:
 
 
 class _Conditioned(NamedTuple):
+    """What conditioning computes, and what may be wrong with it.
+
+    **Fields:** `misses`: what the posterior mean is off by, for want of noise; `contradicts`: whether that is too much, of
+    each point, and `contradictory`, of any; `infinite`: whether a coefficient is not finite.
+    """
+
     settled: Settled
     coefficients: Float[Array, "n"]
     misses: Float[Array, "n"]
     contradicts: Bool[Array, "n"]
+    contradictory: Bool[Array, ""]
+    infinite: Bool[Array, ""]
 
 
 @eqx.filter_jit
@@ -277,7 +285,8 @@ def _condition(
     least = (_MISS + _MISS_PER_STEP * step) * jnp.max(in_units) * deviation
     asked = prior.noise_at(prior.X, noise_var) + settled.jitter - settled.added
     contradicts = (misses > least) & (asked <= 0)
-    return _Conditioned(settled, coefficients, misses, contradicts)
+    infinite = ~jnp.all(jnp.isfinite(coefficients))
+    return _Conditioned(settled, coefficients, misses, contradicts, jnp.any(contradicts), infinite)
 
 
 # Of the largest observation in units of its standard deviation: by so much may the mean miss one without noise, and by so
@@ -287,7 +296,7 @@ _MISS, _MISS_PER_STEP = 0.01, 10.0
 
 def _contradiction(found: _Conditioned) -> str:
     where = ""
-    if _checks.is_concrete(found.contradicts) and _checks.is_concrete(found.misses):
+    if all(map(_checks.is_concrete, (found.contradictory, found.contradicts, found.misses))) and found.contradictory:
         points = np.flatnonzero(found.contradicts)
         shown = ", ".join(map(str, points[:8])) + (", …" if points.size > 8 else "")
         where = f" at point(s) {shown} of `X`, which the posterior mean misses by up to {np.max(found.misses):.3g}"

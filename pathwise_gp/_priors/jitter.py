@@ -47,13 +47,14 @@ class Settled(NamedTuple):
     """A factorisation of K + noise + jitter.
 
     **Fields:** `factor`; `jitter`: all that was added beside the noise, `n`; `added`: what of it was not asked for, `n`;
-    `scale`: the variance of each row, noise included, `n`; `shortfall`.
+    `scale`: the variance of each row, noise included, `n`; `failed`: whether no jitter was enough; `shortfall`.
     """
 
     factor: CholeskyFactor
     jitter: Float[Array, "n"]
     added: Float[Array, "n"]
     scale: Float[Array, "n"]
+    failed: Bool[Array, ""]
     shortfall: Shortfall
 
 
@@ -100,7 +101,8 @@ def settle(
         coarse=(tau > _OF_VARIANCE) & jnp.any(there & (asked <= 0)),
         lost=is_lost(pivots, only(noise), scale, FOR_THE_LAW * n_eps),
     )
-    return Settled(CholeskyFactor(lower, mask), jitter + added, added, scale, shortfall)
+    factor = CholeskyFactor(lower, mask)
+    return Settled(factor, jitter + added, added, scale, ~factor.is_finite(), shortfall)
 
 
 # How many times the rounding of its row, n·eps of the variance, a pivot must be: for a mean and paths that are off by less

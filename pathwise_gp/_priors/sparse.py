@@ -40,7 +40,7 @@ class SparseGPPrior(AbstractPrior):
         is enough."""
         Z = check_valid(self.kernel, self.Z, "Z")
         found = _settle(self if Z is self.Z else eqx.tree_at(lambda prior: prior.Z, self, Z))
-        return _checks.verdict(found, not_definite(found.factor, self.Z, "Z"))
+        return _checks.verdict(found, not_definite(found, self.Z, "Z"))
 
     def checked_factor(self) -> CholeskyFactor:
         """The factor alone."""

@@ -114,8 +114,8 @@ class GPMarginal(AbstractGPMarginal):
         """Draws of all points, also of those that are masked."""
 
         def draw(prior: GPPrior, noise_var: Array, _: Any, z: Float[Array, "*s n"]) -> Float[Array, "*s n"]:
-            factor = prior.settle_at(prior.X, noise_var).factor
-            factor = _checks.verdict(factor, not_definite(factor, prior.X, "X"))
+            settled = prior.settle_at(prior.X, noise_var)
+            factor = _checks.verdict(settled.factor, not_definite(settled, prior.X, "X"))
             return _add_mean(prior.mean_at(prior.X), factor.colour(z))
 
         dtype = unstack(self.prior)[0].X.dtype
