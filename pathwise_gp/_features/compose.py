@@ -12,14 +12,13 @@ from jaxtyping import Array, Bool, Float
 from .. import _checks
 from .base import AbstractFeatures
 from .exact import NoFeatures
-from .fourier import FourierFeatures
 
 
 class ConcatenatedFeatures(AbstractFeatures):
     """The basis of a sum of kernels: the parts' features side by side.
 
     **Fields:** `parts`: bases; `sizes`: how many features each has; `terms`: the number of the term of the sum that each
-    stands for. A part of Fourier features may stand for several terms: then its number is −1, and its features say which.
+    stands for.
     """
 
     parts: tuple[AbstractFeatures, ...]
@@ -41,20 +40,12 @@ class ConcatenatedFeatures(AbstractFeatures):
 
     def _of(self, i: int, starts: np.ndarray) -> tuple[AbstractFeatures, np.ndarray]:
         every = zip(self.parts, self.sizes, self.terms, starts, strict=True)
-        kept = [(part, n, term, start) for part, n, term, start in every if term in (i, -1)]
+        kept = [(part, n, start) for part, n, term, start in every if term == i]
         if not kept:  # noise
             return NoFeatures(), np.arange(0)
-        parts = tuple(_of_term(part, i) if term == -1 else part for part, _, term, _ in kept)
-        columns = np.concatenate([np.arange(start, start + n) for _, n, _, start in kept])
-        return ConcatenatedFeatures(parts, tuple(n for _, n, _, _ in kept), (i,) * len(parts)), columns
-
-
-def _of_term(part: AbstractFeatures, i: int) -> FourierFeatures:
-    """Fourier features of which those of other terms are zero."""
-    assert isinstance(part, FourierFeatures) and part.term is not None
-    kept = jnp.where(part.term == i, part.amplitudes, jnp.zeros_like(part.amplitudes))
-    # Not built anew: where each path has features of its own, their leaves have a leading axis.
-    return eqx.tree_at(lambda f: (f.amplitudes, f.term), part, (kept, None))
+        parts, sizes, _ = zip(*kept, strict=True)
+        columns = np.concatenate([np.arange(start, start + n) for _, n, start in kept])
+        return ConcatenatedFeatures(parts, sizes, (i,) * len(parts)), columns
 
 
 class ProductFeatures(AbstractFeatures):

@@ -23,19 +23,17 @@ class Coordinates(NamedTuple):
     """What a random frequency of a kernel is made from: a number of independent standard normal variables.
 
     **Fields:** `number`: how many; `radial`: the indices of those with which the length of the frequency grows, whose upper
-    tail a rule may sample more densely; `directions`: ranges `(start, stop)` of which only the direction counts; `least`:
-    how many frequencies are needed at the least.
+    tail a rule may sample more densely; `directions`: ranges `(start, stop)` of which only the direction counts.
     """
 
     number: int
     radial: tuple[int, ...] = ()
     directions: tuple[tuple[int, int], ...] = ()
-    least: int = 1
 
     def shift(self, by: int) -> "Coordinates":
         """The same after `by` other variables."""
         radial = tuple(i + by for i in self.radial)
-        return Coordinates(self.number, radial, tuple((a + by, b + by) for a, b in self.directions), self.least)
+        return Coordinates(self.number, radial, tuple((a + by, b + by) for a, b in self.directions))
 
 
 class AbstractBasis(eqx.Module):
@@ -85,17 +83,17 @@ class AbstractRandomBasis(AbstractBasis):
             )
         dtype = np.result_type(*(leaf.dtype for leaf in jax.tree.leaves(eqx.filter(kernel, eqx.is_inexact_array))))
         if kernel.is_stationary(dim):
-            n = max(-(-n_features // 2), coordinates.least)
+            n = -(-n_features // 2)
             phase = None
             if n_features % 2:
                 key, key_phase = jax.random.split(key)
                 phase = jax.random.uniform(key_phase, (), dtype)
             normals, weights = self.normals(key, n, coordinates, dtype)
-            frequencies, own, term = kernel.spectrum(normals, dim)
-            return random_fourier(frequencies, weights * own, n_features, phase, term)
+            frequencies, own = kernel.spectrum(normals, dim)
+            return random_fourier(frequencies, weights * own, phase)
         draw = lambda n: kernel.random_features(*self.normals(key, n, coordinates, dtype), dim)
         width = size(eqx.filter_eval_shape(draw, 1), dim)
-        return draw(max(n_features // width, coordinates.least))
+        return draw(max(1, n_features // width))
 
 
 class MonteCarlo(AbstractRandomBasis):

@@ -20,6 +20,9 @@ from .base import AbstractKernel, Spectrum
 _FRACTION_STEPS = 400
 # Harmonics beyond the features that are sampled from.
 _TAIL = 512
+# Of a sampled frequency, all dimensions together, where many harmonics have weight: then q is nearly normal in the order, its
+# power p is wider by the root of 1/p, and so much larger than its share is the weight of the lowest.
+_LARGEST_WEIGHT = 3.0
 
 
 def _bessel_ratio(order: Float[Array, "*j"], a: Float[Array, "*j"]) -> Float[Array, "*j"]:
@@ -89,10 +92,7 @@ class Periodic(AbstractKernel):
         return jnp.broadcast_to(self.variance.astype(X.dtype), (X.shape[0],))
 
     def coordinates(self, dim: int) -> Coordinates:
-        return Coordinates(dim, (0,))
-
-    def mixes(self, dim: int) -> bool:
-        return dim > 1  # the series below is better
+        return Coordinates(dim)
 
     def features(
         self, n_features: int, dim: int, *, key: Key, basis: AbstractBasis = QuasiMonteCarlo()
@@ -137,14 +137,18 @@ class Periodic(AbstractKernel):
             z = normals[:, i].astype(dtype)
             # Probability that |j| is larger: one sign is enough for the first harmonic, since ω and −ω are the same.
             upper = jax.scipy.special.ndtr(-z) if i == 0 else 2 * jax.scipy.special.ndtr(-jnp.abs(z))
+            # Harmonics are terms of a sum, of which data leave the small ones open: those of little weight are drawn more
+            # often than by their weights q, with probabilities in proportion to a power of q.
+            logs = jax.lax.stop_gradient(_log_weights(lengthscale, _TAIL))
+            drawn = jax.nn.log_softmax(_LARGEST_WEIGHT ** (-2 / dim) * logs)
             # The harmonic is the number of those that more than this lies beyond.
-            weights = jnp.exp(jax.lax.stop_gradient(_log_weights(lengthscale, _TAIL)))
-            beyond = jnp.append(jnp.cumsum(weights[::-1])[::-1][1:], 0)
-            size = jnp.searchsorted(-beyond, -upper).astype(dtype)
+            beyond = jnp.append(jnp.cumsum(jnp.exp(drawn)[::-1])[::-1][1:], 0)
+            order = jnp.searchsorted(-beyond, -upper)
+            size = order.astype(dtype)
             columns.append(size if i == 0 else jnp.where(z < 0, -size, size))
-            # A harmonic does not move with ℓ, its probability does. The weight is 1, and its derivatives those of the ratio
-            # of probabilities: so the derivatives of the kernel are unbiased.
-            log_weight = log_weight + _log_weight(size, jnp.broadcast_to(1 / lengthscale**2, size.shape))
+            # A harmonic does not move with ℓ, its weight does: so the derivatives of the kernel are unbiased.
+            change = _log_weight(size, jnp.broadcast_to(1 / lengthscale**2, size.shape))
+            log_weight = log_weight + (logs - drawn)[order] + change
         frequencies = jnp.stack(columns, axis=1) / jnp.broadcast_to(self.period.astype(dtype), (dim,))[None, :]
         return Spectrum(frequencies, self.variance.astype(dtype) * jnp.exp(log_weight))
 
@@ -200,7 +204,7 @@ class Cosine(AbstractKernel):
     ) -> AbstractFeatures:
         _checks.count(n_features, "n_features")
         self.check_dim(dim)
-        return fourier_pairs(*self.spectrum(jnp.zeros((1, 0), self.period.dtype), dim)[:2])
+        return fourier_pairs(*self.spectrum(jnp.zeros((1, 0), self.period.dtype), dim))
 
     def check_dim(self, dim: int) -> None:
         _fields.check_length(self, dim, "period")
