@@ -16,7 +16,7 @@ from .base import AbstractFeatures, size
 from .fourier import random_fourier
 
 # Past this many dimensions the tail is sampled less and less densely.
-_MANY_DIMENSIONS = 8
+_MANY_DIMENSIONS = 6
 
 
 class Coordinates(NamedTuple):
@@ -147,12 +147,12 @@ class QuasiMonteCarlo(AbstractRandomBasis):
     low-discrepancy random features, Avron et al. (2016).
     """
 
-    tail: float | int = eqx.field(static=True, default=2.0)
+    tail: float | int = eqx.field(static=True, default=3.0)
 
     def normals(
         self, key: Key, n: int, coordinates: Coordinates, dtype: Any
     ) -> tuple[Float[Array, "n r"], Float[Array, "n"]]:
-        points = sobol(key, n, max(1, coordinates.number))[:, : coordinates.number]
+        points = _points(key, n, max(1, coordinates.number))[:, : coordinates.number]
         # Several lengths share the exponent: their weights multiply. In many dimensions lengths vary little, and the
         # weights would do more harm than the tail good.
         width = max((stop - start for start, stop in coordinates.directions), default=1)
@@ -167,6 +167,19 @@ class QuasiMonteCarlo(AbstractRandomBasis):
     def __check_init__(self):
         if isinstance(self.tail, bool) or not isinstance(self.tail, (int, float)) or not 1 <= self.tail < math.inf:
             raise ValueError(f"`QuasiMonteCarlo.tail` must be a Python number of at least 1; got {self.tail!r}.")
+
+
+def _points(key: Key, n: int, dim: int) -> UInt32[Array, "n dim"]:
+    """Random points of even density: one in each n-th of the first coordinate, for any n, and Sobol points in the others.
+
+    (Hammersley's set: of a Sobol sequence the first n points are that even for powers of two only.)
+    """
+    key_first, key_others = jax.random.split(key)
+    edges = [(i << 32) // n for i in range(n + 1)]
+    starts, widths = np.array(edges[:-1], np.uint32), np.diff(edges)
+    random = jax.random.bits(key_first, (n,), jnp.uint32)
+    first = random if n == 1 else starts + random % widths.astype(np.uint32)
+    return first[:, None] if dim == 1 else jnp.concatenate([first[:, None], sobol(key_others, n, dim - 1)], axis=1)
 
 
 def _probability(points: UInt32[Array, "n r"], dtype: Any) -> Float[Array, "n r"]:

@@ -136,7 +136,7 @@ class Product(AbstractComposite):
         return None if None in sizes else math.prod(size or 0 for size in sizes)
 
     def coordinates(self, dim: int) -> Coordinates | None:
-        found = [kernel.coordinates(dim) for kernel in self.kernels]
+        found = [kernel.coordinates(dim) for kernel in self._discrete_first(dim)]
         known = [c for c in found if c is not None]
         if len(known) < len(found):
             return None
@@ -213,11 +213,16 @@ class Product(AbstractComposite):
 
     def _shared_out(self, normals: Float[Array, "h r"], dim: int) -> list[tuple[AbstractKernel, Float[Array, "h q"]]]:
         """Each kernel with its own of the variables."""
-        ends = list(itertools.accumulate((_count(kernel, dim) for kernel in self.kernels), initial=0))
+        kernels = self._discrete_first(dim)
+        ends = list(itertools.accumulate((_count(kernel, dim) for kernel in kernels), initial=0))
         return [
-            (kernel, normals[:, start:end])
-            for kernel, start, end in zip(self.kernels, ends[:-1], ends[1:], strict=True)
+            (kernel, normals[:, start:end]) for kernel, start, end in zip(kernels, ends[:-1], ends[1:], strict=True)
         ]
+
+    def _discrete_first(self, dim: int) -> list[AbstractKernel]:
+        """The kernels, those with a choice of frequencies first: of the variables a rule spreads the first most evenly."""
+        continuous = lambda c: c is None or bool(c.radial or c.directions)
+        return sorted(self.kernels, key=lambda kernel: continuous(kernel.coordinates(dim)))
 
 
 def _count(kernel: AbstractKernel, dim: int) -> int:
