@@ -26,7 +26,11 @@ class ConcatenatedFeatures(AbstractFeatures):
     terms: tuple[int, ...] = eqx.field(static=True)
 
     def __call__(self, X: Float[Array, "n d"]) -> Float[Array, "n f"]:
-        return jnp.concatenate([part(X) for part in self.parts], axis=1)
+        joined = [self.parts[0]]
+        for part in self.parts[1:]:
+            both = joined[-1].beside(part)
+            joined[-1:] = [joined[-1], part] if both is None else [both]
+        return jnp.concatenate([part(X) for part in joined], axis=1)
 
     def covers(self, X: Float[Array, "n d"]) -> Literal[True] | Bool[Array, ""]:
         return _checks.every(part.covers(X) for part in self.parts)

@@ -33,6 +33,20 @@ class FourierFeatures(AbstractFeatures):
         # The process is stationary, so its law does not depend on the origin; the turns, and what is lost of them, do.
         return dataclasses.replace(self, centre=point)
 
+    def beside(self, other: AbstractFeatures) -> "FourierFeatures | None":
+        if not isinstance(other, FourierFeatures) or (self.centre is None) != (other.centre is None):
+            return None
+        phases = other.phases
+        if self.centre is not None and other.centre is not None:
+            phases = phases + inner((self.centre - other.centre)[None, :], other.frequencies)[0]
+        join = lambda a, b: jnp.concatenate([a, b])
+        return FourierFeatures(
+            frequencies=join(self.frequencies, other.frequencies),
+            phases=join(self.phases, phases),
+            amplitudes=join(self.amplitudes, other.amplitudes),
+            centre=self.centre,
+        )
+
 
 def fourier_pairs(frequencies: Float[Array, "h d"], weights: Float[Array, "h"]) -> FourierFeatures:
     """A cosine and a sine for each of h frequencies, first all cosines: the mean of weight · cos(2πω·(x − z))."""

@@ -147,7 +147,7 @@ class QuasiMonteCarlo(AbstractRandomBasis):
     low-discrepancy random features, Avron et al. (2016).
     """
 
-    tail: float | int = eqx.field(static=True, default=3.0)
+    tail: float | int = eqx.field(static=True, default=2.5)
 
     def normals(
         self, key: Key, n: int, coordinates: Coordinates, dtype: Any
@@ -174,7 +174,7 @@ def _points(key: Key, n: int, dim: int) -> UInt32[Array, "n dim"]:
 
     (Hammersley's set: of a Sobol sequence the first n points are that even for powers of two only.)
     """
-    key_first, key_others = jax.random.split(key)
+    key_others, key_first = jax.random.split(key)
     edges = [(i << 32) // n for i in range(n + 1)]
     starts, widths = np.array(edges[:-1], np.uint32), np.diff(edges)
     random = jax.random.bits(key_first, (n,), jnp.uint32)
