@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
@@ -34,17 +35,17 @@ class FourierFeatures(AbstractFeatures):
         return dataclasses.replace(self, centre=point)
 
     def beside(self, other: AbstractFeatures) -> "FourierFeatures | None":
-        if not isinstance(other, FourierFeatures) or (self.centre is None) != (other.centre is None):
+        if not isinstance(other, FourierFeatures) or self.centre is not None or other.centre is not None:
             return None
-        phases = other.phases
-        if self.centre is not None and other.centre is not None:
-            phases = phases + inner((self.centre - other.centre)[None, :], other.frequencies)[0]
-        join = lambda a, b: jnp.concatenate([a, b])
-        return FourierFeatures(
-            frequencies=join(self.frequencies, other.frequencies),
-            phases=join(self.phases, phases),
-            amplitudes=join(self.amplitudes, other.amplitudes),
-            centre=self.centre,
+        return jax.tree.map(lambda a, b: jnp.concatenate([a, b]), self, other)
+
+    def block(self, start: int, stop: int) -> "FourierFeatures":
+        # Where each path has features of its own, the leaves have a leading axis.
+        return dataclasses.replace(
+            self,
+            frequencies=self.frequencies[..., start:stop, :],
+            phases=self.phases[..., start:stop],
+            amplitudes=self.amplitudes[..., start:stop],
         )
 
 

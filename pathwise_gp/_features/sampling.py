@@ -48,6 +48,11 @@ class AbstractBasis(eqx.Module):
     def multiplies(self) -> bool:
         """Whether the basis of a product of kernels is the product of their bases (else it is drawn for the product)."""
 
+    @property
+    def remedy(self) -> str:
+        """What helps where the error stays too large however many features there are, as the end of a sentence."""
+        return "use another rule for the features"
+
     def select(self, dims: tuple[int, ...]) -> "AbstractBasis":
         """The rule for kernels of some of the dimensions."""
         return self
@@ -73,6 +78,14 @@ class AbstractRandomBasis(AbstractBasis):
     @property
     def multiplies(self) -> bool:
         return False
+
+    @property
+    def remedy(self) -> str:
+        return (
+            "give each path a basis of its own (`share_features=False`, with `n_features` for `tolerance`): the covariance of "
+            "such paths is the posterior's for any number of features. Where the kernel is smooth, in one or two dimensions, "
+            "`features=HilbertSpace()` is better"
+        )
 
     def features(self, kernel: Any, n_features: int, dim: int, *, key: Key) -> AbstractFeatures:
         coordinates = kernel.coordinates(dim)
@@ -134,12 +147,13 @@ class Orthogonal(AbstractRandomBasis):
 class QuasiMonteCarlo(AbstractRandomBasis):
     """Random features on a scrambled Sobol sequence, with more frequencies, of less weight, in the tail.
 
-    The default of the samplers. The sequence covers the length of the frequencies and their direction evenly. Every key
-    scrambles it anew, and E[φ(x)ᵀφ(z)] = k(x, z) exactly.
+    The default of the samplers. The sequence covers the length of the frequencies and their direction evenly: of n
+    frequencies each n-th part of the law of their length has one. Every key scrambles it anew, and E[φ(x)ᵀφ(z)] = k(x, z)
+    exactly.
 
     What data leave open of a smooth function is its high frequencies, of which the spectral law has few: drawn from the law,
     they carry the whole error of a path's variance. So the upper tail probability of a length is s^tail with s uniform, and
-    the weight tail · s^(tail − 1) makes up for it (less in more than eight dimensions, where lengths vary little).
+    the weight tail · s^(tail − 1) makes up for it (less in more than six dimensions, where lengths vary little).
 
     **Fields:** `tail`: a number of at least 1, part of the structure; at 1 frequencies follow the spectral law.
 

@@ -15,12 +15,12 @@ from .. import _checks
 from .._features import (
     AbstractBasis,
     AbstractFeatures,
-    ConcatenatedFeatures,
     Coordinates,
     NoFeatures,
     PairedFeatures,
     ProductFeatures,
     QuasiMonteCarlo,
+    side_by_side,
     size,
 )
 from .._types import Key, Number
@@ -249,7 +249,7 @@ def sum_features(
         term.features(n_features if known else next(shares), dim, key=own, basis=basis)
         for (term, _), known, own in zip(terms, exact, jax.random.split(key, len(terms)), strict=True)
     )
-    return ConcatenatedFeatures(parts, tuple(size(part, dim) for part in parts), tuple(i for _, i in terms))
+    return side_by_side(parts, [(i, size(part, dim)) for (_, i), part in zip(terms, parts, strict=True)])
 
 
 def _shares(n: int, k: int) -> list[int]:
