@@ -4,6 +4,7 @@ from .compose import (
     PairedFeatures as PairedFeatures,
     ProductFeatures as ProductFeatures,
     SelectedFeatures as SelectedFeatures,
+    side_by_side as side_by_side,
     WarpedFeatures as WarpedFeatures,
 )
 from .exact import (

@@ -24,6 +24,14 @@ class AbstractFeatures(eqx.Module):
         """Whether all points lie where the basis holds; True where it holds everywhere."""
         return True
 
+    def beside(self, other: "AbstractFeatures") -> "AbstractFeatures | None":
+        """One basis that is this one and another side by side, where that costs less than the two; else None."""
+        return None
+
+    def block(self, start: int, stop: int) -> "AbstractFeatures":
+        """A part of what `beside` has put together."""
+        raise NotImplementedError(f"`{type(self).__name__}` is one basis.")
+
     def split(self, n_terms: int) -> "tuple[tuple[AbstractFeatures, np.ndarray], ...]":
         """For the basis of a sum of `n_terms` kernels: the basis of each term, and which of the features it consists of."""
         raise NotImplementedError(f"`{type(self).__name__}` is not the basis of a sum.")

@@ -1,7 +1,7 @@
 """Bases made of bases."""
 
 import functools
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Literal
 
 import equinox as eqx
@@ -12,7 +12,6 @@ from jaxtyping import Array, Bool, Float
 from .. import _checks
 from .base import AbstractFeatures, as_features
 from .exact import NoFeatures
-from .fourier import FourierFeatures
 
 
 def _as_parts(parts: Iterable[Any]) -> tuple[AbstractFeatures, ...]:
@@ -20,15 +19,14 @@ def _as_parts(parts: Iterable[Any]) -> tuple[AbstractFeatures, ...]:
 
 
 class ConcatenatedFeatures(AbstractFeatures):
-    """The basis of a sum of kernels: the parts' features side by side.
+    """The basis of a sum of kernels: the terms' features side by side.
 
-    **Fields:** `parts`: bases; `sizes`: how many features each has; `terms`: the number of the term of the sum that each
-    stands for. A part of Fourier features may stand for several terms: then its number is −1, and its features say which.
+    **Fields:** `parts`: bases; `blocks`: of what each consists: the number of a term of the sum and how many features it has,
+    in their order.
     """
 
     parts: tuple[AbstractFeatures, ...] = eqx.field(converter=_as_parts)
-    sizes: tuple[int, ...] = eqx.field(static=True)
-    terms: tuple[int, ...] = eqx.field(static=True)
+    blocks: tuple[tuple[tuple[int, int], ...], ...] = eqx.field(static=True)
 
     def __call__(self, X: Float[Array, "n d"]) -> Float[Array, "n f"]:
         return jnp.concatenate([part(X) for part in self.parts], axis=1)
@@ -37,28 +35,37 @@ class ConcatenatedFeatures(AbstractFeatures):
         return _checks.every(part.covers(X) for part in self.parts)
 
     def about(self, point: Float[Array, "d"]) -> "ConcatenatedFeatures":
-        return ConcatenatedFeatures(tuple(part.about(point) for part in self.parts), self.sizes, self.terms)
+        return ConcatenatedFeatures(tuple(part.about(point) for part in self.parts), self.blocks)
 
     def split(self, n_terms: int) -> tuple[tuple[AbstractFeatures, np.ndarray], ...]:
-        starts = np.cumsum([0, *self.sizes[:-1]])
-        return tuple(self._of(i, starts) for i in range(n_terms))
+        return tuple(self._of(i) for i in range(n_terms))
 
-    def _of(self, i: int, starts: np.ndarray) -> tuple[AbstractFeatures, np.ndarray]:
-        every = zip(self.parts, self.sizes, self.terms, starts, strict=True)
-        kept = [(part, n, term, start) for part, n, term, start in every if term in (i, -1)]
-        if not kept:  # noise
-            return NoFeatures(), np.arange(0)
-        parts = tuple(_of_term(part, i) if term == -1 else part for part, _, term, _ in kept)
-        columns = np.concatenate([np.arange(start, start + n) for _, n, _, start in kept])
-        return ConcatenatedFeatures(parts, tuple(n for _, n, _, _ in kept), (i,) * len(parts)), columns
+    def _of(self, i: int) -> tuple[AbstractFeatures, np.ndarray]:
+        kept, columns, first = [], [np.arange(0)], 0
+        for part, blocks in zip(self.parts, self.blocks, strict=True):
+            start = 0
+            for term, n in blocks:
+                if term == i:
+                    kept.append((part if len(blocks) == 1 else part.block(start, start + n), ((i, n),)))
+                    columns.append(first + start + np.arange(n))
+                start += n
+            first += start
+        parts, own = zip(*kept, strict=True) if kept else ((), ())
+        return (ConcatenatedFeatures(parts, own) if kept else NoFeatures()), np.concatenate(columns)
 
 
-def _of_term(part: AbstractFeatures, i: int) -> FourierFeatures:
-    """Fourier features of which those of other terms are zero."""
-    assert isinstance(part, FourierFeatures) and part.term is not None
-    kept = jnp.where(part.term == i, part.amplitudes, jnp.zeros_like(part.amplitudes))
-    # Not built anew: where each path has features of its own, their leaves have a leading axis.
-    return eqx.tree_at(lambda f: (f.amplitudes, f.term), part, (kept, None))
+def side_by_side(parts: Sequence[AbstractFeatures], terms: Sequence[tuple[int, int]]) -> ConcatenatedFeatures:
+    """The bases of terms of a sum as one; `terms`: the number of the term of each, and how many features it has."""
+    joined, blocks = [parts[0]], [[terms[0]]]
+    for part, term in zip(parts[1:], terms[1:], strict=True):
+        both = joined[-1].beside(part)
+        if both is None:
+            joined.append(part)
+            blocks.append([term])
+        else:
+            joined[-1] = both
+            blocks[-1].append(term)
+    return ConcatenatedFeatures(tuple(joined), tuple(map(tuple, blocks)))
 
 
 class ProductFeatures(AbstractFeatures):

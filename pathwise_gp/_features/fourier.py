@@ -2,8 +2,9 @@
 
 import dataclasses
 
+import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float
 
 from .._numerics.linalg import inner
 from .._numerics.trigonometry import cos_turns
@@ -14,15 +15,13 @@ class FourierFeatures(AbstractFeatures):
     """φ_j(x) = a_j cos(2π((x − c)·ω_j + b_j)).
 
     **Fields:** `frequencies`: ω, `f d`, in turns (cycles) per unit of the input; `phases`: b, `f`, in turns (a phase of −¼
-    makes a cosine a sine); `amplitudes`: a, `f`; `centre`: c, `d`, 0 unless given; `term`: for a sum of kernels, the number
-    of the one that a feature stands for, `f`.
+    makes a cosine a sine); `amplitudes`: a, `f`; `centre`: c, `d`, 0 unless given.
     """
 
     frequencies: Float[Array, "f d"]
     phases: Float[Array, "f"]
     amplitudes: Float[Array, "f"]
     centre: Float[Array, "d"] | None = None
-    term: Int[Array, "f"] | None = None
 
     def __call__(self, X: Float[Array, "n d"]) -> Float[Array, "n f"]:
         cast = lambda leaf: leaf.astype(X.dtype)
@@ -35,9 +34,19 @@ class FourierFeatures(AbstractFeatures):
         # The process is stationary, so its law does not depend on the origin; the turns, and what is lost of them, do.
         return dataclasses.replace(self, centre=point)
 
-    def renumbered(self, numbers: Int[Array, "k"]) -> "FourierFeatures":
-        """The same features with other numbers for their terms."""
-        return dataclasses.replace(self, term=None if self.term is None else numbers[self.term])
+    def beside(self, other: AbstractFeatures) -> "FourierFeatures | None":
+        if not isinstance(other, FourierFeatures) or self.centre is not None or other.centre is not None:
+            return None
+        return jax.tree.map(lambda a, b: jnp.concatenate([a, b]), self, other)
+
+    def block(self, start: int, stop: int) -> "FourierFeatures":
+        # Where each path has features of its own, the leaves have a leading axis.
+        return dataclasses.replace(
+            self,
+            frequencies=self.frequencies[..., start:stop, :],
+            phases=self.phases[..., start:stop],
+            amplitudes=self.amplitudes[..., start:stop],
+        )
 
 
 def fourier_pairs(frequencies: Float[Array, "h d"], weights: Float[Array, "h"]) -> FourierFeatures:
@@ -54,9 +63,7 @@ def fourier_pairs(frequencies: Float[Array, "h d"], weights: Float[Array, "h"]) 
 def random_fourier(
     frequencies: Float[Array, "h d"],
     weights: Float[Array, "h"],
-    n_features: int,
     phase: Float[Array, ""] | None = None,
-    term: Int[Array, "h"] | None = None,
 ) -> FourierFeatures:
     """The basis whose kernel is the mean of weight · cos(2πω·(x − z)) over h ≥ ⌈n_features / 2⌉ sampled frequencies.
 
@@ -64,15 +71,11 @@ def random_fourier(
     number of features the last frequency gives one cosine with a random `phase` instead, which is right on average.
     """
     h = frequencies.shape[0]
-    if phase is not None and h == n_features // 2 + 1:
-        last = fourier_pairs(frequencies, weights)
-        basis = FourierFeatures(
-            frequencies=last.frequencies[:-1],
-            phases=last.phases[:-1].at[h - 1].set(phase),
-            amplitudes=last.amplitudes[:-1].at[h - 1].multiply(2**0.5),
-        )
-    else:
-        basis = fourier_pairs(frequencies, weights)
-    if term is None:
-        return basis
-    return dataclasses.replace(basis, term=jnp.concatenate([term, term])[: basis.phases.shape[0]])
+    pairs = fourier_pairs(frequencies, weights)
+    if phase is None:
+        return pairs
+    return FourierFeatures(
+        frequencies=pairs.frequencies[:-1],
+        phases=pairs.phases[:-1].at[h - 1].set(phase),
+        amplitudes=pairs.amplitudes[:-1].at[h - 1].multiply(2**0.5),
+    )

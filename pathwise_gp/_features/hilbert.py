@@ -89,6 +89,13 @@ class HilbertSpace(AbstractBasis):
     def multiplies(self) -> bool:
         return True
 
+    @property
+    def remedy(self) -> str:
+        return (
+            "give `HilbertSpace` a larger `boundary`, or none. For a kernel that is not smooth random features are better: "
+            "`features=QuasiMonteCarlo()`"
+        )
+
     def fit(self, X: Float[Array, "n d"]) -> "HilbertSpace":
         if self.box is not None:
             if self.box.shape[1] != X.shape[1]:

@@ -16,26 +16,24 @@ from .base import AbstractFeatures, size
 from .fourier import random_fourier
 
 # Past this many dimensions the tail is sampled less and less densely.
-_MANY_DIMENSIONS = 8
+_MANY_DIMENSIONS = 6
 
 
 class Coordinates(NamedTuple):
     """What a random frequency of a kernel is made from: a number of independent standard normal variables.
 
     **Fields:** `number`: how many; `radial`: the indices of those with which the length of the frequency grows, whose upper
-    tail a rule may sample more densely; `directions`: ranges `(start, stop)` of which only the direction counts; `least`:
-    how many frequencies are needed at the least.
+    tail a rule may sample more densely; `directions`: ranges `(start, stop)` of which only the direction counts.
     """
 
     number: int
     radial: tuple[int, ...] = ()
     directions: tuple[tuple[int, int], ...] = ()
-    least: int = 1
 
     def shift(self, by: int) -> "Coordinates":
         """The same after `by` other variables."""
         radial = tuple(i + by for i in self.radial)
-        return Coordinates(self.number, radial, tuple((a + by, b + by) for a, b in self.directions), self.least)
+        return Coordinates(self.number, radial, tuple((a + by, b + by) for a, b in self.directions))
 
 
 class AbstractBasis(eqx.Module):
@@ -49,6 +47,11 @@ class AbstractBasis(eqx.Module):
     @abc.abstractmethod
     def multiplies(self) -> bool:
         """Whether the basis of a product of kernels is the product of their bases (else it is drawn for the product)."""
+
+    @property
+    def remedy(self) -> str:
+        """What helps where the error stays too large however many features there are, as the end of a sentence."""
+        return "use another rule for the features"
 
     def select(self, dims: tuple[int, ...]) -> "AbstractBasis":
         """The rule for kernels of some of the dimensions."""
@@ -85,6 +88,14 @@ class AbstractRandomBasis(AbstractBasis):
 
         return self if kernel.has_basis(dim) else Nystrom()
 
+    @property
+    def remedy(self) -> str:
+        return (
+            "give each path a basis of its own (`share_features=False`, with `n_features` for `tolerance`): the covariance "
+            "of such paths is the posterior's for any number of features. Where the kernel is smooth, in one or two "
+            "dimensions, `features=HilbertSpace()` is better"
+        )
+
     def features(self, kernel: Any, n_features: int, dim: int, *, key: Key) -> AbstractFeatures:
         coordinates = kernel.coordinates(dim)
         if coordinates is None:
@@ -94,17 +105,17 @@ class AbstractRandomBasis(AbstractBasis):
             )
         dtype = np.result_type(*(leaf.dtype for leaf in jax.tree.leaves(eqx.filter(kernel, eqx.is_inexact_array))))
         if kernel.is_stationary(dim):
-            n = max(-(-n_features // 2), coordinates.least)
+            n = -(-n_features // 2)
             phase = None
             if n_features % 2:
                 key, key_phase = jax.random.split(key)
                 phase = jax.random.uniform(key_phase, (), dtype)
             normals, weights = self.normals(key, n, coordinates, dtype)
-            frequencies, own, term = kernel.spectrum(normals, dim)
-            return random_fourier(frequencies, weights * own, n_features, phase, term)
+            frequencies, own = kernel.spectrum(normals, dim)
+            return random_fourier(frequencies, weights * own, phase)
         draw = lambda n: kernel.random_features(*self.normals(key, n, coordinates, dtype), dim)
         width = size(eqx.filter_eval_shape(draw, 1), dim)
-        return draw(max(n_features // width, coordinates.least))
+        return draw(max(1, n_features // width))
 
 
 class MonteCarlo(AbstractRandomBasis):
@@ -145,12 +156,13 @@ class Orthogonal(AbstractRandomBasis):
 class QuasiMonteCarlo(AbstractRandomBasis):
     """Random features on a scrambled Sobol sequence, with more frequencies, of less weight, in the tail.
 
-    The default of the samplers. The sequence covers the length of the frequencies and their direction evenly. Every key
-    scrambles it anew, and E[φ(x)ᵀφ(z)] = k(x, z) exactly.
+    The default of the samplers. The sequence covers the length of the frequencies and their direction evenly: of n
+    frequencies each n-th part of the law of their length has one. Every key scrambles it anew, and E[φ(x)ᵀφ(z)] = k(x, z)
+    exactly.
 
     What data leave open of a smooth function is its high frequencies, of which the spectral law has few: drawn from the law,
     they carry the whole error of a path's variance. So the upper tail probability of a length is s^tail with s uniform, and
-    the weight tail · s^(tail − 1) makes up for it (less in more than eight dimensions, where lengths vary little).
+    the weight tail · s^(tail − 1) makes up for it (less in more than six dimensions, where lengths vary little).
 
     **Fields:** `tail`: a number of at least 1, part of the structure; at 1 frequencies follow the spectral law.
 
@@ -158,12 +170,12 @@ class QuasiMonteCarlo(AbstractRandomBasis):
     low-discrepancy random features, Avron et al. (2016).
     """
 
-    tail: float | int = eqx.field(static=True, default=2.0)
+    tail: float | int = eqx.field(static=True, default=2.5)
 
     def normals(
         self, key: Key, n: int, coordinates: Coordinates, dtype: Any
     ) -> tuple[Float[Array, "n r"], Float[Array, "n"]]:
-        points = sobol(key, n, max(1, coordinates.number))[:, : coordinates.number]
+        points = _points(key, n, max(1, coordinates.number))[:, : coordinates.number]
         # Several lengths share the exponent: their weights multiply. In many dimensions lengths vary little, and the
         # weights would do more harm than the tail good.
         width = max((stop - start for start, stop in coordinates.directions), default=1)
@@ -178,6 +190,19 @@ class QuasiMonteCarlo(AbstractRandomBasis):
     def __check_init__(self):
         if isinstance(self.tail, bool) or not isinstance(self.tail, (int, float)) or not 1 <= self.tail < math.inf:
             raise ValueError(f"`QuasiMonteCarlo.tail` must be a Python number of at least 1; got {self.tail!r}.")
+
+
+def _points(key: Key, n: int, dim: int) -> UInt32[Array, "n dim"]:
+    """Random points of even density: one in each n-th of the first coordinate, for any n, and Sobol points in the others.
+
+    (Hammersley's set: of a Sobol sequence the first n points are that even for powers of two only.)
+    """
+    key_others, key_first = jax.random.split(key)
+    edges = [(i << 32) // n for i in range(n + 1)]
+    starts, widths = np.array(edges[:-1], np.uint32), np.diff(edges)
+    random = jax.random.bits(key_first, (n,), jnp.uint32)
+    first = random if n == 1 else starts + random % widths.astype(np.uint32)
+    return first[:, None] if dim == 1 else jnp.concatenate([first[:, None], sobol(key_others, n, dim - 1)], axis=1)
 
 
 def _probability(points: UInt32[Array, "n r"], dtype: Any) -> Float[Array, "n r"]:

@@ -8,7 +8,7 @@ from typing import Literal, NamedTuple
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float
 
 from .. import _checks, _fields
 from .._features import AbstractBasis, AbstractFeatures, Coordinates, fourier_pairs, QuasiMonteCarlo
@@ -18,13 +18,11 @@ from .._types import AnyArray, Key, Number
 class Spectrum(NamedTuple):
     """Draws of the spectral law of a stationary kernel: k(x, z) = E[weight · cos(2πω·(x − z))] (Bochner's theorem).
 
-    **Fields:** `frequencies`: ω, `h d`, in turns per unit of the input; `weights`: `h`; `term`: for a sum of kernels, the
-    number of the one that a frequency stands for, `h`.
+    **Fields:** `frequencies`: ω, `h d`, in turns per unit of the input; `weights`: `h`.
     """
 
     frequencies: Float[Array, "h d"]
     weights: Float[Array, "h"]
-    term: Int[Array, "h"] | None = None
 
 
 class AbstractKernel(eqx.Module):
@@ -88,17 +86,13 @@ class AbstractKernel(eqx.Module):
         """Whether `spectrum` gives its spectral law."""
         return type(self).spectrum is not AbstractKernel.spectrum
 
-    def mixes(self, dim: int) -> bool:
-        """Whether the kernel has no better basis than random frequencies, which terms of a sum can share out."""
-        return self.is_stationary(dim) and self.basis_size(dim) is None
-
     def spectrum(self, normals: Float[Array, "h r"], dim: int) -> Spectrum:
         """Draws of the spectral law on ℝᵈ, made from standard normal variables, as many as `coordinates` asks for."""
         raise NotImplementedError(f"`{self.label()}` is not stationary.")
 
     def random_features(self, normals: Float[Array, "h r"], weights: Float[Array, "h"], dim: int) -> AbstractFeatures:
         """A basis of h draws, ordered with the number of the draw last; the mean of weight · (φφᵀ of a draw) is k."""
-        frequencies, own, _ = self.spectrum(normals, dim)
+        frequencies, own = self.spectrum(normals, dim)
         return fourier_pairs(frequencies, own * weights)
 
     def spectral_density(self, frequencies: Float[Array, "h d"]) -> Float[Array, "h"]:

@@ -16,12 +16,12 @@ from .._features import (
     AbstractBasis,
     AbstractFeatures,
     as_features,
-    ConcatenatedFeatures,
     Coordinates,
     NoFeatures,
     PairedFeatures,
     ProductFeatures,
     QuasiMonteCarlo,
+    side_by_side,
     size,
 )
 from .._types import Key, Number
@@ -30,8 +30,6 @@ from .dot_product import Constant
 
 # Random features that a product with exact bases gets at the least, if as many were asked for.
 _LEAST_SHARE = 32
-# Frequencies that a term of a sum gets at the least, if there are as many for each.
-_LEAST_FREQUENCIES = 4
 
 
 class AbstractComposite(AbstractKernel):
@@ -66,8 +64,8 @@ class AbstractComposite(AbstractKernel):
 class Sum(AbstractComposite):
     """k(x, z) = Σ_i k_i(x, z), written `k1 + k2`.
 
-    Its basis is the terms' bases side by side. Terms that draw frequencies share them out in proportion to their variances,
-    at least a few each; the other random terms get an even share.
+    Its basis is the terms' bases side by side. Terms without an exact basis get equal shares of the features, whatever their
+    variances: data that pin the large terms leave the small ones open, and a path shows these.
 
     **Fields:** `kernels`: a tuple of kernels.
 
@@ -95,36 +93,6 @@ class Sum(AbstractComposite):
     def basis_size(self, dim: int) -> int | None:
         sizes = [kernel.basis_size(dim) for kernel in self.kernels]
         return None if None in sizes else sum(size or 0 for size in sizes)
-
-    def coordinates(self, dim: int) -> Coordinates | None:
-        terms = self.terms(dim)
-        found = [term.coordinates(dim) for term in terms if term.is_stationary(dim)]
-        known = [c for c in found if c is not None]
-        if len(known) < len(terms):
-            return None
-        # Each term takes the first of the variables: one is radial, or part of a direction, if it is for all that take it.
-        radial = tuple(i for i in known[0].radial if all(i in c.radial for c in known))
-        directions = tuple(r for r in known[0].directions if all(r in c.directions or c.number <= r[0] for c in known))
-        return Coordinates(max(c.number for c in known), radial, directions, len(terms))
-
-    def is_stationary(self, dim: int) -> bool:
-        return all(term.is_stationary(dim) for term in self.terms(dim))
-
-    def spectrum(self, normals: Float[Array, "h r"], dim: int) -> Spectrum:
-        # The first frequencies are of the first term, and so on: blocks of a low-discrepancy sequence are evenly spread too.
-        terms, h = self.terms(dim), normals.shape[0]
-        origin = jnp.zeros((1, dim), normals.dtype)
-        variances = jnp.stack([term.diagonal(origin)[0] for term in terms])
-        counts = _shares(jnp.ones_like(variances), h)
-        owner = jnp.searchsorted(jnp.cumsum(counts), jnp.arange(h), side="right")
-        owner = jnp.minimum(owner, len(terms) - 1)
-        parts = [term.spectrum(normals[:, : _count(term, dim)], dim) for term in terms]
-        choose = lambda leaves: jnp.stack(leaves)[owner, jnp.arange(h)]
-        weights = choose([part.weights for part in parts])
-        # Of the mean over all frequencies a term has only a share.
-        return Spectrum(
-            choose([part.frequencies for part in parts]), weights * (h / counts.astype(weights.dtype))[owner], owner
-        )
 
     def features(
         self, n_features: int, dim: int, *, key: Key, basis: AbstractBasis = QuasiMonteCarlo()
@@ -175,7 +143,7 @@ class Product(AbstractComposite):
         return None if None in sizes else math.prod(size or 0 for size in sizes)
 
     def coordinates(self, dim: int) -> Coordinates | None:
-        found = [kernel.coordinates(dim) for kernel in self.kernels]
+        found = [kernel.coordinates(dim) for kernel in self._discrete_first(dim)]
         known = [c for c in found if c is not None]
         if len(known) < len(found):
             return None
@@ -186,15 +154,10 @@ class Product(AbstractComposite):
             sum(c.number for c in known) + len(known) - 1,
             tuple(i for c in shifted for i in c.radial),
             tuple(r for c in shifted for r in c.directions),
-            max(c.least for c in known),
         )
 
     def is_stationary(self, dim: int) -> bool:
         return all(kernel.is_stationary(dim) for kernel in self.kernels)
-
-    def mixes(self, dim: int) -> bool:
-        random = [factor for factor in self._factors(dim) if factor.basis_size(dim) is None]
-        return self.is_stationary(dim) and (len(random) > 1 or any(factor.mixes(dim) for factor in random))
 
     def spectrum(self, normals: Float[Array, "h r"], dim: int) -> Spectrum:
         parts = [kernel.spectrum(own, dim) for kernel, own in self._shared_out(normals, dim)]
@@ -257,25 +220,22 @@ class Product(AbstractComposite):
 
     def _shared_out(self, normals: Float[Array, "h r"], dim: int) -> list[tuple[AbstractKernel, Float[Array, "h q"]]]:
         """Each kernel with its own of the variables."""
-        ends = list(itertools.accumulate((_count(kernel, dim) for kernel in self.kernels), initial=0))
+        kernels = self._discrete_first(dim)
+        ends = list(itertools.accumulate((_count(kernel, dim) for kernel in kernels), initial=0))
         return [
-            (kernel, normals[:, start:end])
-            for kernel, start, end in zip(self.kernels, ends[:-1], ends[1:], strict=True)
+            (kernel, normals[:, start:end]) for kernel, start, end in zip(kernels, ends[:-1], ends[1:], strict=True)
         ]
+
+    def _discrete_first(self, dim: int) -> list[AbstractKernel]:
+        """The kernels, those with a choice of frequencies first: of the variables a rule spreads the first most evenly."""
+        continuous = lambda c: c is None or bool(c.radial or c.directions)
+        return sorted(self.kernels, key=lambda kernel: continuous(kernel.coordinates(dim)))
 
 
 def _count(kernel: AbstractKernel, dim: int) -> int:
     coordinates = kernel.coordinates(dim)
     assert coordinates is not None
     return coordinates.number
-
-
-def _shares(variances: Float[Array, "k"], h: int) -> Any:
-    """How many of h frequencies each of k terms gets: in proportion to their variances, but a few at the least."""
-    k = variances.shape[0]
-    least = min(_LEAST_FREQUENCIES, h // k)
-    ends = jnp.round(jnp.cumsum(variances) / jnp.sum(variances) * (h - k * least))
-    return least + jnp.diff(ends, prepend=jnp.zeros((1,), ends.dtype)).astype(int)
 
 
 def sum_features(
@@ -288,29 +248,24 @@ def sum_features(
     # A term, and the number of the kernel that it is of.
     terms = [(term, i) for i, kernel in enumerate(kernels) for term in kernel.terms(dim)]
     terms = [(term, i) for term, i in terms if term.basis_size(dim) != 0]
-    mixes = [not basis.multiplies and term.mixes(dim) for term, _ in terms]
-    if sum(mixes) < 2:
-        mixes = [False] * len(terms)
-    mixed = [pair for pair, mix in zip(terms, mixes, strict=True) if mix]
-    others = [pair for pair, mix in zip(terms, mixes, strict=True) if not mix]
-    n_random = len(mixed) + sum(term.basis_size(dim) is None for term, _ in others)
-    share = lambda i: max(1, n_features // n_random + (i < n_features % n_random))
-    parts, numbers, taken = [], [], 0
-    keys = iter(jax.random.split(key, len(others) + 1))
-    for term, i in others:
-        if term.basis_size(dim) is None:
-            n, taken = share(taken), taken + 1
-        else:
-            n = n_features
-        parts.append(as_features(term.features(n, dim, key=next(keys), basis=basis)))
-        numbers.append(i)
-    if mixed:
-        n = sum(share(j) for j in range(taken, n_random))
-        shared: Any = basis.features(Sum(tuple(term for term, _ in mixed)), n, dim, key=next(keys))
-        parts.append(shared.renumbered(jnp.asarray([i for _, i in mixed])))
-        numbers.append(-1)
-    sizes = tuple(size(part, dim) for part in parts)
-    return ConcatenatedFeatures(tuple(parts), sizes, tuple(numbers)) if parts else NoFeatures()
+    if not terms:
+        return NoFeatures()
+    exact = [term.basis_size(dim) is not None for term, _ in terms]
+    shares = iter(_shares(n_features, exact.count(False)))
+    parts = tuple(
+        as_features(term.features(n_features if known else next(shares), dim, key=own, basis=basis))
+        for (term, _), known, own in zip(terms, exact, jax.random.split(key, len(terms)), strict=True)
+    )
+    return side_by_side(parts, [(i, size(part, dim)) for (_, i), part in zip(terms, parts, strict=True)])
+
+
+def _shares(n: int, k: int) -> list[int]:
+    """n features in k equal shares: as far as can be in pairs, a cosine with its sine, and a pair for each at the least."""
+    if k < 2:
+        return [n] * k
+    pairs = n // 2
+    shares = [2 * max(1, pairs // k + (i < pairs % k)) for i in range(k)]
+    return [*shares[:-1], shares[-1] + (n % 2 if pairs >= k else 0)]
 
 
 def _as_kernel(value: Any) -> AbstractKernel:

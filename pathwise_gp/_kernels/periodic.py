@@ -20,6 +20,9 @@ from .base import AbstractKernel, Spectrum
 _FRACTION_STEPS = 400
 # Harmonics beyond the features that are sampled from.
 _TAIL = 512
+# Of a sampled frequency, all dimensions together. Where many harmonics have weight q is nearly normal in the order; its power
+# c is wider by c^−½, and the lowest harmonics are so much rarer than by their weights.
+_LARGEST_WEIGHT = 3.0
 
 
 def _bessel_ratio(order: Float[Array, "*j"], a: Float[Array, "*j"]) -> Float[Array, "*j"]:
@@ -52,14 +55,34 @@ def _log_weight_jvp(primals, tangents):
     return _log_weight(order, a), (_bessel_ratio(order + 1, a) + order / a - 1) * da
 
 
+def _even_choice(log_q: Float[Array, "n"], power: float, h: int) -> tuple[Float[Array, "n"], Float[Array, "n"]]:
+    """Probabilities p of choosing one of n harmonics of weights q, so that those of little weight are chosen often too: their
+    logarithms, and what lies beyond each harmonic.
+
+    p is in proportion to q^power, but that the probabilities of the lowest, as long as they are to be chosen once or more in
+    h draws, are whole numbers over h: evenly spread draws have each of them exactly so often.
+    """
+    log_p = jax.nn.log_softmax(power * log_q)
+    p = jnp.exp(log_p)
+    beyond = jnp.append(jnp.cumsum(p[::-1])[::-1][1:], 0)
+    often = jnp.cumprod((p * h >= 1) & (beyond * h >= 1)).astype(bool)
+    whole = jnp.floor(beyond * h + 0.5) / h
+    # What lies beyond the last of these is stretched to what they leave.
+    last = jnp.maximum(jnp.sum(often) - 1, 0)
+    left = jnp.where(often[last], whole[last] / jnp.where(often[last], beyond[last], 1), 1)
+    beyond = jnp.where(often, whole, left * beyond)
+    width = jnp.where(often, -jnp.diff(beyond, prepend=1), 1)
+    return jnp.where(often, jnp.log(width), log_p + jnp.log(left)), beyond
+
+
 class Periodic(AbstractKernel):
     """k(x, z) = variance · exp(−2 Σ_i sin²(π(x_i − z_i)/p_i)/ℓ_i²).
 
     In one dimension its basis is the cosine series of the kernel, Σ_j q_j cos(2πj(x − z)/p) with
     q_j ∝ I_j(1/ℓ²) (twice for j ≥ 1): exact where the harmonics beyond n_features / 2 have no weight to speak of, which
     falls faster than any power; where they have, one of them is sampled, so that the kernel is right on average. In more
-    dimensions, and in products with other stationary kernels, all harmonics are sampled (for which JAX wants a threefry
-    key).
+    dimensions, and in products with other stationary kernels, all harmonics are sampled, those of little weight more often
+    than that (for which JAX wants a threefry key).
 
     **Fields:**
 
@@ -92,10 +115,7 @@ class Periodic(AbstractKernel):
         return jnp.broadcast_to(self.variance.astype(X.dtype), (X.shape[0],))
 
     def coordinates(self, dim: int) -> Coordinates:
-        return Coordinates(dim, (0,))
-
-    def mixes(self, dim: int) -> bool:
-        return dim > 1  # the series below is better
+        return Coordinates(dim)
 
     def features(
         self, n_features: int, dim: int, *, key: Key, basis: AbstractBasis = QuasiMonteCarlo()
@@ -133,21 +153,23 @@ class Periodic(AbstractKernel):
         )
 
     def spectrum(self, normals: Float[Array, "h r"], dim: int) -> Spectrum:
-        dtype = self.lengthscale.dtype
-        log_weight = jnp.zeros((normals.shape[0],), dtype)
+        dtype, h = self.lengthscale.dtype, normals.shape[0]
+        log_weight = jnp.zeros((h,), dtype)
         columns = []
         for i, lengthscale in enumerate(jnp.broadcast_to(self.lengthscale, (dim,))):
             z = normals[:, i].astype(dtype)
             # Probability that |j| is larger: one sign is enough for the first harmonic, since ω and −ω are the same.
             upper = jax.scipy.special.ndtr(-z) if i == 0 else 2 * jax.scipy.special.ndtr(-jnp.abs(z))
+            # Harmonics are the terms of a sum, of which data leave the small ones open.
+            log_q = jax.lax.stop_gradient(_log_weights(lengthscale, _TAIL))
+            log_p, beyond = _even_choice(log_q, _LARGEST_WEIGHT ** (-2 / dim), h)
             # The harmonic is the number of those that more than this lies beyond.
-            weights = jnp.exp(jax.lax.stop_gradient(_log_weights(lengthscale, _TAIL)))
-            beyond = jnp.append(jnp.cumsum(weights[::-1])[::-1][1:], 0)
-            size = jnp.searchsorted(-beyond, -upper).astype(dtype)
+            order = jnp.searchsorted(-beyond, -upper)
+            size = order.astype(dtype)
             columns.append(size if i == 0 else jnp.where(z < 0, -size, size))
-            # A harmonic does not move with ℓ, its probability does. The weight is 1, and its derivatives those of the ratio
-            # of probabilities: so the derivatives of the kernel are unbiased.
-            log_weight = log_weight + _log_weight(size, jnp.broadcast_to(1 / lengthscale**2, size.shape))
+            # A harmonic does not move with ℓ, its weight does: so the derivatives of the kernel are unbiased.
+            change = _log_weight(size, jnp.broadcast_to(1 / lengthscale**2, size.shape))
+            log_weight = log_weight + (log_q - log_p)[order] + change
         frequencies = jnp.stack(columns, axis=1) / jnp.broadcast_to(self.period.astype(dtype), (dim,))[None, :]
         return Spectrum(frequencies, self.variance.astype(dtype) * jnp.exp(log_weight))
 
@@ -206,7 +228,7 @@ class Cosine(AbstractKernel):
     ) -> AbstractFeatures:
         _checks.count(n_features, "n_features")
         self.check_dim(dim)
-        return fourier_pairs(*self.spectrum(jnp.zeros((1, 0), self.period.dtype), dim)[:2])
+        return fourier_pairs(*self.spectrum(jnp.zeros((1, 0), self.period.dtype), dim))
 
     def check_dim(self, dim: int) -> None:
         _fields.check_length(self, dim, "period")

@@ -81,9 +81,6 @@ class ActiveDims(AbstractKernel):
     def is_stationary(self, dim: int) -> bool:
         return self.kernel.is_stationary(len(self.dims))
 
-    def mixes(self, dim: int) -> bool:
-        return self.kernel.mixes(len(self.dims))
-
     def spectrum(self, normals: Float[Array, "h r"], dim: int) -> Spectrum:
         spectrum = self.kernel.spectrum(normals, len(self.dims))
         frequencies = jnp.zeros((normals.shape[0], dim), spectrum.frequencies.dtype)

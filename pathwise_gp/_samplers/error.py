@@ -1,18 +1,20 @@
 """How large the error of a basis is, and how many features make it small enough."""
 
-import functools
 from typing import Any
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from .. import _checks
-from .._features import AbstractBasis, as_features, check_basis, QuasiMonteCarlo
+from .._features import AbstractBasis, AbstractFeatures, as_features, check_basis, QuasiMonteCarlo
+from .._kernels import AbstractKernel, check_valid
+from .._numerics.blocks import map_rows
+from .._numerics.linalg import inner
 from .._numerics.sobol import sobol
-from .._paths import check_covered, fitted, path_variance
+from .._paths import check_covered, fitted
 from .._priors import ConditionedGP
 from .._types import AnyArray, Key
 
@@ -30,11 +32,16 @@ def feature_error(
     key: Key | None = None,
     n_draws: int = 4,
 ) -> Float[Array, ""]:
-    """The error of a basis: the relative error of the variance of a path against that of the posterior.
+    """The error of a basis: how far the law of a path is from the posterior's, relative to it, with no paths drawn.
 
-    Root mean square over the inputs and over some draws of the basis; exact for each draw, with no paths drawn. At a single
-    input the variance of a path is (1 ± this) times the posterior's, and about half of it is the error of the standard
-    deviation.
+    Every input x is looked at together with two others: x′, of those at hand the one most correlated with it under the prior,
+    and x″ from the other half of `X`. C is the posterior covariance of f(x), f(x′) and f(x″), and Ĉ that of a path with its
+    features held. The variance of a combination of the three, such as the value f(x), the difference f(x) − f(x′) of
+    neighbours or what correlates f(x) with f(x″), is Ĉ's over C's times that of the posterior: from λ₁ to λ₃ times, the
+    eigenvalues of C⁻¹Ĉ. The error is the root mean square of λ − 1, over the inputs and over some draws of the basis.
+
+    At a single input it is the relative error of the variance: about half of it is that of the standard deviation.
+    Combinations whose variance is lost in rounding are not counted.
 
     **Arguments:**
 
@@ -47,42 +54,94 @@ def feature_error(
 
     **Returns:** a scalar, without unit.
 
-    **Raises:** ValueError where an argument does not fit; NotImplementedError where the kernel has no features. Source: the
-    variance of a path is that of an affine function of its weights and noise (Wilson et al. 2021, section 3).
+    **Raises:** ValueError where an argument does not fit; NotImplementedError where the kernel has no features. Source: a
+    path is an affine function of its weights and noise (Wilson et al. 2021, section 3), which gives its covariance.
     """
     if not isinstance(posterior, ConditionedGP):
         raise ValueError(f"`posterior` must be what `GPPrior.condition` returns; got {type(posterior).__name__}.")
     n_features, n_draws = _checks.count(n_features, "n_features"), _checks.count(n_draws, "n_draws")
-    exact = posterior.variance(X)
-    flat = jnp.asarray(X).reshape(exact.size, -1).astype(posterior.prior.X.dtype)
+    dim = posterior.prior.X.shape[1]
+    X = _checks.inputs(X, dim).astype(posterior.prior.X.dtype).reshape(-1, dim)
+    X = check_valid(posterior.prior.kernel, X, "X")
     keys = jax.random.split(jax.random.key(0) if key is None else key, n_draws)
-    return _error(posterior, flat, exact.reshape(-1), n_features, check_basis(features), keys)
+    return _error(posterior, X, n_features, check_basis(features), keys)
 
 
 @eqx.filter_jit
 def _error(
-    posterior: ConditionedGP,
-    X: Float[Array, "n d"],
-    exact: Float[Array, "n"],
-    n_features: int,
-    basis: AbstractBasis,
-    keys: Any,
+    posterior: ConditionedGP, X: Float[Array, "n d"], n_features: int, basis: AbstractBasis, keys: Any
 ) -> Float[Array, ""]:
-    prior = posterior.prior
-    kernel, dim = prior.kernel, X.shape[1]
-    variance = functools.partial(path_variance, kernel, posterior.factor, posterior.noise, None)
-    # Below this a variance is rounding.
-    floor = jnp.sqrt(jnp.finfo(X.dtype).eps) * jnp.maximum(kernel.diagonal(X), jnp.finfo(X.dtype).tiny)
-    points = posterior.observed_inputs
+    kernel, dim, points = posterior.prior.kernel, X.shape[1], posterior.observed_inputs
     rule, centre = fitted(basis, kernel, points), jnp.mean(points, axis=0)
+    groups = _groups(kernel, X)
 
     def mean_square(key: Any) -> Float[Array, ""]:
         drawn = as_features(kernel.features(n_features, dim, key=key, basis=rule)).about(centre)
-        inputs, inside = check_covered(drawn, points), check_covered(drawn, X)
-        relative = (variance(drawn, inputs, inside) - exact) / jnp.maximum(exact, floor)
-        return jnp.mean(relative * relative)
+        inputs, inside = check_covered(drawn, points), check_covered(drawn, groups.reshape(-1, dim))
+        return jnp.mean(_squares(posterior, drawn, inputs, inside.reshape(groups.shape)))
 
     return jnp.sqrt(jnp.mean(jax.lax.map(mean_square, keys)))
+
+
+def _groups(kernel: AbstractKernel, X: Float[Array, "n d"]) -> Float[Array, "n g d"]:
+    """Each input, the other one most correlated with it, and one from the other half of the inputs."""
+    n = X.shape[0]
+    if n < 3:
+        return jnp.broadcast_to(X[None, :, :], (n, *X.shape))
+    sd = jnp.sqrt(jnp.maximum(kernel.diagonal(X), jnp.finfo(X.dtype).tiny))
+
+    def nearest(rows: Float[Array, "b d"]) -> Int[Array, "b"]:
+        # Correlations with a row, but for its own standard deviation: distances in units that every kernel has.
+        similar = kernel.matrix(rows, X) / sd[None, :]
+        same = jnp.all(rows[:, None, :] == X[None, :, :], axis=2)
+        return jnp.argmax(jnp.where(same, -jnp.inf, similar), axis=1)
+
+    near, across = map_rows(nearest, X, n * X.shape[1]), (jnp.arange(n) + n // 2) % n
+    across = jnp.where(across == near, (across + 1) % n, across)
+    return jnp.stack([X, X[near], X[across]], axis=1)
+
+
+def _squares(
+    posterior: ConditionedGP, features: AbstractFeatures, L: Float[Array, "n d"], groups: Float[Array, "b g d"]
+) -> Float[Array, "b"]:
+    """The mean of (λ − 1)², of each group of inputs."""
+    kernel, factor, (g, dim) = posterior.prior.kernel, posterior.factor, groups.shape[1:]
+    at_inputs = features(L)
+    # Of a variance, relative to that of the prior.
+    rounding = 10 * L.shape[0] * jnp.finfo(L.dtype).eps
+
+    def block(rows: Float[Array, "b gd"]) -> Float[Array, "b"]:
+        grouped = rows.reshape(-1, g, dim)
+        flat = rows.reshape(-1, dim)
+        cross = kernel.matrix(flat, L)
+        white, G = factor.whiten(cross).reshape(-1, g, L.shape[0]), factor.solve(cross)
+        residual = (features(flat) - inner(G, at_inputs.T)).reshape(-1, g, at_inputs.shape[1])
+        noise = (G * jnp.sqrt(posterior.noise)[None, :]).reshape(-1, g, L.shape[0])
+        prior = jax.vmap(lambda Z: kernel.matrix(Z, Z))(grouped)
+        exact = prior - _products(white)
+        return _mean_square(exact, _products(residual) + _products(noise), rounding * _diagonals(prior))
+
+    return map_rows(block, groups.reshape(-1, g * dim), g * (L.shape[0] + at_inputs.shape[1]))
+
+
+def _mean_square(
+    C: Float[Array, "b g g"], path: Float[Array, "b g g"], rounding: Float[Array, "b g"]
+) -> Float[Array, "b"]:
+    """‖C^{−½}(Ĉ − C)C^{−½}‖² / g in the Frobenius norm, of C in units of its standard deviations."""
+    variances = jnp.maximum(_diagonals(C), rounding)
+    units = jnp.sqrt(variances[:, :, None] * variances[:, None, :])
+    eigenvalues, U = jnp.linalg.eigh(C / units)
+    seen = jnp.maximum(eigenvalues, jnp.max(rounding / variances, axis=1)[:, None])
+    error = jnp.swapaxes(U, 1, 2) @ ((path - C) / units) @ U
+    return jnp.mean(jnp.sum(error**2 / (seen[:, :, None] * seen[:, None, :]), axis=2), axis=1)
+
+
+def _products(rows: Float[Array, "b g m"]) -> Float[Array, "b g g"]:
+    return jnp.einsum("bim,bjm->bij", rows, rows, precision=jax.lax.Precision.HIGHEST)
+
+
+def _diagonals(C: Float[Array, "b g g"]) -> Float[Array, "b g"]:
+    return jnp.diagonal(C, axis1=1, axis2=2)
 
 
 def enough_features(posterior: ConditionedGP, tolerance: Any, basis: AbstractBasis) -> int:
@@ -102,8 +161,8 @@ def enough_features(posterior: ConditionedGP, tolerance: Any, basis: AbstractBas
             return n_features
         n_features *= 2
     raise ValueError(
-        f"`tolerance` of {tolerance} is not reached with {_MOST} features, whose error is {error:.3g}. Allow more, draw a "
-        "basis for each path (`share_features=False`), or use `features=HilbertSpace()` in few dimensions."
+        f"`tolerance` of {tolerance} is not reached with {_MOST} features, whose error is {error:.3g}. Allow as much, or "
+        f"{basis.remedy}."
     )
 
 

@@ -27,8 +27,7 @@ class PathwiseSampler(eqx.Module):
 
     - `share_features=True`: one basis for all paths of a call. Evaluating S paths at N points takes N × F cosines and two
       matrix products. Given the basis the covariance carries an error that more paths do not average out. `feature_error`
-      says how large it is, and `tolerance` chooses the number of features by it: the standard deviation of a path is off by
-      half the relative error of its variance.
+      says how large it is, and `tolerance` chooses the number of features by it.
     - `share_features=False`: a basis for each path. Mean and covariance are unbiased for any number of features, at the
       price of S × N × F cosines. A single value is a scale mixture of normals.
 
@@ -42,8 +41,9 @@ class PathwiseSampler(eqx.Module):
       `MonteCarlo()`, or `HilbertSpace()` in few dimensions.
     - `share_features`: see above; part of the structure.
 
-    **Arguments:** the fields, and `tolerance`: the root mean square, over the region of the training inputs, of the
-    relative error of a path's variance that is to be reached with the fewest features, a power of two.
+    **Arguments:** the fields, and `tolerance`: the `feature_error`, over the region of the training inputs, that is to be
+    reached with the fewest features, a power of two: the root mean square of the relative errors of the variances of values,
+    of differences between neighbours, and of other combinations of few values. Standard deviations are off by half of it.
 
     **Raises:** ValueError where `n_features` is less than 1, both it and `tolerance` are given, or `tolerance` is not
     between 0 and 1, cannot be reached with 32768 features, or is given under jit. Source: Wilson et al. (2020), equation
