@@ -4,12 +4,15 @@ PYTHON ?= python3
 VENV := .venvs/$(shell $(PYTHON) -c 'import sys; print(*sys.version_info[:2], sep=".")')
 BIN := $(VENV)/bin
 
-.PHONY: help demo examples test check format mutants bench figures docs clean
+.DELETE_ON_ERROR:
+.PHONY: help demo examples test test-short test-floors test-others check format mutants bench figures docs clean
 
 help:
 	@echo "make demo     run the main job on real measurements (examples/quickstart.py)"
 	@echo "make examples run what paths are for (examples/gallery), in full; figures in examples/figures"
 	@echo "make test     run the tests"
+	@echo "make test-short   a few tests of everything, in a smaller environment; test-floors: on the lowest versions;"
+	@echo "                  test-others: both, on the other interpreters of this machine"
 	@echo "make check    lint and check types"
 	@echo "make format   format the code"
 	@echo "make mutants  plant faults one at a time; each must be caught by its test"
@@ -27,7 +30,7 @@ $(VENV)/made:
 
 # The package is installed in place; an extra is installed again when pyproject.toml changes.
 $(VENV)/extra-%: $(VENV)/made pyproject.toml
-	$(BIN)/python -m pip install --quiet --editable ".[$*]"
+	$(BIN)/python -m pip install --quiet $(PIP_OPTIONS) --editable ".[$*]"
 	touch $@
 
 demo: $(VENV)/extra-examples
@@ -38,6 +41,20 @@ examples: $(VENV)/extra-examples
 
 test: $(VENV)/extra-test
 	$(BIN)/python -m pytest
+
+test-short: $(VENV)/extra-short
+	$(BIN)/python -m pytest -n0 -q @tests/short.txt
+
+# The lowest versions that pyproject.toml states, in an environment of their own.
+.cache/floors.txt: pyproject.toml .ci/floors.py
+	mkdir -p .cache
+	$(PYTHON) .ci/floors.py > $@
+
+test-floors: .cache/floors.txt
+	$(MAKE) VENV=.venvs/floors PIP_OPTIONS="--constraint .cache/floors.txt" test-short
+
+test-others:
+	$(PYTHON) .ci/others.py
 
 check: $(VENV)/extra-test
 	$(BIN)/ruff check .

@@ -4,8 +4,10 @@ import ast
 import importlib
 import inspect
 import pathlib
+import re
 import subprocess
 import sys
+import tomllib
 
 import equinox as eqx
 import pytest
@@ -85,6 +87,19 @@ def test_imports_go_down(path):
     }
     allowed = {*sys.stdlib_module_names, "jax", "jaxtyping", "equinox", "numpy", "optax", "scipy", "tqdm"}
     assert outside <= allowed | extra.get(here, set())
+
+
+def test_versions_of_python_are_those_of_the_project():
+    root = PACKAGE.parent
+    project = tomllib.loads((root / "pyproject.toml").read_text())
+    oldest = project["project"]["requires-python"].removeprefix(">=")
+    stated = [line.rsplit(" ")[-1] for line in project["project"]["classifiers"] if "Python :: 3." in line]
+    assert stated[0] == oldest == project["tool"]["basedpyright"]["pythonVersion"]
+    matrix = (root / ".github" / "workflows" / "ci.yml").read_text()
+    assert set(re.findall(r'python(?:-version)?: "(3\.\d+)"', matrix)) == set(stated)
+    assert f"Python {oldest} or newer" in (root / "README.md").read_text()
+    assert f"Python {oldest} or newer is needed" in (root / "Makefile").read_text()
+    assert f"\nOLDEST = {oldest.removeprefix('3.')}\n" in (root / ".ci" / "others.py").read_text()
 
 
 def test_the_package_does_not_import_numpyro():

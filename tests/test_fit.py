@@ -207,6 +207,8 @@ def test_points_that_were_not_observed_do_not_count():
     np.testing.assert_allclose(found.prior.kernel.lengthscale, alone.prior.kernel.lengthscale, rtol=1e-3)
 
 
+# On the edge it may converge or not: the last bits decide.
+@pytest.mark.filterwarnings("ignore:The search for the largest log density")
 def test_a_start_without_density_is_survived():
     # Repeated inputs, and as good as no noise.
     bad = pgp.GPPrior(kernel=pgp.RBF(1.0, 3.0), X=np.r_[X, X], jitter=0.0)
