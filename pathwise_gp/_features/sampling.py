@@ -82,8 +82,8 @@ class AbstractRandomBasis(AbstractBasis):
     @property
     def remedy(self) -> str:
         return (
-            "give each path a basis of its own (`share_features=False`, with `n_features` for `tolerance`): the covariance of "
-            "such paths is the posterior's for any number of features. Where the kernel is smooth, in one or two dimensions, "
+            "give each path a basis of its own (`share_features=False`, with `n_features` for `tolerance`): their covariance "
+            "is the posterior's for any number of features. Where the kernel is smooth, in one or two dimensions, "
             "`features=HilbertSpace()` is better"
         )
 
