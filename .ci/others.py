@@ -1,7 +1,7 @@
 """The short job on every interpreter of this machine but the one that runs this, and on the lowest versions.
 
-An interpreter counts if it runs and can make environments. Two jobs at a time, each on one core; `make test-short` is what each
-does, and `make test-floors` on the oldest interpreter of all.
+An interpreter counts if it runs and can make environments. Two jobs at a time, each on one core; `make test-short` is what
+each does, and `make test-floors` on the oldest interpreter of all.
 """
 
 import concurrent.futures

@@ -57,28 +57,95 @@ def test_marginal_variance_of_sparse_paths_and_of_the_prior():
     assert drawn.marginal_variance(TEST.reshape(5, 1, 2)).shape == (5, 1)
 
 
-def test_feature_error_is_the_error_of_the_variance():
-    posterior = conditioned(RBF)
-    keys = jax.random.split(jax.random.key(3), 2)
-    exact = np.asarray(posterior.variance(TEST))
-    squares = []
+def test_feature_error_is_that_of_the_joint_law_of_neighbours_and_of_distant_values():
+    posterior, keys = conditioned(RBF), jax.random.split(jax.random.key(3), 2)
+    correlation = np.asarray(RBF(TEST, TEST)) - 10 * np.eye(len(TEST))  # of others
+    H = np.asarray(RBF(TEST, X)) @ np.linalg.inv(np.asarray(RBF(X, X)) + np.diag(posterior.noise))
+    exact, squares, single = np.asarray(posterior.covariance(TEST)), [], []
     for key in keys:
         features = RBF.features(32, DIM, key=key)
         phi, phi_test = np.asarray(features(jnp.asarray(X))), np.asarray(features(jnp.asarray(TEST)))
-        H = np.asarray(RBF(TEST, X)) @ np.linalg.inv(np.asarray(RBF(X, X)) + np.diag(posterior.noise))
-        variance = np.sum((phi_test - H @ phi) ** 2, axis=1) + H**2 @ np.asarray(posterior.noise)
-        squares.append((variance / exact - 1) ** 2)
+        covariance = (phi_test - H @ phi) @ (phi_test - H @ phi).T + (H * np.asarray(posterior.noise)) @ H.T
+        for i in range(5):
+            near, across = int(np.argmax(correlation[i])), (i + 2) % 5
+            group = [i, near, across if across != near else (i + 3) % 5]
+            block = np.ix_(group, group)
+            squares.append((np.linalg.eigvals(np.linalg.solve(exact[block], covariance[block])).real - 1) ** 2)
+        single.append((covariance[0, 0] / exact[0, 0] - 1) ** 2)
     got = pgp.feature_error(posterior, TEST, 32, key=jax.random.key(3), n_draws=2)
     np.testing.assert_allclose(got, math.sqrt(np.mean(squares)), rtol=1e-6)
+    # At one input it is that of the variance.
+    alone = pgp.feature_error(posterior, TEST[:1], 32, key=jax.random.key(3), n_draws=2)
+    np.testing.assert_allclose(alone, math.sqrt(np.mean(single)), rtol=1e-6)
     assert pgp.feature_error(conditioned(LINEAR + 1.0), TEST, 1) < 1e-8  # an exact basis has none
     np.testing.assert_array_equal(
         pgp.feature_error(posterior, TEST, 32), pgp.feature_error(posterior, TEST.reshape(5, 1, 2), 32)
     )
 
 
+def pinned(kernel, X, y, noise):
+    return pgp.GPPrior(kernel=kernel, X=X).condition(y, noise)
+
+
+MONTHS = np.arange(-15.0, 15.0, 1 / 4)[:, None]
+CASES = {
+    "a slow trend and small irregularities": lambda: pinned(
+        pgp.RBF(2000.0, 100.0) + pgp.Matern(1.5, 0.3, 0.5),
+        np.arange(0.0, 60.0)[:, None],
+        0.02 * np.arange(60.0) ** 2,
+        0.01,
+    ),
+    "Mauna Loa": lambda: pinned(
+        pgp.RBF(66.0**2, 67.0)
+        + pgp.RBF(2.4**2, 90.0) * pgp.Periodic(1.0, 1.3, 1.0)
+        + pgp.RationalQuadratic(0.66**2, 1.2, 0.78)
+        + pgp.RBF(0.18**2, 0.13),
+        MONTHS,
+        0.1 * MONTHS[:, 0] + 3 * np.sin(2 * np.pi * MONTHS[:, 0]),
+        0.19**2,
+    ),
+    "weights of a spectral mixture": lambda: pinned(
+        pgp.SpectralMixture([2000.0, 0.3], [[0.0], [0.3]], [[0.003], [0.3]]),
+        np.arange(0.0, 60.0)[:, None],
+        0.02 * np.arange(60.0) ** 2,
+        0.01,
+    ),
+    "additive": lambda: pinned(
+        pgp.ActiveDims(pgp.RBF(500.0, 4.0), (0,)) + pgp.ActiveDims(pgp.Matern(1.5, 0.1, 0.7), (1,)),
+        np.random.default_rng(0).uniform(-3, 3, (60, 2)),
+        20 * np.sin(np.random.default_rng(0).uniform(-3, 3, (60, 2))[:, 0]),
+        0.01,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_small_term_that_the_data_leave_open_beside_a_large_one_that_they_pin(name):
+    """The covariance of paths given their features, by the affine map: deviations within 3 %, correlations within 0.05."""
+    posterior = CASES[name]()
+    kernel, X = posterior.prior.kernel, posterior.prior.X
+    low, high = np.asarray(X).min(axis=0), np.asarray(X).max(axis=0)
+    at = jnp.asarray(low + np.array([0.341, 0.475, 0.482, 0.71])[:, None] * (high - low))
+    exact, deviation = np.asarray(posterior.covariance(at)), np.sqrt(np.diag(posterior.covariance(at)))
+    G = np.asarray(posterior.factor.solve(kernel.matrix(at, X)))
+    errors = {}
+    for n in (256, 1024):
+        off = []
+        for seed in range(2):
+            features = pgp.PathwiseSampler(posterior, n).sample_paths(jax.random.key(seed)).features
+            rest = np.asarray(features(at)) - G @ np.asarray(features(X))
+            covariance = rest @ rest.T + (G * np.asarray(posterior.noise)) @ G.T
+            path = np.sqrt(np.diag(covariance))
+            off.append([np.abs(path / deviation - 1).max()])
+            off[-1].append(np.abs(covariance / np.outer(path, path) - exact / np.outer(deviation, deviation)).max())
+        errors[n] = np.max(off, axis=0)
+    assert errors[1024][0] < 0.03 and errors[1024][1] < 0.05, errors
+    assert errors[1024][0] < errors[256][0]
+
+
 def test_low_discrepancy_features_with_a_tail_are_the_best():
-    # The published table: Matérn-5/2, four dimensions, 200 points, 1024 features. Independent draws 0.12 to 0.17, the
-    # sequence over all five coordinates 0.06, with the tail 0.028.
+    # The published table: Matérn-5/2, four dimensions, 200 points, 1024 features. Of joint laws, independent draws 0.15, the
+    # sequence over all five coordinates 0.11, with the tail 0.05 (of variances alone 0.12 to 0.17, 0.06 and 0.03).
     rng = np.random.default_rng(1)
     X, test = rng.normal(size=(200, 4)), rng.normal(size=(200, 4))
     posterior = pgp.GPPrior(kernel=pgp.Matern(2.5, 1.0, 1.0), X=X).condition(rng.normal(size=200), 0.01)
@@ -88,7 +155,7 @@ def test_low_discrepancy_features_with_a_tail_are_the_best():
     }
     plain, orthogonal, sequence, tail = error.values()
     assert 0.1 < plain < 0.2 and orthogonal < 0.2
-    assert sequence < 0.075 and tail < 0.035
+    assert sequence < 0.12 and tail < 0.055
 
 
 def test_tolerance_chooses_the_number_of_features():

@@ -91,9 +91,9 @@ class AbstractRandomBasis(AbstractBasis):
     @property
     def remedy(self) -> str:
         return (
-            "give each path a basis of its own (`share_features=False`, with `n_features` for `tolerance`): the covariance "
-            "of such paths is the posterior's for any number of features. Where the kernel is smooth, in one or two "
-            "dimensions, `features=HilbertSpace()` is better"
+            "give each path a basis of its own (`share_features=False`, with `n_features` for `tolerance`): their covariance "
+            "is the posterior's for any number of features. Where the kernel is smooth, in one or two dimensions, "
+            "`features=HilbertSpace()` is better"
         )
 
     def features(self, kernel: Any, n_features: int, dim: int, *, key: Key) -> AbstractFeatures:

@@ -5,7 +5,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int, Shaped
+from jaxtyping import Array, Float, Int
 
 from .. import _checks
 
@@ -14,11 +14,11 @@ _BLOCK_BYTES = 12 * 2**20
 
 
 def map_rows(
-    function: Callable[[Float[Array, "b d"]], Shaped[Array, "*s b"]],
+    function: Callable[[Float[Array, "b d"]], Float[Array, "*s b"]],
     X: Float[Array, "n d"],
     width: int,
     block_bytes: int | None = None,
-) -> Shaped[Array, "*s n"]:
+) -> Float[Array, "*s n"]:
     """`function(X)` for a function that treats rows alike, a block of rows at a time.
 
     **Arguments:**
@@ -40,7 +40,7 @@ def map_rows(
     rows = -(-n // n_blocks)  # even blocks
     starts = jnp.minimum(jnp.arange(n_blocks) * rows, n - rows)  # the last one overlaps the one before it
 
-    def write(result: Shaped[Array, "*s n"], start: Int[Array, ""]) -> tuple[Shaped[Array, "*s n"], None]:
+    def write(result: Float[Array, "*s n"], start: Int[Array, ""]) -> tuple[Float[Array, "*s n"], None]:
         # Into the result, of which there is no second copy.
         values = jax.checkpoint(function, prevent_cse=False)(jax.lax.dynamic_slice_in_dim(X, start, rows))
         return jax.lax.dynamic_update_slice_in_dim(result, values, start, axis=-1), None

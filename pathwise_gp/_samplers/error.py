@@ -6,11 +6,11 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float
 
 from .. import _checks
 from .._features import AbstractBasis, AbstractFeatures, as_features, check_basis, QuasiMonteCarlo
-from .._kernels import AbstractKernel, check_valid
+from .._kernels import AbstractKernel
 from .._numerics.blocks import map_rows
 from .._numerics.linalg import inner
 from .._numerics.sobol import sobol
@@ -21,6 +21,8 @@ from .._types import AnyArray, Key
 # What `tolerance` tries, and where it looks.
 _FEWEST, _MOST = 64, 2**15
 _PROBES = 256
+# A variance of so many units of rounding of the prior's has two digits.
+_ROUNDING = 60
 
 
 def feature_error(
@@ -34,14 +36,14 @@ def feature_error(
 ) -> Float[Array, ""]:
     """The error of a basis: how far the law of a path is from the posterior's, relative to it, with no paths drawn.
 
-    Every input x is looked at together with two others: x′, of those at hand the one most correlated with it under the prior,
-    and x″ from the other half of `X`. C is the posterior covariance of f(x), f(x′) and f(x″), and Ĉ that of a path with its
-    features held. The variance of a combination of the three, such as the value f(x), the difference f(x) − f(x′) of
-    neighbours or what correlates f(x) with f(x″), is Ĉ's over C's times that of the posterior: from λ₁ to λ₃ times, the
-    eigenvalues of C⁻¹Ĉ. The error is the root mean square of λ − 1, over the inputs and over some draws of the basis.
+    Every input x is taken together with two others: x′, the one of `X` most correlated with it under the prior, and x″ from
+    the other half of `X`. With C the posterior covariance of f(x), f(x′) and f(x″), and Ĉ that of a path with its features
+    held, the variance of any combination of the three is off by a factor between the least and the greatest eigenvalue λ of
+    C⁻¹Ĉ: of a value, of the difference of neighbours, of a sum over a distance. The error is the root mean square of λ − 1,
+    over the eigenvalues, the inputs and some draws of the basis.
 
-    At a single input it is the relative error of the variance: about half of it is that of the standard deviation.
-    Combinations whose variance is lost in rounding are not counted.
+    At a single input it is the relative error of the variance, and about half of it that of the standard deviation.
+    Combinations whose variance is lost in rounding are left out.
 
     **Arguments:**
 
@@ -60,11 +62,10 @@ def feature_error(
     if not isinstance(posterior, ConditionedGP):
         raise ValueError(f"`posterior` must be what `GPPrior.condition` returns; got {type(posterior).__name__}.")
     n_features, n_draws = _checks.count(n_features, "n_features"), _checks.count(n_draws, "n_draws")
-    dim = posterior.prior.X.shape[1]
-    X = _checks.inputs(X, dim).astype(posterior.prior.X.dtype).reshape(-1, dim)
-    X = check_valid(posterior.prior.kernel, X, "X")
+    posterior.variance(X)  # checks the inputs, and warns where no digits are left
+    flat = jnp.asarray(X).astype(posterior.prior.X.dtype).reshape(-1, posterior.prior.X.shape[1])
     keys = jax.random.split(jax.random.key(0) if key is None else key, n_draws)
-    return _error(posterior, X, n_features, check_basis(features), keys)
+    return _error(posterior, flat, n_features, check_basis(features), keys)
 
 
 @eqx.filter_jit
@@ -90,15 +91,16 @@ def _groups(kernel: AbstractKernel, X: Float[Array, "n d"]) -> Float[Array, "n g
         return jnp.broadcast_to(X[None, :, :], (n, *X.shape))
     sd = jnp.sqrt(jnp.maximum(kernel.diagonal(X), jnp.finfo(X.dtype).tiny))
 
-    def nearest(rows: Float[Array, "b d"]) -> Int[Array, "b"]:
+    def nearest(rows: Float[Array, "b d"]) -> Float[Array, "d b"]:
         # Correlations with a row, but for its own standard deviation: distances in units that every kernel has.
         similar = kernel.matrix(rows, X) / sd[None, :]
         same = jnp.all(rows[:, None, :] == X[None, :, :], axis=2)
-        return jnp.argmax(jnp.where(same, -jnp.inf, similar), axis=1)
+        return X[jnp.argmax(jnp.where(same, -jnp.inf, similar), axis=1)].T
 
-    near, across = map_rows(nearest, X, n * X.shape[1]), (jnp.arange(n) + n // 2) % n
-    across = jnp.where(across == near, (across + 1) % n, across)
-    return jnp.stack([X, X[near], X[across]], axis=1)
+    near, middle = map_rows(nearest, X, n * X.shape[1]).T, n // 2
+    across = jnp.roll(X, -middle, axis=0)
+    taken = jnp.all(across == near, axis=1, keepdims=True)
+    return jnp.stack([X, near, jnp.where(taken, jnp.roll(X, -middle - 1, axis=0), across)], axis=1)
 
 
 def _squares(
@@ -107,8 +109,7 @@ def _squares(
     """The mean of (λ − 1)², of each group of inputs."""
     kernel, factor, (g, dim) = posterior.prior.kernel, posterior.factor, groups.shape[1:]
     at_inputs = features(L)
-    # Of a variance, relative to that of the prior.
-    rounding = 10 * L.shape[0] * jnp.finfo(L.dtype).eps
+    lost = _ROUNDING * jnp.finfo(L.dtype).eps
 
     def block(rows: Float[Array, "b gd"]) -> Float[Array, "b"]:
         grouped = rows.reshape(-1, g, dim)
@@ -119,21 +120,20 @@ def _squares(
         noise = (G * jnp.sqrt(posterior.noise)[None, :]).reshape(-1, g, L.shape[0])
         prior = jax.vmap(lambda Z: kernel.matrix(Z, Z))(grouped)
         exact = prior - _products(white)
-        return _mean_square(exact, _products(residual) + _products(noise), rounding * _diagonals(prior))
+        return _mean_square(exact, _products(residual) + _products(noise), lost * _diagonals(prior))
 
     return map_rows(block, groups.reshape(-1, g * dim), g * (L.shape[0] + at_inputs.shape[1]))
 
 
-def _mean_square(
-    C: Float[Array, "b g g"], path: Float[Array, "b g g"], rounding: Float[Array, "b g"]
-) -> Float[Array, "b"]:
-    """‖C^{−½}(Ĉ − C)C^{−½}‖² / g in the Frobenius norm, of C in units of its standard deviations."""
-    variances = jnp.maximum(_diagonals(C), rounding)
+def _mean_square(C: Float[Array, "b g g"], path: Float[Array, "b g g"], lost: Float[Array, "b g"]) -> Float[Array, "b"]:
+    """‖C^{−½}(Ĉ − C)C^{−½}‖² / g in the Frobenius norm, without the combinations whose variance is at most `lost`."""
+    variances = jnp.maximum(_diagonals(C), lost)
     units = jnp.sqrt(variances[:, :, None] * variances[:, None, :])
     eigenvalues, U = jnp.linalg.eigh(C / units)
-    seen = jnp.maximum(eigenvalues, jnp.max(rounding / variances, axis=1)[:, None])
-    error = jnp.swapaxes(U, 1, 2) @ ((path - C) / units) @ U
-    return jnp.mean(jnp.sum(error**2 / (seen[:, :, None] * seen[:, None, :]), axis=2), axis=1)
+    seen = eigenvalues > jnp.max(lost / variances, axis=1)[:, None]
+    scale = jnp.where(seen, 1 / jnp.sqrt(jnp.where(seen, eigenvalues, 1)), 0)
+    error = scale[:, :, None] * scale[:, None, :] * (jnp.swapaxes(U, 1, 2) @ ((path - C) / units) @ U)
+    return jnp.sum(error * error, axis=(1, 2)) / jnp.maximum(jnp.sum(seen.astype(C.dtype), axis=1), 1)
 
 
 def _products(rows: Float[Array, "b g m"]) -> Float[Array, "b g g"]:
