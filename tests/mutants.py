@@ -192,8 +192,8 @@ MUTANTS = [
     Mutant(
         "phases dropped",
         "_features/fourier.py",
-        "phases=last.phases[:-1].at[h - 1].set(phase)",
-        "phases=last.phases[:-1].at[h - 1].set(0 * phase)",
+        "phases=pairs.phases[:-1].at[h - 1].set(phase)",
+        "phases=pairs.phases[:-1].at[h - 1].set(0 * phase)",
         f"{FEATURES}::test_features_of_any_number_are_unbiased",
     ),
     Mutant("rate of the RQ mixture", STATIONARY, "alpha) - jnp.log(alpha)", "alpha)", MEAN_KERNEL),
@@ -214,8 +214,8 @@ MUTANTS = [
     Mutant(
         "one key for all terms of a sum",
         COMPOSE,
-        "normals[:, : _count(term, dim)]",
-        "jnp.concatenate([normals[: h // 2, : _count(term, dim)]] * 2)",
+        "zip(terms, exact, jax.random.split(key, len(terms)), strict=True)",
+        "zip(terms, exact, [key] * len(terms), strict=True)",
         f"{FEATURES}::test_terms_of_a_sum_are_independent",
     ),
     Mutant(
@@ -287,11 +287,11 @@ MUTANTS = [
         f"{NUMERICS}::test_orthogonal_draws",
     ),
     Mutant(
-        "shares of terms without their weight",
+        "the first term of a sum has nearly all features",
         COMPOSE,
-        "weights * (h / counts.astype(weights.dtype))[owner]",
-        "1 * weights",
-        MEAN_KERNEL,
+        "[2 * max(1, pairs // k + (i < pairs % k)) for i in range(k)]",
+        "[2 * max(1, pairs - 4 * (k - 1)) if i == 0 else 8 for i in range(k)]",
+        f"{ERROR}::test_a_small_term_that_the_data_leave_open_beside_a_large_one_that_they_pin",
     ),
     Mutant(
         "quantile of the wrong dimension",
@@ -433,8 +433,8 @@ MUTANTS = [
     Mutant(
         "a part with the frequencies of another",
         "_features/compose.py",
-        "jnp.where(part.term == i,",
-        "jnp.where(part.term != i,",
+        "if term == i:",
+        "if term == 1 - i:",
         f"{ERROR}::test_parts_add_up_and_are_posteriors_of_their_own",
     ),
     Mutant(

@@ -7,8 +7,6 @@ import re
 import subprocess
 import sys
 
-import nbclient
-import nbformat
 import pytest
 
 import pathwise_gp
@@ -53,6 +51,9 @@ def test_gallery(path, tmp_path):
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_notebook(path, monkeypatch):
+    import nbclient
+    import nbformat
+
     # The kernel of the environment that runs the tests, whichever kernels are installed elsewhere.
     monkeypatch.setenv("JUPYTER_PREFER_ENV_PATH", "1")
     monkeypatch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "0")
