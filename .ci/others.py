@@ -1,7 +1,7 @@
 """The short job on every interpreter of this machine but the one that runs this, and on the lowest versions.
 
-An interpreter counts if it runs and can make environments. Each job is `make test-short`, and `make test-floors` on the oldest;
-two go at a time, on one core each.
+An interpreter counts if it runs and can make environments. Each job is `make test-short`, and `make test-floors` on the
+oldest; two go at a time, on one core each.
 """
 
 import concurrent.futures
