@@ -199,9 +199,9 @@ def _points(key: Key, n: int, dim: int) -> UInt32[Array, "n dim"]:
     """
     key_others, key_first = jax.random.split(key)
     edges = [(i << 32) // n for i in range(n + 1)]
-    starts, widths = np.array(edges[:-1], np.uint32), np.diff(edges)
+    starts, widths = (jnp.asarray(np.array(v, np.uint32)) for v in (edges[:-1], np.minimum(np.diff(edges), 2**32 - 1)))
     random = jax.random.bits(key_first, (n,), jnp.uint32)
-    first = random if n == 1 else starts + random % widths.astype(np.uint32)
+    first = random if n == 1 else starts + random % widths
     return first[:, None] if dim == 1 else jnp.concatenate([first[:, None], sobol(key_others, n, dim - 1)], axis=1)
 
 
