@@ -48,8 +48,12 @@ def moments(paths):
 
 def within(got, want, values, n=S):
     """Equal up to the Monte-Carlo standard error of the mean of `values` over paths."""
-    error = np.asarray(values).std(axis=0) / n**0.5
-    # Where less than a path in all is expected to count, they say nothing of their error.
+    values, want = np.asarray(values), np.asarray(want)
+    error = values.std(axis=0) / n**0.5
+    # Where less than a path in all is expected to count, they say nothing of their error: the variance of values between 0
+    # and M is at most M times their mean.
+    rare = np.sqrt(np.max(values) * np.abs(want) / n)
+    error = np.where(n * np.abs(want) < np.max(values), np.maximum(error, rare), error)
     np.testing.assert_array_less(np.abs(np.asarray(got) - want), 4.2 * error + 1e-5)
 
 
@@ -245,7 +249,7 @@ def test_knowledge_gradient_is_that_of_the_posterior(maximise):
     runs = np.asarray(runs)
     error = runs.std(axis=0, ddof=1) / 12**0.5
     assert (np.abs(runs.mean(axis=0) - exact) < 4 * error + 0.01 * np.asarray(exact)).all()  # the bias is of order 1/S
-    assert (error < 0.15 * np.asarray(exact)).all()
+    assert (error < 0.2 * np.asarray(exact)).all()
     # Two draws of the hyperparameters: the average of both.
     two = pgp.stack([draws[:900], draws[900:1800]])
     each = [acq.KnowledgeGradient(part, points, KEY, noise, maximise)(x) for part in (draws[:900], draws[900:1800])]
@@ -412,7 +416,7 @@ def test_in_single_precision(few):
 
 def test_thompson_samples_are_the_optima_of_the_paths(few):
     box = jnp.asarray([[-1.2], [1.2]])
-    options = {"n_screen": 64, "n_restarts": 3}
+    options = {"n_screen": 64, "n_restarts": 12}
     for flag in SIGNS:
         batch = acq.thompson_sample(few, box, KEY, maximise=flag, **options)
         values = few(np.linspace(-1.2, 1.2, 2001)[:, None])

@@ -120,7 +120,7 @@ def test_all_kinds_of_functions_have_the_same_optima(paths, found):
     least = np.asarray(own(grid)).min(axis=(2, 3))
     values = optimise.minimise(own, BOX, KEY, **SMALL).values
     assert values.shape == (2, 2)
-    assert (values <= least).all()
+    assert (values <= least + 1e-9).all()
     assert (values > least - 0.02).all()
     # Of a function without `paired` all paths are evaluated at the points of each.
     close(optimise.minimise(lambda X: 1.0 * paths(X), BOX, KEY, **SMALL)[:2], found[:2])
@@ -329,7 +329,7 @@ def test_a_bar_shows_the_steps(paths, found, capsys):
     shown = optimise.minimise(paths, BOX, KEY, progress=True, **SMALL)
     jax.effects_barrier()
     assert "0 of 30 searches going on" in capsys.readouterr().err
-    np.testing.assert_array_equal(shown.points, found.points)
+    np.testing.assert_allclose(shown.points, found.points, atol=1e-8)  # another program
     optimise.minimise(paths[0], BOX, KEY, constraints=lambda X: X[..., 0], progress=True, **SMALL)
     jax.effects_barrier()
     assert "6 of 6 searches solved" in capsys.readouterr().err
