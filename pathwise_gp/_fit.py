@@ -12,7 +12,8 @@ from jaxtyping import Array, Bool, Float, Int
 
 from . import _checks, _fields
 from ._addresses import Address, leaves_of, listed, put, resolve
-from ._numerics.linalg import cholesky, CholeskyFactor, seen
+from ._numerics.lapack import cholesky
+from ._numerics.linalg import CholeskyFactor, seen
 from ._priors import GPPrior
 from ._priors.evidence import observed_rows, without
 from ._priors.jitter import FOR_A_DENSITY
@@ -314,7 +315,11 @@ def _fit(
             step = _SPREAD * spread[address] * jax.random.normal(k, leaf[1:].shape, leaf.dtype)
             starts[address] = leaf.at[1:].add(step)
     points, densities, converged, steps = jax.lax.map(run, (jnp.arange(settings.n_starts), starts))
-    best = jnp.argmax(jnp.where(jnp.isnan(densities), -jnp.inf, densities))
+    seen_densities = jnp.where(jnp.isnan(densities), -jnp.inf, densities)
+    highest = jnp.max(seen_densities)
+    # Of starts that differ by rounding, one that has converged.
+    as_high = converged & (seen_densities >= highest - _ROUNDING * float(jnp.finfo(dtype).eps) * jnp.abs(highest))
+    best = jnp.argmax(jnp.where(jnp.any(as_high) & ~as_high, -jnp.inf, seen_densities))
     found, noise = at(jax.tree.map(lambda leaf: leaf[best], points))
     lost = ~converged[best] & (steps[best] < settings.max_steps)
     return Fit(found, noise, densities[best], converged[best], densities, converged, steps), lost

@@ -12,7 +12,8 @@ from . import _checks
 from ._features import AbstractBasis, QuasiMonteCarlo
 from ._guides import WhitenedGuide
 from ._guides.bound import marginals, pointwise_log_prob
-from ._numerics.linalg import cholesky, CholeskyFactor, inner, inverse_factor
+from ._numerics.lapack import cholesky
+from ._numerics.linalg import CholeskyFactor, inner, inverse_factor, semidefinite_part
 from ._paths import PathwiseFunction
 from ._priors import GPPrior, SparseGPPrior
 from ._priors.jitter import drowns_guide, say_beside_guide
@@ -190,7 +191,7 @@ def _laplace(
     def advance(state: tuple[_Point, Array, Array, Array]) -> tuple[_Point, Array, Array, Array]:
         point, step, _, _ = state
         # Where the likelihood is not log-concave W may be indefinite, and a step by it lead downhill.
-        root = CholeskyFactor(cholesky(precision(_semidefinite(point.curvature), fixed(lowers))))
+        root = CholeskyFactor(cholesky(precision(jax.vmap(semidefinite_part)(point.curvature), fixed(lowers))))
         direction = root.solve(point.gradient.reshape(-1)).reshape(p, n)
         far = jnp.sum(direction * point.gradient) > tolerance
 
@@ -218,25 +219,17 @@ def _laplace(
     point, steps, _, found = jax.lax.while_loop(going, advance, (start, jnp.zeros((), int), yes, ~yes))
     definite = jnp.all(jnp.isfinite(cholesky(precision(point.curvature, fixed(lowers)))))
     # One more step of Newton's method, whose derivative in the hyperparameters is that of the mode (implicit function).
-    curvature = jnp.where(definite, point.curvature, _semidefinite(point.curvature))
+    curvature = jnp.where(definite, point.curvature, jax.vmap(semidefinite_part)(point.curvature))
     root = CholeskyFactor(cholesky(precision(curvature, fixed(lowers))))
     v = fixed(point.v)
     v = v + root.solve(at(v, lowers, means, constants).gradient.reshape(-1)).reshape(p, n)
     final = at(v, lowers, means, constants)
-    B = precision(jnp.where(definite, final.curvature, _semidefinite(final.curvature)), lowers)
+    B = precision(jnp.where(definite, final.curvature, jax.vmap(semidefinite_part)(final.curvature)), lowers)
     scale = inverse_factor(B)
     guides = tuple(WhitenedGuide(v[j], _marginal(scale, j, n) if p > 1 else scale) for j in range(p))
     density = final.value - 0.5 * CholeskyFactor(cholesky(B)).log_det()
     converged = found & definite & jnp.isfinite(density)
     return Laplace(priors, guides, v, scale, density, converged, steps, several)
-
-
-def _semidefinite(curvature: Float[Array, "n p p"]) -> Float[Array, "n p p"]:
-    """Curvatures with what is below zero left out."""
-    if curvature.shape[1] == 1:
-        return jnp.maximum(curvature, 0)
-    values, vectors = jnp.linalg.eigh(curvature)
-    return jnp.einsum("nij,nj,nkj->nik", vectors, jnp.maximum(values, 0), vectors, precision=jax.lax.Precision.HIGHEST)
 
 
 def _marginal(scale: Float[Array, "k k"], j: int, n: int) -> Float[Array, "n n"]:

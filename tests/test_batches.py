@@ -110,7 +110,8 @@ def test_a_mask_whatever_stands_where_nothing_was_observed(filler, basis):
     np.testing.assert_allclose(jitter[0][MASK], jitter[1], rtol=1e-12)
     np.testing.assert_array_equal(jitter[0][~MASK], 0)
     free = [full.log_prob(np.where(MASK, level, np.nan), 0.0, MASK), few.log_prob(level[MASK], 0.0)]
-    np.testing.assert_allclose(free[0], free[1], rtol=1e-5)  # of pivots that are little more than rounding
+    # Of pivots that are rounding: 10·n·eps was added, a pivot is known to some eps, and half of its logarithm counts.
+    np.testing.assert_allclose(free[0], free[1], atol=0.05)
     np.testing.assert_allclose(filled.log_prob(y, NOISE, MASK), block.log_prob(Y[MASK], NOISE), rtol=1e-10)
     gradient = lambda v: bridge.place(filled, {"kernel.kernels[0].variance": v}).log_prob(y, NOISE, MASK)
     assert np.isfinite(jax.grad(gradient)(1.0))

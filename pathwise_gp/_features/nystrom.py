@@ -9,7 +9,8 @@ import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from .. import _checks
-from .._numerics.linalg import add_diagonal, cholesky, CholeskyFactor, seen
+from .._numerics.lapack import cholesky
+from .._numerics.linalg import add_diagonal, CholeskyFactor, seen
 from .._numerics.pivots import pivoted_cholesky
 from .._numerics.sobol import sobol
 from .._types import Key

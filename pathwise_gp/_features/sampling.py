@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, UInt32
 
+from .._numerics.lapack import qr
 from .._numerics.sobol import sobol
 from .._types import Key
 from .base import AbstractFeatures, size
@@ -145,7 +146,7 @@ class Orthogonal(AbstractRandomBasis):
             coordinates.directions, jax.random.split(key_blocks, max(1, len(coordinates.directions))), strict=False
         ):
             width = stop - start
-            Q, R = jnp.linalg.qr(jax.random.normal(k, (-(-n // width), width, width), dtype))
+            Q, R = jax.vmap(qr)(jax.random.normal(k, (-(-n // width), width, width), dtype))
             # Without the signs Q would depend on how the factorisation is done (Mezzadri 2007).
             Q = Q * jnp.sign(jnp.diagonal(R, axis1=1, axis2=2))[:, None, :]
             lengths = jnp.sqrt(jnp.sum(normals[:, start:stop] ** 2, axis=1, keepdims=True))

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
+from .lapack import eigh
 from .linalg import inner
 
 # Of the largest eigenvalue of a matrix, in units of eps, what an eigenvalue may be off by.
@@ -85,11 +86,11 @@ def factorise(K: Float[Array, "n n"], B: Float[Array, "p p"], noise: Float[Array
     """The factor of K ⊗ B + I ⊗ diag(noise)."""
     # Eigenvectors of repeated eigenvalues have no derivatives. What is made of them has: `_solve` gives it from K, B and D.
     fixed = jax.lax.stop_gradient
-    values, vectors = jnp.linalg.eigh(fixed(K))
+    values, vectors = eigh(fixed(K))
     # No covariance has eigenvalues as far below zero as this: NaN, which is seen, instead of clipping them.
     indefinite = values[0] < -K.shape[0] * _ROUNDING * jnp.finfo(K.dtype).eps * jnp.abs(values[-1])
     values = jnp.where(indefinite, jnp.nan, values)
-    output_values, output_vectors = jnp.linalg.eigh(scaled(fixed(B), fixed(noise)))
+    output_values, output_vectors = eigh(scaled(fixed(B), fixed(noise)))
     # Both are positive semidefinite: what is below zero is rounding.
     return KroneckerFactor(K, B, noise, vectors, jnp.maximum(values, 0), output_vectors, jnp.maximum(output_values, 0))
 

@@ -9,6 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
+from .lapack import change_of_factor, cholesky, eigh, one_at_a_time, solve_lower
+
 # Triangular matrices up to this size are inverted by substitution.
 _SUBSTITUTION = 128
 
@@ -28,11 +30,6 @@ def seen(K: Float[Array, "n n"], mask: Bool[Array, "n"] | None) -> Float[Array, 
     if mask is None:
         return K
     return jnp.where(mask[:, None] & mask[None, :], K, jnp.eye(K.shape[0], dtype=K.dtype))
-
-
-def cholesky(K: Float[Array, "n n"]) -> Float[Array, "n n"]:
-    """Lower Cholesky factor of a symmetric matrix; NaN where it is not positive definite."""
-    return jax.lax.linalg.cholesky(K, symmetrize_input=False)
 
 
 def _settle(
@@ -67,8 +64,7 @@ def _settle(
     return lower, tau
 
 
-# One matrix after the other also in a batch: batched factorisations in a loop have hung on the CPU.
-_settle_each = jax.custom_batching.sequential_vmap(_settle)
+_settle_each = one_at_a_time(_settle)
 
 
 @jax.custom_jvp
@@ -86,18 +82,9 @@ def settled_cholesky(
 @settled_cholesky.defjvp
 def _settled_cholesky_jvp(primals, tangents):
     # A loop of unknown length has no reverse derivative, and how much is added does not vary: what differentiates is the
-    # factor of the matrix that it ended with, dL = L Φ(L⁻¹ dA L⁻ᵀ) with Φ the lower triangle and half the diagonal (Murray
-    # 2016).
+    # factor of the matrix that it ended with.
     lower, tau = settled_cholesky(*primals)
-    return (lower, tau), (_change_of_factor(lower, tangents[0]), jnp.zeros_like(tau))
-
-
-def _change_of_factor(lower: Float[Array, "n n"], dA: Float[Array, "n n"]) -> Float[Array, "n n"]:
-    """dL of A = L Lᵀ."""
-    solve = lambda B: jax.lax.linalg.triangular_solve(lower, B, left_side=True, lower=True)
-    inside = jnp.tril(solve(solve(dA).T))
-    inside = inside - 0.5 * jnp.diag(jnp.diagonal(inside))
-    return inner(lower, inside.T)
+    return (lower, tau), (change_of_factor(lower, tangents[0]), jnp.zeros_like(tau))
 
 
 @jax.custom_jvp
@@ -112,9 +99,32 @@ def guarded_cholesky(A: Float[Array, "n n"]) -> tuple[Float[Array, "n n"], Bool[
 @guarded_cholesky.defjvp
 def _guarded_cholesky_jvp(primals, tangents):
     lower, ok = guarded_cholesky(*primals)
-    dlower = jnp.where(ok, _change_of_factor(lower, tangents[0]), jnp.zeros_like(lower))
+    dlower = jnp.where(ok, change_of_factor(lower, tangents[0]), jnp.zeros_like(lower))
     no_tangent: Any = np.zeros((), jax.dtypes.float0)
     return (lower, ok), (dlower, no_tangent)
+
+
+def semidefinite_part(A: Float[Array, "n n"]) -> Float[Array, "n n"]:
+    """A symmetric matrix with what is below zero left out: V max(Λ, 0) Vᵀ."""
+    return jnp.maximum(A, 0) if A.shape[0] == 1 else _semidefinite_part(A)
+
+
+@jax.custom_jvp
+def _semidefinite_part(A: Float[Array, "n n"]) -> Float[Array, "n n"]:
+    values, vectors = eigh(A)
+    return inner(vectors * jnp.maximum(values, 0), vectors)
+
+
+@_semidefinite_part.defjvp
+def _semidefinite_part_jvp(primals, tangents):
+    # V (F ∘ VᵀdA V) Vᵀ with F the divided differences of max(λ, 0), which exist where eigenvalues are equal (Higham 2008,
+    # theorem 3.11).
+    values, vectors = eigh(*primals)
+    kept, size = jnp.maximum(values, 0), jnp.abs(values)
+    sums, sizes = kept[:, None] + kept[None, :], size[:, None] + size[None, :]
+    differences = jnp.where(sizes > 0, sums / jnp.where(sizes > 0, sizes, jnp.ones_like(sizes)), jnp.zeros_like(sizes))
+    inside = differences * inner(inner(vectors.T, tangents[0].T), vectors.T)
+    return _semidefinite_part(*primals), inner(inner(vectors, inside), vectors)
 
 
 class CholeskyFactor(eqx.Module):
@@ -154,10 +164,7 @@ class CholeskyFactor(eqx.Module):
         return B if self.mask is None else jnp.where(self.mask, B, jnp.zeros_like(B))
 
     def _triangular(self, B: Float[Array, "*s n"], *, transpose: bool) -> Float[Array, "*s n"]:
-        # By Lᵀ, which in the order of LAPACK is L as it lies in memory: no copy of it is made.
-        upper, columns = self.lower.T, _rows(B).T
-        solved = jax.lax.linalg.triangular_solve(upper, columns, left_side=True, transpose_a=not transpose)
-        return solved.T.reshape(B.shape)
+        return solve_lower(self.lower, _rows(B).T, transpose=transpose).T.reshape(B.shape)
 
 
 def _rows(B: Float[Array, "*s n"]) -> Float[Array, "s n"]:
@@ -178,7 +185,7 @@ def _triangular_inverse(L: Float[Array, "n n"]) -> Float[Array, "n n"]:
     """L⁻¹ by halves, so that the work is done by matrix products, which run several times faster than substitution."""
     n = L.shape[0]
     if n <= _SUBSTITUTION:
-        return jax.lax.linalg.triangular_solve(L, jnp.eye(n, dtype=L.dtype), left_side=True, lower=True)
+        return solve_lower(L, jnp.eye(n, dtype=L.dtype))
     half = n // 2
     top, bottom = _triangular_inverse(L[:half, :half]), _triangular_inverse(L[half:, half:])
     corner = -inner(bottom, inner(top.T, L[half:, :half]))  # inner(A, B) is A Bᵀ
@@ -204,6 +211,12 @@ def gaussian_log_density(K: Float[Array, "n n"], residual: Float[Array, "n"]) ->
     step instead of carrying a NaN along. Its derivative, ½ tr((ααᵀ − K⁻¹) dK) with α = K⁻¹ residual (Rasmussen &
     Williams 2006, equation 5.9), holds to any order.
     """
+    return _density(K, residual)
+
+
+# All of it for one matrix after the other: in a batch that is faster than one step after the other, for the caches.
+@one_at_a_time
+def _density(K: Float[Array, "n n"], residual: Float[Array, "n"]) -> Float[Array, ""]:
     return density_of(CholeskyFactor(cholesky(K)), residual)
 
 
@@ -212,6 +225,13 @@ def _density_and_precision(
     K: Float[Array, "n n"], residual: Float[Array, "n"]
 ) -> tuple[Float[Array, ""], Float[Array, "n n"]]:
     """The log density and K⁻¹ from one factorisation; K⁻¹ is zero where K is not positive definite."""
+    return _density_and_precision_each(K, residual)
+
+
+@one_at_a_time
+def _density_and_precision_each(
+    K: Float[Array, "n n"], residual: Float[Array, "n"]
+) -> tuple[Float[Array, ""], Float[Array, "n n"]]:
     factor = CholeskyFactor(cholesky(K))
     precision = _gram(_triangular_inverse(factor.lower))
     return density_of(factor, residual), jnp.where(factor.is_finite(), precision, jnp.zeros_like(precision))

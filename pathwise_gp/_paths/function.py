@@ -15,7 +15,8 @@ from .. import _checks, _means
 from .._features import AbstractFeatures, NoFeatures
 from .._kernels import AbstractKernel, require_valid
 from .._numerics.blocks import as_bytes, map_rows
-from .._numerics.linalg import add_diagonal, cholesky, CholeskyFactor, inner, seen
+from .._numerics.lapack import cholesky
+from .._numerics.linalg import add_diagonal, CholeskyFactor, inner, seen
 from .._types import AnyArray
 from .paired import check_own_inputs, map_paired
 from .prior_draw import evaluate_prior, require_covered, take

@@ -8,7 +8,8 @@ from jaxtyping import Array, Bool, Float
 
 from .. import _checks, _means
 from .._kernels import AbstractKernel, check_valid
-from .._numerics.linalg import add_diagonal, cholesky, CholeskyFactor
+from .._numerics.lapack import cholesky
+from .._numerics.linalg import add_diagonal, CholeskyFactor
 from .jitter import LARGEST, settle, Settled, smooth
 
 

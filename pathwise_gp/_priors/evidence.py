@@ -7,7 +7,8 @@ import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from .._numerics.linalg import cholesky, CholeskyFactor, density_of, gaussian_log_density, seen
+from .._numerics.lapack import cholesky
+from .._numerics.linalg import CholeskyFactor, density_of, gaussian_log_density, seen
 from .jitter import FOR_A_DENSITY, is_lost
 
 # A prior with training inputs X.

@@ -12,6 +12,7 @@ from .. import _checks
 from .._kernels import AbstractKernel, check_valid, Coregionalised
 from .._numerics.blocks import map_rows
 from .._numerics.kronecker import factorise, KroneckerFactor, rounding_of, scaled
+from .._numerics.lapack import eigh
 from .._numerics.linalg import inner
 from .._types import AnyArray, Number
 from .base import check_jitter, jitter_field
@@ -241,10 +242,11 @@ def _condition(
     first = FIRST * y.size * float(jnp.finfo(y.dtype).eps)
     n_steps = 1 + max(0, math.floor(math.log10(LARGEST / first) + 1e-9))
     steps = jnp.asarray([0.0] + [first * 10.0**i for i in range(n_steps)], y.dtype)
-    of_step = lambda step: rounding_of(factor.values, jnp.linalg.eigvalsh(scaled(prior.B, asked + step * variance)))
-    enough = jax.vmap(of_step)(steps) <= 1
-    step = jax.lax.stop_gradient(jnp.where(jnp.any(enough), steps[jnp.argmax(enough)], steps[-1]))
-    added = step * jax.lax.stop_gradient(variance)
+    fixed = jax.lax.stop_gradient
+    outputs = jax.vmap(lambda step: eigh(scaled(fixed(prior.B), fixed(asked + step * variance))).values)(steps)
+    enough = rounding_of(factor.values, outputs) <= 1
+    step = jnp.where(jnp.any(enough), steps[jnp.argmax(enough)], steps[-1])
+    added = step * fixed(variance)
     factor = factorise(factor.K, factor.B, asked + added)
     shortfall = Shortfall(
         raised=(step > 0) & jnp.any(given > 0) if prior.jitter is not None else jnp.zeros((), bool),

@@ -12,6 +12,7 @@ from .. import _checks
 from .._features import AbstractBasis, AbstractFeatures, as_features, check_basis, QuasiMonteCarlo
 from .._kernels import AbstractKernel
 from .._numerics.blocks import map_rows
+from .._numerics.lapack import eigh
 from .._numerics.linalg import inner
 from .._numerics.sobol import sobol
 from .._paths import check_covered, fitted
@@ -129,7 +130,7 @@ def _mean_square(C: Float[Array, "b g g"], path: Float[Array, "b g g"], lost: Fl
     """‖C^{−½}(Ĉ − C)C^{−½}‖² / g in the Frobenius norm, without the combinations whose variance is at most `lost`."""
     variances = jnp.maximum(_diagonals(C), lost)
     units = jnp.sqrt(variances[:, :, None] * variances[:, None, :])
-    eigenvalues, U = jnp.linalg.eigh(C / units)
+    eigenvalues, U = jax.vmap(eigh)(C / units)
     seen = eigenvalues > jnp.max(lost / variances, axis=1)[:, None]
     scale = jnp.where(seen, 1 / jnp.sqrt(jnp.where(seen, eigenvalues, 1)), 0)
     error = scale[:, :, None] * scale[:, None, :] * (jnp.swapaxes(U, 1, 2) @ ((path - C) / units) @ U)

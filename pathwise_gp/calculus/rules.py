@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from .. import _checks
+from .._numerics.lapack import qr
 from .._types import AnyArray, Number
 from .pointwise import as_array
 
@@ -180,8 +181,7 @@ def surface(parametrisation: Callable[..., Any], bounds: Float[AnyArray, "2 k"],
     if (k, points.shape[1]) == (2, 3):
         areas, normals = _normalised(jnp.cross(J[:, :, 0], J[:, :, 1]))
     else:
-        gram = jnp.einsum("mdi,mdj->mij", J, J, precision=jax.lax.Precision.HIGHEST)
-        areas, normals = jnp.sqrt(jnp.linalg.det(gram)), None
+        areas, normals = jnp.abs(jnp.prod(jnp.diagonal(jax.vmap(qr)(J).R, axis1=1, axis2=2), axis=1)), None
     return Quadrature(points, flat.weights * areas, normals=normals)
 
 

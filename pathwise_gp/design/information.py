@@ -12,6 +12,7 @@ from jaxtyping import Array, Float
 
 from .. import _checks
 from .._numerics.blocks import map_rows
+from .._numerics.lapack import qr
 from .._types import AnyArray, Key, Number
 from .draws import as_inputs, draw_axes, draws_at, noise_of, required_positive, values_at
 from .nested import log_prob, nested, standard_error
@@ -186,7 +187,7 @@ def _information_gain(paths: Any, X: Float[Array, "*n q d"], noise: Float[Array,
         # I + Σ̂/noise = RᵀR without the product, which would lose half of the digits where inputs coincide. Large rows go
         # first, for reflections to keep the small ones (Higham 2002, section 19.4).
         whole = jnp.concatenate([z / math.sqrt(s - 1), jnp.eye(q, dtype=z.dtype)])
-        orthogonal, upper = jnp.linalg.qr(whole)
+        orthogonal, upper = qr(whole)
         white = orthogonal[:s]
         gain = jnp.sum(jnp.log(jnp.abs(jnp.diagonal(upper))))
         if correct_bias:

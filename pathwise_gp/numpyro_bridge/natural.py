@@ -10,6 +10,7 @@ from jaxtyping import Array, Float
 from numpyro.distributions import constraints
 
 from .. import _checks
+from .._numerics.lapack import cholesky
 from .._numerics.linalg import inner, inverse_factor
 from .._types import Number
 
@@ -82,7 +83,7 @@ def _step(
     root = to_root(free)
     covariance = inner(root, root)
     # The gradient for S from that for what SVI holds, which is a function of S.
-    _, pull_back = jax.vjp(lambda S: to_root.inv(jnp.linalg.cholesky(S)), covariance)
+    _, pull_back = jax.vjp(lambda S: to_root.inv(cholesky(S)), covariance)
     (gradient,) = pull_back(free_gradient)
     inverse_root = inverse_factor(covariance)  # S⁻¹ = V Vᵀ
     precision = inner(inverse_root, inverse_root)
