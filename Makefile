@@ -5,7 +5,7 @@ VENV := .venvs/$(shell $(PYTHON) -c 'import sys; print(*sys.version_info[:2], se
 BIN := $(VENV)/bin
 
 .DELETE_ON_ERROR:
-.PHONY: help demo examples test test-short test-floors test-others check format mutants bench figures docs clean
+.PHONY: help demo examples test test-short test-floors test-others check format mutants stress bench figures docs clean
 
 help:
 	@echo "make demo     run the main job on real measurements (examples/quickstart.py)"
@@ -16,6 +16,7 @@ help:
 	@echo "make check    lint and check types"
 	@echo "make format   format the code"
 	@echo "make mutants  plant faults one at a time; each must be caught by its test"
+	@echo "make stress   a thousand calls of everything in batches; each must come back (an hour)"
 	@echo "make bench    time the library beside its limits and other libraries (six minutes, nothing else running)"
 	@echo "make figures  make the figures and the error table of the documentation anew"
 	@echo "make docs     build the documentation into docs/site"
@@ -67,6 +68,9 @@ format: $(VENV)/extra-test
 
 mutants: $(VENV)/extra-test
 	$(BIN)/python tests/mutants.py
+
+stress: $(VENV)/extra-test
+	$(BIN)/python tests/stress.py
 
 bench: $(VENV)/extra-bench
 	$(BIN)/python tests/benchmarks

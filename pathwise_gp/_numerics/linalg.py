@@ -112,7 +112,7 @@ def semidefinite_part(A: Float[Array, "n n"]) -> Float[Array, "n n"]:
 @jax.custom_jvp
 def _semidefinite_part(A: Float[Array, "n n"]) -> Float[Array, "n n"]:
     values, vectors = eigh(A)
-    return inner(vectors * jnp.maximum(values, 0), vectors)
+    return inner(vectors * jnp.maximum(values, 0)[None, :], vectors)
 
 
 @_semidefinite_part.defjvp
