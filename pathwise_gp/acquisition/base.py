@@ -2,7 +2,7 @@
 
 import math
 from abc import abstractmethod
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import equinox as eqx
@@ -14,7 +14,9 @@ from .. import _checks
 from .._numerics.blocks import map_rows
 from .._paths.paired import axes_of
 from .._types import AnyArray, Key
-from ..optimise import maximise, Optimum
+from ..optimise import Optimum
+from ..optimise.problem import Sets
+from ..optimise.search import functions, search
 
 
 def scalar_field(name: str, *, scalar: bool = True, positive: bool = False, **kwargs: Any) -> Any:
@@ -75,17 +77,30 @@ class AbstractAcquisition(eqx.Module):
             raise ValueError(f"`X` must have shape (*n, d), or (*n, q, d) with q > 0 in `joint`; got {X.shape}.")
         return _joint(self, X)
 
-    def optimise(self, bounds: Float[AnyArray, "2 d"], key: Key, q: int = 1, **options: Any) -> Optimum:
+    def optimise(
+        self,
+        bounds: Float[AnyArray, "2 d"],
+        key: Key,
+        q: int = 1,
+        *,
+        joint_constraints: Callable[..., Any] | Sequence[Callable[..., Any]] = (),
+        **options: Any,
+    ) -> Optimum:
         """The q inputs in a box that are worth most together. Other values of the same shapes compile nothing anew.
 
-        **Arguments:** `bounds`: `2 d`; `key`: of the starts; `q`; `options`: as of `optimise.maximise` without
-        constraints for q > 1.
+        **Arguments:**
 
-        **Returns:** the optimum, whose `points` are `q d`. **Raises:** ValueError as `optimise.maximise`.
+        - `bounds`: `2 d`; `key`: of the starts; `q`.
+        - `joint_constraints`: one function or several h(X) ≤ 0 of the q inputs together, which map `*n q d` to `*n`.
+        - `options`: as of `optimise.maximise`. `constraints` are those of an input, which map `*n d` to `*n`, and hold for
+          each of the q; `candidates` are inputs, `m d`, of which sets of q are made, or such sets, `m q d`.
+
+        **Returns:** the optimum, whose `points` are `q d`. **Raises:** ValueError as `optimise.maximise`, and where
+        `joint_constraints` map `*n q d` to something else.
         """
-        bounds, q = _checks.bounds(bounds), _checks.count(q, "q")
-        found = maximise(Joint(self, q), jnp.tile(bounds, (1, q)), key, **options)
-        return found._replace(points=found.points.reshape(q, bounds.shape[1]))
+        q = _checks.count(q, "q")
+        sets = Sets(q, q, functions(joint_constraints, "joint_constraints"))
+        return search(Joint(self, q), bounds, key, True, sets, **options)
 
     @abstractmethod
     def of(self, X: Float[Array, "n q d"]) -> Float[Array, "n"]:
