@@ -676,6 +676,27 @@ MUTANTS = [
         "test_acquisition.py::test_the_one_shot_form_screens_its_candidates",
     ),
     Mutant(
+        "a block of a list left out",
+        "optimise/finite.py",
+        "n_blocks = -(-m // ",
+        "n_blocks = (m // ",
+        "test_optimise.py::test_the_best_of_a_list_is_that_of_all_values",
+    ),
+    Mutant(
+        "a batch of a list that is never exchanged",
+        "acquisition/batches.py",
+        "lambda state: state[2] < q",
+        "lambda state: state[2] < 0",
+        "test_acquisition.py::test_exchanges_end_where_none_improves",
+    ),
+    Mutant(
+        "a row of a list that is taken twice",
+        "acquisition/batches.py",
+        "jnp.where(taken | jnp.isnan(violation), jnp.inf, violation)",
+        "violation",
+        "test_acquisition.py::test_batches_of_a_list_are_those_of_brute_force",
+    ),
+    Mutant(
         "paths at the inputs of others",
         "_paths/paired.py",
         "return values.reshape(s, *values.shape[n_axes:])[i]",

@@ -252,6 +252,62 @@ def test_candidates_of_a_batch_are_inputs_or_sets():
     np.testing.assert_allclose(holes.optimise(SQUARE, KEY, 2, candidates=far, **SEARCH).values, 1, rtol=1e-10)
 
 
+@pytest.mark.parametrize("name", ["log EI", "KG"])
+def test_batches_of_a_list_are_those_of_brute_force(few, name):
+    made = MADE[name](few)
+    choices = jnp.linspace(-1.2, 1.2, 12)[:, None]
+    one = made.optimise_over(choices)
+    assert one.indices == jnp.argmax(made(choices))
+    np.testing.assert_allclose(one.values, jnp.max(made(choices)), rtol=1e-12)
+    np.testing.assert_array_equal(one.points, choices[one.indices])
+    pairs = np.asarray([(i, j) for i in range(12) for j in range(12) if i != j])
+    values = np.asarray(made.joint(choices[pairs]))
+    here = choices[pairs][..., 0]
+    held = {
+        "constraints": lambda X: X[..., 0] - 0.9,
+        "joint_constraints": lambda X: 0.5 - jnp.abs(X[..., 0, 0] - X[..., 1, 0]),
+    }
+    allowed = np.asarray((here <= 0.9).all(axis=1) & (jnp.abs(here[:, 0] - here[:, 1]) >= 0.5))
+    for options, among in (({}, values), (held, np.where(allowed, values, -np.inf))):
+        two = made.optimise_over(choices, 2, **options)
+        assert two.feasible
+        assert two.converged
+        assert len(set(two.indices.tolist())) == 2
+        np.testing.assert_allclose(two.values, among.max(), rtol=1e-10)
+    # No pair is far enough apart: the one that is nearest to it, of those that an exchange leads to.
+    none = made.optimise_over(choices, 2, joint_constraints=lambda X: 5 - jnp.abs(X[..., 0, 0] - X[..., 1, 0]))
+    assert not none.feasible
+    assert set(none.indices.tolist()) == {0, 11}
+
+
+def test_exchanges_end_where_none_improves():
+    """Where the best addition to the best is no part of the best pair."""
+
+    class Table(acq.AbstractAcquisition):
+        paths: Callable
+        worth: jax.Array
+
+        def of(self, X):
+            i = X[:, :, 0].astype(int)
+            return self.worth[i[:, 0], i[:, -1]]
+
+    worth = jnp.asarray([[5.0, 1.0, 0.0], [1.0, 4.0, 9.0], [0.0, 9.0, 3.0]])
+    table, choices = Table(right, worth), jnp.arange(3.0)[:, None]
+    found = table.optimise_over(choices, 2)
+    assert found.values == 9
+    assert table.optimise_over(choices, 1).values == 5
+    for seed in range(6):  # no exchange improves, though neither row need be among the best alone
+        worth = np.random.default_rng(seed).normal(size=(20, 20))
+        worth = worth + worth.T + np.diag(np.linspace(9, 0, 20))
+        found = Table(right, jnp.asarray(worth)).optimise_over(jnp.arange(20.0)[:, None], 2)
+        np.fill_diagonal(worth, -np.inf)
+        np.testing.assert_allclose(found.values, worth[found.indices].max(), rtol=1e-12)
+    # All values NaN: nothing has converged, and it ends.
+    assert not Table(right, worth * jnp.nan).optimise_over(choices, 2).converged
+    with pytest.raises(ValueError, match="`q` must be at most the number of choices, 3; got 4"):
+        table.optimise_over(choices, 4)
+
+
 def test_constraints_of_the_one_shot_form_hold_for_inputs_and_maxima():
     inputs = jax.random.uniform(jax.random.key(3), (6, 2))
     law = pgp.GPPrior(kernel=pgp.Matern(2.5, 0.3, 0.6), X=inputs).condition(jnp.sum((inputs - 0.2) ** 2, axis=1), 1e-3)

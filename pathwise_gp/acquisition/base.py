@@ -14,9 +14,10 @@ from .. import _checks
 from .._numerics.blocks import map_rows
 from .._paths.paired import axes_of
 from .._types import AnyArray, Key
-from ..optimise import Optimum
-from ..optimise.problem import Sets
-from ..optimise.search import functions, search
+from ..optimise import Choice, Optimum
+from ..optimise.problem import functions, Sets
+from ..optimise.search import search
+from .batches import best_batch
 
 
 def scalar_field(name: str, *, scalar: bool = True, positive: bool = False, **kwargs: Any) -> Any:
@@ -101,6 +102,34 @@ class AbstractAcquisition(eqx.Module):
         q = _checks.count(q, "q")
         sets = Sets(q, q, functions(joint_constraints, "joint_constraints"))
         return search(Joint(self, q), bounds, key, True, sets, **options)
+
+    def optimise_over(
+        self,
+        choices: Float[AnyArray, "m d"],
+        q: int = 1,
+        *,
+        constraints: Callable[..., Any] | Sequence[Callable[..., Any]] = (),
+        joint_constraints: Callable[..., Any] | Sequence[Callable[..., Any]] = (),
+    ) -> Choice:
+        """The q inputs of a list that are worth most together, each row at most once.
+
+        For q = 1 exactly. Of more the best of eight searches, each from one of the best single rows: one after the other as
+        the best addition to those before it, and then by exchanges of one row for the best in its place until none improves.
+        Every step evaluates the whole list; nothing is drawn.
+
+        **Arguments:** `choices`: the list, `m d`; `q`, at most m; `constraints`, `joint_constraints`: as of `optimise`; they
+        have to hold without a tolerance.
+
+        **Returns:** the choice, with `points` `q d` and `indices` `q`. Where no feasible batch was found, `feasible` is False
+        and it is one of less violation than its neighbours.
+
+        **Raises:** ValueError where `choices` are not `m d` and finite, q is larger than m, or functions do not map as said.
+        """
+        choices, q = _checks.points(choices, "choices"), _checks.count(q, "q")
+        if q > choices.shape[0]:
+            raise ValueError(f"`q` must be at most the number of choices, {choices.shape[0]}; got {q}.")
+        constraints = functions(constraints, "constraints")
+        return best_batch(self, choices, q, constraints, functions(joint_constraints, "joint_constraints"))
 
     @abstractmethod
     def of(self, X: Float[Array, "n q d"]) -> Float[Array, "n"]:

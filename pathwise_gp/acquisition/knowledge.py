@@ -13,8 +13,8 @@ from .._numerics.blocks import map_rows
 from .._numerics.sobol import sobol
 from .._types import AnyArray, Key
 from ..optimise import Optimum
-from ..optimise.problem import Problem, Sets, sets_of, sets_that_meet
-from ..optimise.search import as_sets, functions, search
+from ..optimise.problem import functions, Problem, Sets, sets_of, sets_that_meet
+from ..optimise.search import as_sets, search
 from .base import AbstractAcquisition, flag_field, gain_of, largest, scalar_field
 
 

@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Int
 
 from .. import _checks
 from .._types import Number
@@ -27,7 +27,28 @@ class Optimum(NamedTuple):
     feasible: Bool[Array, "*s"]
 
 
-def credible_intervals(optimum: Optimum, probability: Number = 0.9) -> tuple[Float[Array, "2 d"], Float[Array, "2"]]:
+class Choice(NamedTuple):
+    """The best of a list, for each path or as a batch.
+
+    **Fields:**
+
+    - `points`: rows of the list, `*s d`, or `q d` of a batch.
+    - `values`: of the path there, `*s`, or of the batch.
+    - `converged`: whether that is a number; of a batch, which no exchange of one row for another improves.
+    - `feasible`: whether all constraints hold there; True where there are none.
+    - `indices`: of the rows, `*s` or `q`.
+    """
+
+    points: Float[Array, "*s d"]
+    values: Float[Array, "..."]
+    converged: Bool[Array, "..."]
+    feasible: Bool[Array, "..."]
+    indices: Int[Array, "..."]
+
+
+def credible_intervals(
+    optimum: Optimum | Choice, probability: Number = 0.9
+) -> tuple[Float[Array, "2 d"], Float[Array, "2"]]:
     """Central intervals of each coordinate of the optimum, and of its value, over all paths with a feasible one that is
     finite, whether the search has converged or not.
 

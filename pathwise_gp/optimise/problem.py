@@ -1,6 +1,7 @@
 """What is searched: a function of one point or of several, and what constrains them."""
 
 import math
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import equinox as eqx
@@ -102,3 +103,16 @@ def sets_that_meet(ok: Bool[Array, "m p"], key: Key, design: Float[Array, "m p d
     drawn = allowed[jax.random.randint(key, ok.shape, 0, jnp.maximum(jnp.sum(ok), 1))]
     kept = ok | ~jnp.any(ok)
     return jnp.where(kept[:, None], points, points[drawn]).reshape(design.shape)
+
+
+def functions(given: Any, name: str) -> tuple[Any, ...]:
+    """One function or several, as a tuple."""
+    if not callable(given) and not isinstance(given, Iterable):
+        raise ValueError(f"`{name}` must be a function or a sequence of functions; got {given!r}.")
+    return (given,) if callable(given) else tuple(given)
+
+
+def still(tree: Any) -> Any:
+    """The same, not to be differentiated."""
+    numbers, rest = eqx.partition(tree, eqx.is_inexact_array)
+    return eqx.combine(jax.lax.stop_gradient(numbers), rest)

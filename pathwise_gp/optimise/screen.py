@@ -31,6 +31,17 @@ def merit_of(values: Float[Array, "s m"], violation: Float[Array, "s m"]) -> Flo
     return jnp.where(jnp.isnan(values) | jnp.isnan(violation), jnp.inf, merit)
 
 
+def first_of(
+    violation: Float[Array, "s m"], values: Float[Array, "s m"]
+) -> tuple[Float[Array, "s"], Float[Array, "s"], Int[Array, "s"]]:
+    """Of those of least violation the one of least value: both, and where it is. NaN comes last, and is taken for inf."""
+    unknown = jnp.isnan(violation) | jnp.isnan(values)
+    violation, values = (jnp.where(unknown, jnp.inf, a) for a in (violation, values))
+    least = jnp.min(violation, axis=1)
+    there = jnp.argmin(jnp.where(violation <= least[:, None], values, jnp.inf), axis=1)
+    return least, jnp.take_along_axis(values, there[:, None], axis=1)[:, 0], there
+
+
 def starts_of(design: Float[Array, "m d"], merit: Float[Array, "s m"], n_restarts: int) -> Float[Array, "s r d"]:
     """The best points of a design, each farther from those before it than points of the design are from each other."""
     m, d = design.shape

@@ -1,6 +1,6 @@
 """The search for optima in a box."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import equinox as eqx
@@ -16,7 +16,7 @@ from .._progress import ProgressBar
 from .._types import AnyArray, Key, Number
 from .base import Optimum
 from .lagrangian import augmented_lagrangian
-from .problem import Problem, Sets, sets_of, sets_that_meet
+from .problem import functions, Problem, Sets, sets_of, sets_that_meet, still
 from .screen import merit_of, range_of, starts_of, violation_of
 
 # What rounding leaves of the derivatives of a path through many points with little noise.
@@ -142,13 +142,6 @@ def search(
     return _search(paths, bounds, key, tolerance, constraints, candidates, sets, settings)
 
 
-def functions(given: Any, name: str) -> tuple[Any, ...]:
-    """One function or several, as a tuple."""
-    if not callable(given) and not isinstance(given, Iterable):
-        raise ValueError(f"`{name}` must be a function or a sequence of functions; got {given!r}.")
-    return (given,) if callable(given) else tuple(given)
-
-
 def as_sets(candidates: Any, q: int, dim: int) -> Float[Array, "..."]:
     """Candidates that are points, `m d`, or sets of q of them, `m q d`."""
     found = _checks.floating(candidates, "candidates")
@@ -175,7 +168,7 @@ def _search(
     moving = Problem(paths, constraints, sets, d, bounds.dtype)
     dtype = axes_of(paths, p * d, bounds.dtype)[1]
     # The envelope theorem: the search is not differentiated.
-    problem, bounds, candidates, given = _still((moving, bounds.astype(dtype), candidates, sets.design))
+    problem, bounds, candidates, given = still((moving, bounds.astype(dtype), candidates, sets.design))
     sign = -1 if settings.maximise else 1
     # The search goes on for as long as rounding lets it, unless it is told to end before.
     aim = jnp.asarray(jnp.finfo(dtype).eps ** 0.5 if tolerance is None else tolerance, dtype)
@@ -253,9 +246,3 @@ def _search(
         (pick(solved) & pick(met) & met_there).reshape(axes),
         met_there.reshape(axes),
     )
-
-
-def _still(tree: Any) -> Any:
-    """The same, not to be differentiated."""
-    numbers, rest = eqx.partition(tree, eqx.is_inexact_array)
-    return eqx.combine(jax.lax.stop_gradient(numbers), rest)
