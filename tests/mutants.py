@@ -676,10 +676,10 @@ MUTANTS = [
         "test_acquisition.py::test_the_one_shot_form_screens_its_candidates",
     ),
     Mutant(
-        "a block of a list left out",
+        "the last block of a list for the best",
         "optimise/finite.py",
-        "n_blocks = -(-m // ",
-        "n_blocks = (m // ",
+        "(f < best[1])",
+        "(f < jnp.inf)",
         "test_optimise.py::test_the_best_of_a_list_is_that_of_all_values",
     ),
     Mutant(
@@ -692,9 +692,30 @@ MUTANTS = [
     Mutant(
         "a row of a list that is taken twice",
         "acquisition/batches.py",
-        "jnp.where(taken | jnp.isnan(violation), jnp.inf, violation)",
-        "violation",
+        "& others[None, :], axis=1)",
+        "& others[None, :] & ~others[None, :], axis=1)",
         "test_acquisition.py::test_batches_of_a_list_are_those_of_brute_force",
+    ),
+    Mutant(
+        "a discrete coordinate that is not among its values",
+        "optimise/search.py",
+        "return X if grid is None else grid.place(X, U)",
+        "return X if grid is None else 0.5 * X + 0.5 * grid.place(X, U)",
+        "test_mixed.py::test_mixed_boxes_of_quadratics_against_all_combinations",
+    ),
+    Mutant(
+        "combinations that are not searched",
+        "optimise/search.py",
+        "    if each:\n        starts = ",
+        "    if each:\n        _ = ",
+        "test_mixed.py::test_every_one_of_few_combinations_is_searched",
+    ),
+    Mutant(
+        "discrete coordinates that stay where they start",
+        "optimise/mixed.py",
+        "still = taken & lower(",
+        "still = ~taken & lower(",
+        "test_mixed.py::test_many_combinations_are_searched_by_exchanges",
     ),
     Mutant(
         "paths at the inputs of others",

@@ -1,6 +1,6 @@
 """What an observation adds to the best posterior mean."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import equinox as eqx
@@ -13,6 +13,7 @@ from .._numerics.blocks import map_rows
 from .._numerics.sobol import sobol
 from .._types import AnyArray, Key
 from ..optimise import Optimum
+from ..optimise.mixed import as_grid, Grid
 from ..optimise.problem import functions, Problem, Sets, sets_of, sets_that_meet
 from ..optimise.search import as_sets, search
 from .base import AbstractAcquisition, flag_field, gain_of, largest, scalar_field
@@ -144,6 +145,7 @@ class OneShotKnowledgeGradient(eqx.Module):
         constraints: Callable[..., Any] | Sequence[Callable[..., Any]] = (),
         joint_constraints: Callable[..., Any] | Sequence[Callable[..., Any]] = (),
         candidates: Float[AnyArray, "..."] | None = None,
+        discrete: Mapping[Any, Any] | None = None,
         **options: Any,
     ) -> Optimum:
         """The inputs at which the knowledge gradient is largest in a box.
@@ -156,6 +158,7 @@ class OneShotKnowledgeGradient(eqx.Module):
           maxima, as a maximum is what is used in the end.
         - `joint_constraints`: h(X) ≤ 0 of the q inputs that are observed, which map `*n q d` to `*n`.
         - `candidates`: further inputs that are screened, `m d`, of which sets of q are made, or such sets, `m q d`.
+        - `discrete`: as of `optimise.minimise`, of the inputs that are observed and of the maxima.
         - `options`: the others of `optimise.maximise`.
 
         **Returns:** the optimum, whose `points` are `q d`, and `feasible` says what holds of these; it has converged only
@@ -167,8 +170,9 @@ class OneShotKnowledgeGradient(eqx.Module):
             candidates = as_sets(candidates, self.q, bounds.shape[1]).astype(bounds.dtype)
         sets = Sets(self.q + self.n_fantasies, self.q, functions(joint_constraints, "joint_constraints"))
         of_starts, of_search = jax.random.split(key)
-        design = _starts(self, bounds, of_starts, constraints, candidates, sets, n_screen)
-        options = {"n_screen": n_screen, "n_restarts": n_restarts, "constraints": constraints, **options}
+        grid = None if discrete is None else as_grid(discrete, bounds)
+        design = _starts(self, bounds, of_starts, constraints, candidates, grid, sets, n_screen)
+        options |= {"n_screen": n_screen, "n_restarts": n_restarts, "constraints": constraints, "discrete": discrete}
         return search(self, bounds, of_search, True, sets._replace(design=design), **options)
 
     def _split(self, X: Any) -> Float[Array, "*n p d"]:
@@ -181,10 +185,11 @@ class OneShotKnowledgeGradient(eqx.Module):
         return X.reshape(*X.shape[:-1], inputs, X.shape[-1] // inputs)
 
 
-def _points_in(bounds: Float[Array, "2 d"], key: Key, n: int, q: int) -> Float[Array, "n q d"]:
+def _points_in(bounds: Float[Array, "2 d"], key: Key, n: int, q: int, grid: Grid | None) -> Float[Array, "n q d"]:
     """Sets of q scrambled Sobol points in a box."""
-    U = sobol(key, n, q * bounds.shape[1]).astype(bounds.dtype) / 2.0**32
-    return bounds[:1, None] + (bounds[1] - bounds[0])[None, None] * U.reshape(n, q, bounds.shape[1])
+    U = (sobol(key, n, q * bounds.shape[1]).astype(bounds.dtype) / 2.0**32).reshape(n, q, bounds.shape[1])
+    X = bounds[:1, None] + (bounds[1] - bounds[0])[None, None] * U
+    return X if grid is None else grid.place(X, U)
 
 
 @eqx.filter_jit
@@ -194,13 +199,14 @@ def _starts(
     key: Key,
     constraints: tuple[Any, ...],
     candidates: Float[Array, "..."] | None,
+    grid: Grid | None,
     sets: Sets,
     n_screen: int,
 ) -> Float[Array, "m p d"]:
     """Sets of inputs, those given among them, each with the best of the points that are allowed for its maxima."""
     of_points, of_maxima, of_sets, of_candidates = jax.random.split(key, 4)
-    X = _points_in(bounds, of_points, n_screen, acquisition.q)
-    among = _points_in(bounds, of_maxima, _CANDIDATES, 1)
+    X = _points_in(bounds, of_points, n_screen, acquisition.q, grid)
+    among = _points_in(bounds, of_maxima, _CANDIDATES, 1, grid)
     allowed = jnp.ones(_CANDIDATES, bool)
     if constraints:
         problem = Problem(acquisition, constraints, sets, bounds.shape[1], bounds.dtype)

@@ -1,12 +1,12 @@
 """The search for optima in a box."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from .. import _checks
 from .._descent import descend
@@ -16,6 +16,7 @@ from .._progress import ProgressBar
 from .._types import AnyArray, Key, Number
 from .base import Optimum
 from .lagrangian import augmented_lagrangian
+from .mixed import alternate, as_grid, few, Grid
 from .problem import functions, Problem, Sets, sets_of, sets_that_meet, still
 from .screen import merit_of, range_of, starts_of, violation_of
 
@@ -34,6 +35,7 @@ def minimise(
     tolerance: Number | None = None,
     constraints: Callable[..., Any] | Sequence[Callable[..., Any]] = (),
     candidates: Float[AnyArray, "m d"] | None = None,
+    discrete: Mapping[Any, Any] | None = None,
     progress: bool = False,
 ) -> Optimum:
     """The least value of each path in a box, and where it is taken: min f_i(x) subject to lower ≤ x ≤ upper and g_ij(x) ≤ 0.
@@ -42,6 +44,10 @@ def minimise(
     descends, every start of every path at once, in one compiled call. Optima on the boundary have coordinates equal to the
     bound. Constraints enter by an augmented Lagrangian. What is found is a local minimum, the least of those that the starts
     lead to. Other values of the same shapes compile nothing anew.
+
+    With discrete columns a descent in the others is followed by the change of one of them that lowers the value most, and so
+    on until none does: no such change lowers what is found. Up to 64 combinations of values are each a start as well, from
+    the best point of their own part of the design; more are a local search from `n_restarts` starts.
 
     By the envelope theorem the derivative of `values` in the leaves of the paths is that of the paths (under constraints of
     the Lagrangian) at the optimum held fixed; the search is not differentiated, and bounds count as constants.
@@ -62,8 +68,11 @@ def minimise(
       or to `*n`, where they are known.
     - `candidates`: further points that are screened, `m d`, such as those where the best was observed; coordinates outside
       the bounds are moved to them.
-    - `progress`: whether a bar of tqdm shows the steps of the descent, or under constraints the rounds; it may end before all
-      are taken.
+    - `discrete`: what some columns take instead of all that is between their bounds: for a column its values, `m`, in units
+      of the input and within the bounds, such as `{2: range(1, 9)}`; for a tuple of columns the rows that they take together,
+      such as `{(0, 3): rows}` with rows `m 2`. Candidates are moved to the nearest.
+    - `progress`: whether a bar of tqdm shows the steps of the descent, or under constraints or with discrete columns the
+      rounds; it may end before all are taken.
 
     **Returns:** points, values and flags of each path. Where no feasible point was found, the point is the one of least
     violation and `feasible` is False. Where values are NaN, `converged` is False.
@@ -83,6 +92,7 @@ def minimise(
         tolerance=tolerance,
         constraints=constraints,
         candidates=candidates,
+        discrete=discrete,
         progress=progress,
     )
 
@@ -122,6 +132,7 @@ def search(
     constraints: Any = (),
     candidates: Any = None,
     progress: Any = False,
+    discrete: Any = None,
 ) -> Optimum:
     """The optima of functions of sets of points, of which `paths` takes all coordinates, one after the other: its points are
     `*s q d`. Constraints are those of each point; what is joint is in `sets`."""
@@ -139,7 +150,8 @@ def search(
         if tolerance.ndim:
             raise ValueError(f"`tolerance` must be a scalar; got shape {tolerance.shape}.")
         _checks.positive(tolerance, "tolerance")
-    return _search(paths, bounds, key, tolerance, constraints, candidates, sets, settings)
+    grid = None if discrete is None else as_grid(discrete, bounds)
+    return _search(paths, bounds, key, tolerance, constraints, candidates, grid, sets, settings)
 
 
 def as_sets(candidates: Any, q: int, dim: int) -> Float[Array, "..."]:
@@ -161,6 +173,7 @@ def _search(
     tolerance: Float[Array, ""] | None,
     constraints: tuple[Any, ...],
     candidates: Float[Array, "..."] | None,
+    grid: Grid | None,
     sets: Sets,
     settings: _Settings,
 ) -> Optimum:
@@ -168,7 +181,8 @@ def _search(
     moving = Problem(paths, constraints, sets, d, bounds.dtype)
     dtype = axes_of(paths, p * d, bounds.dtype)[1]
     # The envelope theorem: the search is not differentiated.
-    problem, bounds, candidates, given = still((moving, bounds.astype(dtype), candidates, sets.design))
+    numbers = (moving, bounds.astype(dtype), candidates, grid, sets.design)
+    problem, bounds, candidates, grid, given = still(numbers)
     sign = -1 if settings.maximise else 1
     # The search goes on for as long as rounding lets it, unless it is told to end before.
     aim = jnp.asarray(jnp.finfo(dtype).eps ** 0.5 if tolerance is None else tolerance, dtype)
@@ -177,18 +191,23 @@ def _search(
     def inside(U: Float[Array, "... p d"]) -> Float[Array, "... p d"]:
         """Points of the unit cube in the box; this form meets both bounds exactly."""
         lower, upper = bounds.reshape(2, *(1,) * (U.ndim - 1), d)
-        return lower * (1 - U) + upper * U
+        X = lower * (1 - U) + upper * U
+        return X if grid is None else grid.place(X, U)
 
     def in_cube(X: Float[Array, "... d"]) -> Float[Array, "... d"]:
         lower, upper = bounds.reshape(2, *(1,) * (X.ndim - 1), d)
-        return jnp.clip((X.astype(dtype) - lower) / (upper - lower), 0, 1)
+        U = jnp.clip((X.astype(dtype) - lower) / (upper - lower), 0, 1)
+        return U if grid is None else grid.nearest(U, bounds)
 
+    each = given is None and few(grid, p, settings.n_screen)
     if given is not None:
         design = in_cube(given)
     else:
         if p > 1:
             key, of_sets, of_candidates = jax.random.split(key, 3)
         design = (sobol(key, settings.n_screen, p * d).astype(dtype) / 2.0**32).reshape(-1, p, d)
+        if grid is not None:
+            design = grid.dealt(design) if each else grid.centred(design, grid.cells(design))
         if p > 1 and constraints:
             design = sets_that_meet(problem.allows(inside(design)), of_sets, design)
         if candidates is not None:
@@ -202,28 +221,33 @@ def _search(
     violation = violation_of([jnp.max(g, axis=2) for g in scale(held)], objective)
     order = merit_of(objective, violation)
     starts = starts_of(design.reshape(-1, p * d), order, settings.n_restarts)  # s r v
+    if each:
+        starts = jnp.concatenate([starts, design.reshape(-1, p * d)[grid.best_of_each(design, order)]], axis=1)
 
     def evaluate(U: Float[Array, "s r v"]) -> tuple[Float[Array, "s r"], Float[Array, "j s r"]]:
         values, found = problem.at(inside(U.reshape(*U.shape[:2], p, d)))
         excess = jnp.concatenate([jnp.zeros((*U.shape[:2], 0), dtype), *scale(found)], axis=2)
         return sign * values / width, jnp.moveaxis(excess, 2, 0)
 
-    if held:
-        U, multipliers, solved = augmented_lagrangian(
-            evaluate, starts, aim, tolerance, settings.max_steps, settings.progress
-        )
-        # Where no search ends in a feasible point, a start may be one.
+    def solve(U: Float[Array, "s r v"]) -> tuple[Float[Array, "s r v"], Float[Array, "j s r"], Bool[Array, "s r"]]:
+        shown = settings.progress and grid is None
+        if held:
+            return augmented_lagrangian(evaluate, U, aim, tolerance, settings.max_steps, shown)
+        bar = ProgressBar(settings.max_steps, "step") if shown else None
+        U, slope = descend(lambda U: evaluate(U)[0], U, aim, settings.max_steps, bar)
+        return U, jnp.zeros((0, *slope.shape), dtype), slope <= tolerance
+
+    if grid is None:
+        U, multipliers, solved = solve(starts)
+    else:
+        U, multipliers, solved = alternate(solve, evaluate, grid, starts, p, tolerance, settings.progress)
+    if held:  # where no search ends in a feasible point, a start may be one
         U, solved = jnp.concatenate([U, starts], axis=1), jnp.concatenate([solved, jnp.zeros_like(solved)], axis=1)
         multipliers = jnp.concatenate([multipliers, jnp.zeros_like(multipliers)], axis=2)
-    else:
-        bar = ProgressBar(settings.max_steps, "step") if settings.progress else None
-        U, slope = descend(lambda U: evaluate(U)[0], starts, aim, settings.max_steps, bar)
-        solved = slope <= tolerance
-        multipliers = jnp.zeros((0, *solved.shape), dtype)
     values, excess = evaluate(U)
     violation = violation_of(list(excess), values)
     met = violation <= tolerance
-    searched = jnp.arange(met.shape[1])[None, :] < settings.n_restarts
+    searched = jnp.arange(met.shape[1])[None, :] < starts.shape[1]
     passed_over = ~searched & jnp.any(met & searched, axis=1, keepdims=True)
     excess_of = jnp.where(passed_over, jnp.inf, jnp.where(met, jnp.zeros_like(violation), violation))
     best = jnp.argmin(merit_of(values, excess_of), axis=1)
