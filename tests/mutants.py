@@ -694,7 +694,7 @@ MUTANTS = [
         "acquisition/batches.py",
         "& others[None, :], axis=1)",
         "& others[None, :] & ~others[None, :], axis=1)",
-        "test_acquisition.py::test_batches_of_a_list_are_those_of_brute_force",
+        "test_acquisition.py::test_exchanges_end_where_none_improves",
     ),
     Mutant(
         "a discrete coordinate that is not among its values",
@@ -718,6 +718,34 @@ MUTANTS = [
         "test_mixed.py::test_many_combinations_are_searched_by_exchanges",
     ),
     Mutant(
+        "a box of the hypervolume left out",
+        "_numerics/hypervolume.py",
+        "jnp.sum(widths * above(point[1] - heights, 1))",
+        "jnp.sum((widths * above(point[1] - heights, 1))[1:])",
+        "test_hypervolume.py::test_improvement_is_the_difference_of_two_hypervolumes",
+    ),
+    Mutant(
+        "a hypervolume of points that hide behind others",
+        "_numerics/hypervolume.py",
+        "jnp.where(front[:, 2] >= z_k, front[:, 1], reference[1])",
+        "jnp.where(front[:, 2] > z_k, front[:, 1], reference[1])",
+        "test_hypervolume.py::test_hypervolume_is_that_of_the_union_of_boxes",
+    ),
+    Mutant(
+        "subsets of a batch that are only added",
+        "acquisition/hypervolume.py",
+        "np.where(chosen.sum(axis=1) % 2, 1, -1)",
+        "np.where(chosen.sum(axis=1) % 2, 1, 0)",
+        "test_hypervolume.py::test_improvement_is_the_difference_of_two_hypervolumes",
+    ),
+    Mutant(
+        "equal points dominate each other",
+        "_numerics/hypervolume.py",
+        "jnp.all(as_large, axis=1) & jnp.any(larger, axis=1)",
+        "jnp.all(as_large, axis=1) & (jnp.any(larger, axis=1) | (jnp.sum(as_large) > points.shape[1]))",
+        "test_hypervolume.py::test_fronts_are_those_of_brute_force",
+    ),
+    Mutant(
         "paths at the inputs of others",
         "_paths/paired.py",
         "return values.reshape(s, *values.shape[n_axes:])[i]",
@@ -733,7 +761,7 @@ MUTANTS = [
     ),
     Mutant(
         "an improvement without its tail",
-        "acquisition/improvement.py",
+        "acquisition/base.py",
         "_TAIL / (1 + z * z)",
         "0 * _TAIL / (1 + z * z)",
         "test_acquisition.py::test_the_log_form_has_a_gradient_where_no_path_improves",

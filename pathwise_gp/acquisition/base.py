@@ -19,6 +19,9 @@ from ..optimise.problem import functions, Sets
 from ..optimise.search import search
 from .batches import best_batch
 
+# Of the smooth positive part, the weight of its tail.
+_TAIL = 0.1
+
 
 def scalar_field(name: str, *, scalar: bool = True, positive: bool = False, **kwargs: Any) -> Any:
     """A field that holds a finite array, or None where that is its default."""
@@ -182,6 +185,11 @@ def deviation(values: Float[Array, "s ..."]) -> Float[Array, "..."]:
     # A third of the range of exponents, so that quotients by it have squares.
     floor = eps**2 * jnp.mean(jax.lax.stop_gradient(values) ** 2, axis=0) + tiny ** (2 / 3)
     return jnp.sqrt(jnp.var(values, axis=0) + floor)
+
+
+def fat_softplus(z: Float[Array, "..."]) -> Float[Array, "..."]:
+    """The positive part made smooth, log(1 + eᶻ) + 0.1/(1 + z²), with a tail that falls as 1/z²: increasing and convex."""
+    return jax.nn.softplus(z) + _TAIL / (1 + z * z)
 
 
 def probability(values: Float[Array, "s ..."], bandwidth: Array | None) -> Float[Array, "s ..."]:
