@@ -746,6 +746,20 @@ MUTANTS = [
         "test_hypervolume.py::test_fronts_are_those_of_brute_force",
     ),
     Mutant(
+        "a tolerance that is not used",
+        "optimise/search.py",
+        "is None else tolerance, dtype)",
+        "is None else 0 * tolerance + 1e-9, dtype)",
+        "test_options.py::test_options_of_the_effort",
+    ),
+    Mutant(
+        "candidates that are not screened",
+        "optimise/search.py",
+        "design = jnp.concatenate([design, wanted])",
+        "design = jnp.concatenate([design, 0.5 * wanted])[: settings.n_screen]",
+        "test_options.py::test_options_that_restrict_what_is_found",
+    ),
+    Mutant(
         "paths at the inputs of others",
         "_paths/paired.py",
         "return values.reshape(s, *values.shape[n_axes:])[i]",
