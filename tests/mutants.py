@@ -677,9 +677,9 @@ MUTANTS = [
     ),
     Mutant(
         "the last block of a list for the best",
-        "optimise/finite.py",
-        "(f < best[1])",
-        "(f < jnp.inf)",
+        "optimise/screen.py",
+        "(values < best[1])",
+        "(values < jnp.inf)",
         "test_optimise.py::test_the_best_of_a_list_is_that_of_all_values",
     ),
     Mutant(
@@ -706,8 +706,8 @@ MUTANTS = [
     Mutant(
         "combinations that are not searched",
         "optimise/search.py",
-        "    if each:\n        starts = ",
-        "    if each:\n        _ = ",
+        "    if each is not None:\n        starts = ",
+        "    if each is not None:\n        _ = ",
         "test_mixed.py::test_every_one_of_few_combinations_is_searched",
     ),
     Mutant(

@@ -17,7 +17,7 @@ class Optimum(NamedTuple):
 
     - `points`: where it is, `*s d`; not differentiated: `jax.grad` through them gives zeros.
     - `values`: of the path there, `*s`.
-    - `converged`: whether the conditions of first order hold there, `*s`.
+    - `converged`: whether the conditions of first order hold there, `*s`, and no change of one discrete column is better.
     - `feasible`: whether all constraints hold there, `*s`; True where there are none.
     """
 

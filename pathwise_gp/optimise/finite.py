@@ -5,7 +5,6 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import equinox as eqx
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
@@ -14,7 +13,7 @@ from .._paths.paired import axes_of
 from .._types import AnyArray
 from .base import Choice
 from .problem import functions, Problem, Sets, still
-from .screen import first_of, range_of, violation_of
+from .screen import first_of_blocks, range_of, violation_of
 
 # Values of all paths that are made at once.
 _VALUES = 2**20
@@ -67,34 +66,29 @@ def _over(paths: Any, choices: Float[Array, "m d"], constraints: tuple[Any, ...]
     dtype = axes_of(paths, d, choices.dtype)[1]
     problem, choices = still((moving, choices.astype(dtype)))
     s = math.prod(problem.axes)
-    n_blocks = -(-m // max(1, _VALUES // max(s, 1)))
-    rows = -(-m // n_blocks)
-    starts = jnp.minimum(jnp.arange(n_blocks) * rows, m - rows)  # the last one overlaps the one before it
+    rows = max(1, _VALUES // max(s, 1))
 
-    def block(start: Int[Array, ""]) -> tuple[Float[Array, "s b"], list[Float[Array, "s b"]]]:
-        f, g = problem.screen(jax.lax.dynamic_slice_in_dim(choices, start, rows)[:, None])
+    def block(of: Int[Array, "b"]) -> tuple[Float[Array, "s b"], list[Float[Array, "s b"]]]:
+        f, g = problem.screen(choices[of][:, None])
         return -f if maximise else f, [one[:, :, 0] for one in g]
 
-    def ends(state: Any, start: Int[Array, ""]) -> tuple[Any, None]:
-        finite = [jnp.where(jnp.isfinite(g), g, jnp.nan) for g in block(start)[1]]
-        return [
-            (jnp.fmin(a, jnp.nanmin(g, 1)), jnp.fmax(b, jnp.nanmax(g, 1)))
-            for (a, b), g in zip(state, finite, strict=True)
-        ], None
+    def end(j: int, sign: int) -> Float[Array, "s"]:
+        """The least of a constraint over the list, or of what it is with another sign."""
 
-    unknown = jnp.full(s, jnp.nan, dtype)
-    found, _ = jax.lax.scan(ends, [(unknown, unknown) for _ in constraints], starts) if constraints else ([], None)
-    widths = [range_of(jnp.stack(pair, axis=1)) for pair in found]
+        def alone(of: Int[Array, "b"]) -> tuple[Float[Array, "s b"], Float[Array, "s b"]]:
+            g = block(of)[1][j]
+            return jnp.zeros_like(g), jnp.where(jnp.isfinite(g), sign * g, jnp.nan)
 
-    def better(best: Any, start: Int[Array, ""]) -> tuple[Any, None]:
-        f, g = block(start)
-        violation = violation_of([one / width for one, width in zip(g, widths, strict=True)], f)
-        violation, f, there = first_of(violation, f)
-        lower = (violation < best[0]) | ((violation == best[0]) & (f < best[1]))
-        return [jnp.where(lower, new, old) for new, old in zip((violation, f, start + there), best, strict=True)], None
+        return first_of_blocks(alone, m, rows, like)[1]
 
-    nothing = jnp.full(s, jnp.inf, dtype)
-    (violation, _, chosen), _ = jax.lax.scan(better, [nothing, nothing, jnp.zeros(s, starts.dtype)], starts)
+    like = jnp.zeros(s, dtype)
+    widths = [range_of(jnp.stack([end(j, 1), -end(j, -1)], axis=1)) for j in range(len(constraints))]
+
+    def judge(of: Int[Array, "b"]) -> tuple[Float[Array, "s b"], Float[Array, "s b"]]:
+        f, g = block(of)
+        return violation_of([one / width for one, width in zip(g, widths, strict=True)], f), f
+
+    violation, _, chosen = first_of_blocks(judge, m, rows, like)
     points = choices[chosen]
     values = moving.at(points[:, None, None])[0][:, 0]
     axes = problem.axes

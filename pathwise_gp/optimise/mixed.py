@@ -12,10 +12,12 @@ from jaxtyping import Array, Bool, Float, Int
 
 from .. import _checks
 from .._progress import ProgressBar
-from .screen import first_of, violation_of
+from .screen import first_of_blocks, violation_of
 
 # Combinations of which each is searched for itself, and rounds of exchanges at most.
 _FEW, _ROUNDS = 64, 20
+# Entries of the points that are judged at once.
+_ENTRIES = 2**22
 
 
 class Grid(eqx.Module):
@@ -75,18 +77,16 @@ class Grid(eqx.Module):
         first = lambda k: jnp.argmin(jnp.where(code[None, :] == k, order, jnp.inf), axis=1)
         return jax.lax.map(first, jnp.arange(self.combinations(p))).T
 
-    def neighbours(self, U: Float[Array, "s r p d"]) -> Float[Array, "s r n p d"]:
-        """All points that differ in one group of one point at most."""
-        (p, d), masks, middles = U.shape[2:], [], []
+    def moves(self, p: int, d: int, dtype: Any) -> tuple[Bool[Array, "n v"], Float[Array, "n"]]:
+        """All changes of one group of one of p points: which coordinates change, and to what."""
+        masks, middles = [], []
         for columns, rows in zip(self.columns, self.values, strict=True):
             for j in range(p):
                 mask = np.zeros((p, d), bool)
                 mask[j, list(columns)] = True
                 masks += [mask] * len(rows)
                 middles += [(k + 0.5) / len(rows) for k in range(len(rows))]
-        mask, middle = jnp.asarray(np.stack(masks)), jnp.asarray(middles, U.dtype)[None, None, :, None, None]
-        there = jnp.broadcast_to(U[:, :, None], (*U.shape[:2], len(masks), p, d))
-        return jnp.where(mask[None, None], middle, there)
+        return jnp.asarray(np.stack(masks).reshape(-1, p * d)), jnp.asarray(middles, dtype)
 
 
 def as_grid(discrete: Any, bounds: Float[Array, "2 d"]) -> Grid:
@@ -136,6 +136,7 @@ def alternate(
     gains most, until none does."""
     s, r, v = starts.shape
     bar = ProgressBar(_ROUNDS, "exchange") if progress else None
+    mask, middle = grid.moves(p, v // p, starts.dtype)
     margin = 64 * jnp.finfo(starts.dtype).eps
 
     def judged(U: Float[Array, "s n v"]) -> tuple[Float[Array, "s n"], Float[Array, "s n"]]:
@@ -161,12 +162,16 @@ def alternate(
         pick = lambda new, old: jnp.where(taken, new, old)
         U = jnp.where(taken[:, :, None], moved, U)
         before = tuple(pick(new, old) for new, old in zip(there, before, strict=True))
-        near = grid.neighbours(U.reshape(s, r, p, -1))
-        n = near.shape[2]
-        violation, f = (a.reshape(s * r, n) for a in judged(near.reshape(s, r * n, v)))
-        *best, where = first_of(violation, f)
+
+        def judge(of: Int[Array, "b"]) -> tuple[Float[Array, "l b"], Float[Array, "l b"]]:
+            near = jnp.where(mask[of][None, None], middle[of][None, None, :, None], U[:, :, None])
+            violation, f = judged(near.reshape(s, r * of.size, v))
+            return violation.reshape(s * r, -1), f.reshape(s * r, -1)
+
+        *best, where = first_of_blocks(judge, middle.size, _ENTRIES // (s * r * v), U[:, :, 0].reshape(-1))
         still = taken & lower([a.reshape(s, r) for a in best], before)
-        proposal = jnp.take_along_axis(near, where.reshape(s, r, 1, 1, 1), axis=2).reshape(s, r, v)
+        where = where.reshape(s, r)
+        proposal = jnp.where(mask[where], middle[where][:, :, None], U)
         following = U, pick(weights, multipliers), pick(done, solved), before, proposal, still, number + 1
         if bar is not None:
             bar.report(number + 1, ~going(following), f"{{}} of {s * r} searches going on", jnp.sum(still))

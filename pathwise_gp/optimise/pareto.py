@@ -105,20 +105,20 @@ def objectives(paths: Any, name: str) -> tuple[Any, ...]:
 
 def values_of(paths: tuple[Any, ...], X: Float[Array, "*n d"]) -> tuple[tuple[int, ...], Float[Array, "..."]]:
     """The axes `*s` of paths, and the values of all objectives, `s *n p`."""
-    if len(paths) > 1:
-        axes = [axes_of(one, X.shape[-1], X.dtype)[0] for one in paths]
-        if len(set(axes)) > 1:
-            raise ValueError(f"`paths` of several objectives must have the same axes; got {axes}.")
-        each = [one(X).reshape(math.prod(axes[0]), *X.shape[:-1]) for one in paths]
-        return axes[0], jnp.stack(each, axis=-1)
-    found = eqx.filter_eval_shape(paths[0], jax.ShapeDtypeStruct((_UNLIKELY, X.shape[-1]), X.dtype))
+    first, *others = paths
+    if others:
+        axes, *more = [axes_of(one, X.shape[-1], X.dtype)[0] for one in paths]
+        if set(more) != {axes}:
+            raise ValueError(f"`paths` of several objectives must have the same axes; got {[axes, *more]}.")
+        return axes, jnp.stack([one(X).reshape(math.prod(axes), *X.shape[:-1]) for one in paths], axis=-1)
+    found = eqx.filter_eval_shape(first, jax.ShapeDtypeStruct((_UNLIKELY, X.shape[-1]), X.dtype))
     shape = getattr(found, "shape", ())
     if len(shape) < 2 or shape[-2] != _UNLIKELY or not jnp.issubdtype(found.dtype, jnp.floating):
         raise ValueError(
             f"`paths` must map inputs `n {X.shape[-1]}` to values of several objectives, `*s n p`, or be one function for "
             f"each; of {_UNLIKELY} inputs it gives {found}."
         )
-    return tuple(shape[:-2]), paths[0](X).reshape(math.prod(shape[:-2]), *X.shape[:-1], shape[-1])
+    return tuple(shape[:-2]), first(X).reshape(math.prod(shape[:-2]), *X.shape[:-1], shape[-1])
 
 
 @eqx.filter_jit

@@ -1,5 +1,6 @@
 """What a screen of points says: the scales of the values, an order, and where to start."""
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -40,6 +41,25 @@ def first_of(
     least = jnp.min(violation, axis=1)
     there = jnp.argmin(jnp.where(violation <= least[:, None], values, jnp.inf), axis=1)
     return least, jnp.take_along_axis(values, there[:, None], axis=1)[:, 0], there
+
+
+def first_of_blocks(
+    judge: Callable[[Int[Array, "b"]], Any], n: int, rows: int, like: Float[Array, "s"]
+) -> tuple[Float[Array, "s"], Float[Array, "s"], Int[Array, "s"]]:
+    """The same of n things, of which so many are judged at once: a function of their numbers gives `s b` of each."""
+    n_blocks = -(-n // max(1, rows))
+    rows = -(-n // n_blocks)
+    starts = jnp.minimum(jnp.arange(n_blocks) * rows, n - rows)  # the last one overlaps the one before it
+
+    def better(best: Any, start: Int[Array, ""]) -> tuple[Any, None]:
+        violation, values, there = first_of(*judge(start + jnp.arange(rows)))
+        lower = (violation < best[0]) | ((violation == best[0]) & (values < best[1]))
+        new = (violation, values, start + there)
+        return tuple(jnp.where(lower, a, b) for a, b in zip(new, best, strict=True)), None
+
+    nothing = jnp.full_like(like, jnp.inf)
+    best, _ = jax.lax.scan(better, (nothing, nothing, jnp.zeros(like.shape, starts.dtype)), starts)
+    return best
 
 
 def starts_of(design: Float[Array, "m d"], merit: Float[Array, "s m"], n_restarts: int) -> Float[Array, "s r d"]:

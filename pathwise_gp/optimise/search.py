@@ -199,15 +199,14 @@ def _search(
         U = jnp.clip((X.astype(dtype) - lower) / (upper - lower), 0, 1)
         return U if grid is None else grid.nearest(U, bounds)
 
-    each = given is None and few(grid, p, settings.n_screen)
+    each = grid if given is None and few(grid, p, settings.n_screen) else None
     if given is not None:
         design = in_cube(given)
     else:
-        if p > 1:
-            key, of_sets, of_candidates = jax.random.split(key, 3)
-        design = (sobol(key, settings.n_screen, p * d).astype(dtype) / 2.0**32).reshape(-1, p, d)
+        of_design, of_sets, of_candidates = jax.random.split(key, 3) if p > 1 else (key, key, key)
+        design = (sobol(of_design, settings.n_screen, p * d).astype(dtype) / 2.0**32).reshape(-1, p, d)
         if grid is not None:
-            design = grid.dealt(design) if each else grid.centred(design, grid.cells(design))
+            design = each.dealt(design) if each is not None else grid.centred(design, grid.cells(design))
         if p > 1 and constraints:
             design = sets_that_meet(problem.allows(inside(design)), of_sets, design)
         if candidates is not None:
@@ -221,8 +220,8 @@ def _search(
     violation = violation_of([jnp.max(g, axis=2) for g in scale(held)], objective)
     order = merit_of(objective, violation)
     starts = starts_of(design.reshape(-1, p * d), order, settings.n_restarts)  # s r v
-    if each:
-        starts = jnp.concatenate([starts, design.reshape(-1, p * d)[grid.best_of_each(design, order)]], axis=1)
+    if each is not None:
+        starts = jnp.concatenate([starts, design.reshape(-1, p * d)[each.best_of_each(design, order)]], axis=1)
 
     def evaluate(U: Float[Array, "s r v"]) -> tuple[Float[Array, "s r"], Float[Array, "j s r"]]:
         values, found = problem.at(inside(U.reshape(*U.shape[:2], p, d)))
