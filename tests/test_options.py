@@ -7,10 +7,11 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+import numpyro.distributions as dist
 import pytest
 
 import pathwise_gp as pgp
-from pathwise_gp import acquisition as acq, optimise
+from pathwise_gp import acquisition as acq, design, level_sets, optimise, rollout, scores
 from pathwise_gp.acquisition import optimism
 from pathwise_gp.optimise import search as searching
 
@@ -231,3 +232,75 @@ def test_there_is_a_row_for_every_acquisition():
         value for value in vars(acq).values() if isinstance(value, type) and issubclass(value, acq.AbstractAcquisition)
     }
     assert there - {acq.AbstractAcquisition} == set(ACQUISITIONS)
+
+
+DRAWS = jnp.asarray(np.random.default_rng(3).normal(size=(4, 3)))
+
+
+def waves(*axes):
+    """Smooth paths of one input, of axes `*s`."""
+    w = DRAWS.reshape(*axes, 3)
+    basis = lambda X: jnp.stack([jnp.ones(X.shape[:-1]), jnp.sin(5 * X[..., 0]), jnp.cos(3 * X[..., 0])])
+    return lambda X: jnp.tensordot(w, basis(X), 1)
+
+
+def rolled(axes, **options):
+    moved = rollout.rollout([waves(*axes)], lambda x: 0 * x[:0], jnp.asarray([0.3]), 2, **options)
+    return moved.states, moved.rewards
+
+
+def samples(axes):
+    return jnp.asarray(np.random.default_rng(4).normal(size=(*axes, 5, 2)))
+
+
+Y, UNIT, AT = jnp.zeros((5, 2)), jnp.asarray([0.0, 1.0]), jnp.asarray([[0.2], [0.5]])
+LIKELIHOOD = lambda f: dist.Normal(f, 0.5)
+KERNEL = pgp.RBF(1.0, 1.0)
+OPTIMA = optimise.Optimum(AT, jnp.asarray([0.3, 0.1]), *(jnp.ones(2, bool),) * 2)
+# Of other uses each option, as a function of the axes of the paths and of the option: two values of it.
+USES = {
+    "correct_bias of a gain": (
+        lambda s, v: design.information_gain(waves(*s), AT, 0.1, correct_bias=v).value,
+        (True, False),
+    ),
+    "correct_bias of an entropy": (
+        lambda s, v: design.joint_entropy(waves(*s), AT, 0.1, correct_bias=v),
+        (True, False),
+    ),
+    "contrastive": (
+        lambda s, v: design.nested_information_gain(waves(*s), AT, LIKELIHOOD, KEY, contrastive=v).value,
+        (True, False),
+    ),
+    "n_nodes": (lambda s, v: design.gaussian_bald(samples(s), jnp.exp(samples(s)), n_nodes=v), (4, 8)),
+    "maximise": (
+        lambda s, v: design.joint_entropy_search(lambda X: 0 * X[..., 0], KERNEL, AT, OPTIMA, 0.1, maximise=v),
+        (True, False),
+    ),
+    "n_scan": (lambda s, v: level_sets.crossings(waves(*s), 0.0, UNIT, v).count, (2, 64)),
+    "max_crossings": (
+        lambda s, v: jnp.asarray(level_sets.crossings(waves(*s), 0.0, UNIT, 16, v).locations.shape),
+        (1, 2),
+    ),
+    "direction": (lambda s, v: level_sets.crossings(waves(*s), 0.0, UNIT, 16, 2, direction=v).count, ("up", "down")),
+    "direction of the first": (
+        lambda s, v: level_sets.first_crossing(waves(*s), 0.0, UNIT, 16, direction=v),
+        ("up", "down"),
+    ),
+    "increments": (lambda s, v: rolled(s, increments=v)[0], (True, False)),
+    "reward": (lambda s, v: rolled(s, reward=lambda x, a, y: v * x[0])[1], (1.0, 2.0)),
+    "discount": (lambda s, v: rollout.returns(samples(s), v), (0.5, 1.0)),
+    "fair of crps": (lambda s, v: scores.crps(samples(s), Y, fair=v), (True, False)),
+    "fair of the energy": (lambda s, v: scores.energy_score(samples(s), Y, fair=v), (True, False)),
+    "p": (lambda s, v: scores.variogram_score(samples(s), Y, v), (0.5, 1.0)),
+    "weights of pairs": (lambda s, v: scores.variogram_score(samples(s), Y, weights=v), (None, np.full((2, 2), 3.0))),
+    "key": (lambda s, v: scores.pit(samples(s), Y, v), (None, KEY)),
+}
+
+
+@pytest.mark.parametrize("axes", [(4,), (2, 2)], ids=str)
+@pytest.mark.parametrize("name", USES)
+def test_options_of_other_uses_act(name, axes):
+    use, values = USES[name]
+    first, second = (np.nan_to_num(use(axes, value), nan=-7.0) for value in values)
+    assert first.shape == second.shape
+    assert (np.abs(first - second) > 1e-9).any()

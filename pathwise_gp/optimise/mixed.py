@@ -15,7 +15,7 @@ from .._progress import ProgressBar
 from .screen import first_of_blocks, violation_of
 
 # Combinations of which each is searched for itself, and rounds of exchanges at most.
-_FEW, _ROUNDS = 64, 20
+_FEW, _ROUNDS = 64, 200
 # Entries of the points that are judged at once.
 _ENTRIES = 2**22
 

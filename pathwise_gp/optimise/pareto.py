@@ -11,10 +11,8 @@ from jaxtyping import Array, Bool, Float
 
 from .. import _checks
 from .._numerics.hypervolume import undominated, volume_of
-from .._paths.paired import axes_of
+from .._paths.paired import axes_of, UNLIKELY
 from .._types import AnyArray
-
-_UNLIKELY = 7919
 
 
 class ParetoFront(NamedTuple):
@@ -111,12 +109,12 @@ def values_of(paths: tuple[Any, ...], X: Float[Array, "*n d"]) -> tuple[tuple[in
         if set(more) != {axes}:
             raise ValueError(f"`paths` of several objectives must have the same axes; got {[axes, *more]}.")
         return axes, jnp.stack([one(X).reshape(math.prod(axes), *X.shape[:-1]) for one in paths], axis=-1)
-    found = eqx.filter_eval_shape(first, jax.ShapeDtypeStruct((_UNLIKELY, X.shape[-1]), X.dtype))
+    found = eqx.filter_eval_shape(first, jax.ShapeDtypeStruct((UNLIKELY, X.shape[-1]), X.dtype))
     shape = getattr(found, "shape", ())
-    if len(shape) < 2 or shape[-2] != _UNLIKELY or not jnp.issubdtype(found.dtype, jnp.floating):
+    if len(shape) < 2 or shape[-2] != UNLIKELY or not jnp.issubdtype(found.dtype, jnp.floating):
         raise ValueError(
             f"`paths` must map inputs `n {X.shape[-1]}` to values of several objectives, `*s n p`, or be one function for "
-            f"each; of {_UNLIKELY} inputs it gives {found}."
+            f"each; of {UNLIKELY} inputs it gives {found}."
         )
     return tuple(shape[:-2]), first(X).reshape(math.prod(shape[:-2]), *X.shape[:-1], shape[-1])
 

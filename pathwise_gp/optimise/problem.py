@@ -10,10 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from .._paths.paired import at_own_inputs, axes_of
+from .._paths.paired import at_own_inputs, axes_of, UNLIKELY
 from .._types import Key
-
-_UNLIKELY = 7919
 
 
 class Sets(NamedTuple):
@@ -50,11 +48,11 @@ class Problem(eqx.Module):
                     "is searched they are known functions; unknown ones belong to `ConstrainedExpectedImprovement`."
                 )
         for h in sets.joint:
-            found = eqx.filter_eval_shape(h, jax.ShapeDtypeStruct((_UNLIKELY, self.q, d), dtype))
-            if getattr(found, "shape", ()) != (_UNLIKELY,) or not jnp.issubdtype(found.dtype, jnp.floating):
+            found = eqx.filter_eval_shape(h, jax.ShapeDtypeStruct((UNLIKELY, self.q, d), dtype))
+            if getattr(found, "shape", ()) != (UNLIKELY,) or not jnp.issubdtype(found.dtype, jnp.floating):
                 raise ValueError(
                     f"`joint_constraints` must map `*n {self.q} {d}`, the points of a batch, to real values `*n`; of "
-                    f"{(_UNLIKELY, self.q, d)} one made {found}."
+                    f"{(UNLIKELY, self.q, d)} one made {found}."
                 )
 
     def screen(self, X: Float[Array, "m p d"]) -> tuple[Float[Array, "s m"], list[Float[Array, "s m w"]]]:
