@@ -1,5 +1,7 @@
 """Acquisitions against their closed forms on a Gaussian, brute force and finite differences."""
 
+from collections.abc import Callable
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -177,6 +179,184 @@ def test_a_batch_is_found_together(few):
     CALLS.clear()
     other.optimise(box + 0.1, jax.random.key(7), 2, **options)
     assert not CALLS
+
+
+class Near(acq.AbstractAcquisition):
+    """−Σ_j |x_j − c|² of a batch, each of whose points wants to be at c."""
+
+    paths: Callable
+    centre: jax.Array
+
+    def of(self, X):
+        return -jnp.sum((X - self.centre) ** 2, axis=(1, 2))
+
+
+SQUARE = jnp.asarray([[0.0, 0.0], [1.0, 1.0]])
+SEARCH = {"n_screen": 64, "n_restarts": 3}
+right = lambda X: 0.5 - X[..., 0]  # x₀ ≥ ½
+steep = lambda X: 0.9 - jnp.sum(X, axis=-1)  # x₀ + x₁ ≥ 0.9
+apart = lambda X: 0.16 - jnp.sum((X[..., 0, :] - X[..., 1, :]) ** 2, axis=-1)  # |x₁ − x₂| ≥ 0.4
+
+
+@pytest.mark.parametrize("q", [1, 3])
+def test_a_constraint_holds_for_every_input_of_a_batch(q):
+    near = Near(right, jnp.asarray([[[0.2, 0.1]]]))
+    found = near.optimise(SQUARE, KEY, q, constraints=(right, steep), **SEARCH)
+    assert found.points.shape == (q, 2)
+    assert found.converged
+    assert found.feasible
+    np.testing.assert_allclose(found.points, jnp.asarray([[0.5, 0.4]]).repeat(q, 0), atol=1e-5)
+    # What cannot be is said of a batch of which one input alone would do.
+    none = near.optimise(SQUARE, KEY, q, constraints=lambda X: X[..., 0] * 0 + 0.1, **SEARCH)
+    assert not none.feasible
+    assert not none.converged
+
+
+def test_constraints_of_a_batch_are_joint():
+    near = Near(right, jnp.asarray([[[0.5, 0.5]]]))
+    found = near.optimise(SQUARE, KEY, 2, joint_constraints=apart, **SEARCH)
+    np.testing.assert_allclose(found.values, -2 * 0.2**2, rtol=1e-6)
+    np.testing.assert_allclose(jnp.sum(found.points, axis=0), 1, atol=1e-5)
+    assert found.converged
+    assert found.feasible
+    both = near.optimise(SQUARE, KEY, 2, joint_constraints=[apart], constraints=lambda X: X[..., 0] - 0.5, **SEARCH)
+    assert (both.points[:, 0] <= 0.5 + 1e-6).all()
+    np.testing.assert_allclose(jnp.linalg.norm(both.points[0] - both.points[1]), 0.4, rtol=1e-6)
+    np.testing.assert_allclose(both.values, -2 * 0.2**2, rtol=1e-6)
+    # Of which hardly a set meets what each input has to: a batch of eight in a twentieth of the box.
+    eight = near.optimise(SQUARE, KEY, 8, constraints=lambda X: 0.95 - X[..., 0], n_screen=64, n_restarts=1)
+    assert eight.feasible
+    np.testing.assert_allclose(eight.values, -8 * 0.45**2, rtol=1e-5)
+
+
+def test_candidates_of_a_batch_are_inputs_or_sets():
+    """Holes that no design finds, one for each input of a pair."""
+
+    class Holes(acq.AbstractAcquisition):
+        paths: Callable
+        centres: jax.Array
+
+        def of(self, X):
+            off = jnp.sum(((X[:, :, None] - self.centres[None, None]) / 1e-4) ** 2, axis=3)
+            return jnp.sum(jnp.max(jnp.exp(-0.5 * off), axis=1), axis=1)
+
+    at = jnp.asarray([[0.123, 0.456], [0.789, 0.321]])
+    holes, near = Holes(right, at), at + 2e-5
+    assert holes.optimise(SQUARE, KEY, 2, **SEARCH).values < 1e-3
+    for candidates in (near, near[None], near[::-1], jnp.stack([near * 0.5, near])):
+        found = holes.optimise(SQUARE, KEY, 2, candidates=candidates, **SEARCH)
+        np.testing.assert_allclose(found.values, 2, rtol=1e-10)
+    # A set of three takes what is missing from the design; of many, each is in some set.
+    np.testing.assert_allclose(holes.optimise(SQUARE, KEY, 3, candidates=near, **SEARCH).values, 2, rtol=1e-10)
+    far = jnp.concatenate([jnp.full((4, 2), 0.05), near[:1], jnp.full((4, 2), 0.9)])
+    np.testing.assert_allclose(holes.optimise(SQUARE, KEY, 2, candidates=far, **SEARCH).values, 1, rtol=1e-10)
+
+
+@pytest.mark.parametrize("name", ["log EI", "KG"])
+def test_batches_of_a_list_are_those_of_brute_force(few, name):
+    made = MADE[name](few)
+    choices = jnp.linspace(-1.2, 1.2, 12)[:, None]
+    one = made.optimise_over(choices)
+    assert one.indices == jnp.argmax(made(choices))
+    np.testing.assert_allclose(one.values, jnp.max(made(choices)), rtol=1e-12)
+    np.testing.assert_array_equal(one.points, choices[one.indices])
+    pairs = np.asarray([(i, j) for i in range(12) for j in range(12) if i != j])
+    values = np.asarray(made.joint(choices[pairs]))
+    here = choices[pairs][..., 0]
+    held = {
+        "constraints": lambda X: X[..., 0] - 0.9,
+        "joint_constraints": lambda X: 0.5 - jnp.abs(X[..., 0, 0] - X[..., 1, 0]),
+    }
+    allowed = np.asarray((here <= 0.9).all(axis=1) & (jnp.abs(here[:, 0] - here[:, 1]) >= 0.5))
+    for options, among in (({}, values), (held, np.where(allowed, values, -np.inf))):
+        two = made.optimise_over(choices, 2, **options)
+        assert two.feasible
+        assert two.converged
+        assert len(set(two.indices.tolist())) == 2
+        np.testing.assert_allclose(two.values, among.max(), rtol=1e-10)
+    # No pair is far enough apart: the one that is nearest to it, of those that an exchange leads to.
+    none = made.optimise_over(choices, 2, joint_constraints=lambda X: 5 - jnp.abs(X[..., 0, 0] - X[..., 1, 0]))
+    assert not none.feasible
+    assert set(none.indices.tolist()) == {0, 11}
+
+
+def test_exchanges_end_where_none_improves():
+    """Where the best addition to the best is no part of the best pair."""
+
+    class Table(acq.AbstractAcquisition):
+        paths: Callable
+        worth: jax.Array
+
+        def of(self, X):
+            i = X[:, :, 0].astype(int)
+            return self.worth[i[:, 0], i[:, -1]]
+
+    worth = jnp.asarray([[5.0, 1.0, 0.0], [1.0, 4.0, 9.0], [0.0, 9.0, 3.0]])
+    table, choices = Table(right, worth), jnp.arange(3.0)[:, None]
+    found = table.optimise_over(choices, 2)
+    assert found.values == 9
+    assert table.optimise_over(choices, 1).values == 5
+    for seed in range(6):  # no exchange improves, though neither row need be among the best alone
+        worth = np.random.default_rng(seed).normal(size=(20, 20))
+        worth = worth + worth.T + np.diag(np.linspace(9, 0, 20))
+        found = Table(right, jnp.asarray(worth)).optimise_over(jnp.arange(20.0)[:, None], 2)
+        np.fill_diagonal(worth, -np.inf)
+        np.testing.assert_allclose(found.values, worth[found.indices].max(), rtol=1e-12)
+    # All values NaN: nothing has converged, and it ends.
+    assert not Table(right, worth * jnp.nan).optimise_over(choices, 2).converged
+    with pytest.raises(ValueError, match="`q` must be at most the number of choices, 3; got 4"):
+        table.optimise_over(choices, 4)
+
+
+def test_constraints_of_the_one_shot_form_hold_for_inputs_and_maxima():
+    inputs = jax.random.uniform(jax.random.key(3), (6, 2))
+    law = pgp.GPPrior(kernel=pgp.Matern(2.5, 0.3, 0.6), X=inputs).condition(jnp.sum((inputs - 0.2) ** 2, axis=1), 1e-3)
+    made = acq.OneShotKnowledgeGradient(law.mean, law.covariance, KEY, 1e-3, 0.0, q=2, n_fantasies=3)
+    options = {"n_screen": 32, "n_restarts": 2, "max_steps": 100}
+    held = {"constraints": lambda X: 1.2 - jnp.sum(X, axis=-1), "joint_constraints": apart}
+    found = made.optimise(SQUARE, KEY, candidates=inputs, **held, **options)
+    assert found.feasible
+    assert found.converged
+    assert (jnp.sum(found.points, axis=-1) >= 1.2 - 1e-5).all()
+    assert jnp.linalg.norm(found.points[0] - found.points[1]) >= 0.4 - 1e-5
+    # Its value is that of maxima among what is allowed.
+    axis = jnp.linspace(0, 1, 41)
+    grid = jnp.stack(jnp.meshgrid(axis, axis), axis=-1).reshape(-1, 2)
+    finite = made(made.complete(found.points, grid[jnp.sum(grid, axis=1) >= 1.2]))
+    np.testing.assert_allclose(found.values, finite, atol=2e-3)
+    assert found.values > finite
+
+
+def test_the_one_shot_form_screens_its_candidates():
+    hole = jnp.asarray([[0.123, 0.456]])
+    at = lambda X: jnp.exp(-0.5 * jnp.sum(((X - hole) / 1e-3) ** 2, axis=-1))
+    nothing = lambda X: 0 * X[..., 0]  # is known, and only of the hole can anything be learnt
+    known = lambda X, Z: at(X)[:, None] * at(Z)[None]
+    made = acq.OneShotKnowledgeGradient(nothing, known, KEY, 1e-6, 0.0, n_fantasies=2)
+    found = made.optimise(SQUARE, KEY, candidates=hole[None] + 1e-4, n_screen=16, n_restarts=2, max_steps=20)
+    np.testing.assert_allclose(found.points, hole, atol=5e-3)
+
+
+@pytest.mark.usefixtures("no_hook")
+@pytest.mark.parametrize(
+    ("q", "options", "words"),
+    [
+        (2, {"constraints": lambda X: X}, r"`constraints` must map inputs of shape \(n, 2\)"),
+        (
+            2,
+            {"constraints": lambda X: jnp.stack([X[..., 0], X[..., 1]])},
+            r"must have the axes of `paths`, \(\), or none; got \(2,\)",
+        ),
+        (2, {"joint_constraints": right}, r"`joint_constraints` must map `\*n 2 2`"),
+        (1, {"joint_constraints": 3}, "`joint_constraints` must be a function"),
+        (2, {"candidates": jnp.zeros((3, 4))}, "The last axis of `candidates` must be the input dimension, 2"),
+        (2, {"candidates": jnp.zeros((3, 3, 2))}, r"sets of 2 of them, `m 2 d`; got \(3, 3, 2\)"),
+        (2, {"candidates": jnp.zeros((0, 2, 2))}, "`candidates` must hold at least one point"),
+    ],
+)
+def test_a_search_of_batches_refuses(q, options, words):
+    with pytest.raises(ValueError, match=words):
+        Near(right, jnp.zeros((1, 1, 2))).optimise(SQUARE, KEY, q, **options, **SEARCH)
 
 
 @pytest.mark.parametrize("maximise", SIGNS)

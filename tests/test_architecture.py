@@ -159,6 +159,8 @@ def test_names_of_the_uses_are_documented():
         "Crossings",
         "Rollout",
         "Optimum",
+        "Choice",
+        "ParetoFront",
         "Batch",
         "Estimate",
         "VorobevExpectation",

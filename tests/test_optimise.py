@@ -12,6 +12,7 @@ from tables import CALLS, Counted
 
 import pathwise_gp as pgp
 from pathwise_gp import optimise
+from pathwise_gp.optimise import finite
 
 RNG = np.random.default_rng(0)
 KEY = jax.random.key(3)
@@ -229,6 +230,55 @@ def test_constraints_that_are_paths(paths):
     assert (np.abs(others.paired(found.points)[kept]) < 1e-6).any()
 
 
+LIST = jnp.asarray(np.random.default_rng(2).uniform([-1, -1], [1, 1.5], (300, 2)))
+
+
+@pytest.mark.parametrize("maximise", [False, True])
+def test_the_best_of_a_list_is_that_of_all_values(paths, maximise, monkeypatch):
+    monkeypatch.setattr(finite, "_VALUES", 5 * 128)  # in three blocks, which overlap
+    f, held = np.asarray(paths(LIST)), draw(7)
+    g, sign = np.asarray(held(LIST)), -1 if maximise else 1
+    search = optimise.maximise_over if maximise else optimise.minimise_over
+    found = search(paths, LIST)
+    np.testing.assert_array_equal(found.indices, np.argmin(sign * f, axis=1))
+    np.testing.assert_array_equal(found.points, LIST[found.indices])
+    np.testing.assert_allclose(found.values, (sign * f).min(axis=1) * sign, rtol=1e-12)
+    assert found.converged.all()
+    assert found.feasible.all()
+    # Under constraints of each path, and one that is known.
+    right = lambda X: 0.2 - X[..., 0]
+    both = search(paths, choices=LIST, constraints=(held, right))
+    allowed = (g <= 0) & (np.asarray(LIST)[:, 0] >= 0.2)
+    np.testing.assert_array_equal(both.feasible, allowed.any(axis=1))
+    kept = np.asarray(both.feasible)
+    assert kept.sum() >= 2
+    best = np.argmin(np.where(allowed, sign * f, np.inf), axis=1)
+    np.testing.assert_array_equal(both.indices[kept], best[kept])
+    # Where nothing is allowed, what exceeds least in units of the range.
+    none = search(paths, LIST, constraints=(lambda X: 3.0 + X[..., 1] ** 2, lambda X: 100.0 + 0 * X[..., 0]))
+    assert not none.feasible.any()
+    np.testing.assert_array_equal(none.indices, np.argmin(sign * f, axis=1))  # the second, whose range is none
+    least = search(paths, LIST, constraints=lambda X: 3.0 + X[..., 1] ** 2)
+    np.testing.assert_array_equal(least.indices, np.argmin(np.asarray(LIST)[:, 1] ** 2))
+
+
+def test_the_best_of_a_list_of_other_functions(paths, found):
+    # Of two that are as good the first; what is NaN comes last, and a path that is one path is a scalar.
+    steps = lambda X: jnp.where(X[..., 0] < 0, jnp.nan, jnp.ceil(X[..., 0]))
+    one = optimise.minimise_over(steps, jnp.asarray([[-1.0], [2.0], [0.5], [0.7]]))
+    assert (one.indices, one.values, one.converged) == (2, 1.0, True)
+    assert one.points.shape == (1,)
+    nothing = optimise.minimise_over(steps, jnp.asarray([[-1.0], [-2.0]]))
+    assert not nothing.converged
+    stacked = optimise.minimise_over(pgp.stack([paths, draw(1)]), LIST)
+    assert stacked.indices.shape == (2, 5)
+    np.testing.assert_array_equal(stacked.points[0], optimise.minimise_over(lambda X: 1.0 * paths(X), LIST).points)
+    slope = jax.grad(lambda a: jnp.sum(optimise.minimise_over(lambda X: a * paths(X), LIST).values))(1.0)
+    np.testing.assert_allclose(slope, jnp.sum(stacked.values[0]), rtol=1e-10)
+    ends = optimise.credible_intervals(optimise.minimise_over(paths, jnp.concatenate([LIST, found.points])), 0.999)[0]
+    np.testing.assert_allclose(ends, [found.points.min(axis=0), found.points.max(axis=0)], atol=0.01)
+
+
 def shifted(paths, direction, step):
     return jax.tree.map(lambda leaf, by: leaf + step * by, paths, direction)
 
@@ -372,6 +422,22 @@ def test_in_single_precision_and_under_jit_and_vmap():
 def test_minimise_refuses(arguments, options, words):
     with pytest.raises(ValueError, match=words):
         optimise.minimise(*arguments, KEY, **options)
+
+
+@pytest.mark.usefixtures("no_hook")
+@pytest.mark.parametrize(
+    ("choices", "options", "words"),
+    [
+        (jnp.zeros(3), {}, r"`choices` must have shape \(n, d\)"),
+        (jnp.zeros((0, 2)), {}, "`choices` must hold at least one point"),
+        (jnp.full((3, 2), jnp.nan), {}, "`choices` must be finite"),
+        (jnp.zeros((3, 2)), {"constraints": 3}, "`constraints` must be a function"),
+        (jnp.zeros((3, 2)), {"constraints": draw(0)}, r"`constraints` must have the axes of `paths`, \(\), or none"),
+    ],
+)
+def test_lists_are_checked(choices, options, words):
+    with pytest.raises(ValueError, match=words):
+        optimise.minimise_over(disc, choices, **options)
 
 
 @pytest.mark.usefixtures("no_hook")

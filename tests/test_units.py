@@ -398,7 +398,7 @@ def sets(u):
     }
 
 
-@row("minimise", "maximise", "Optimum", "credible_intervals")
+@row("minimise", "maximise", "Optimum", "credible_intervals", "minimise_over", "maximise_over", "Choice")
 def optima(u):
     drawn = u.paths()
     settings = {"n_screen": 64, "n_restarts": 4}
@@ -406,6 +406,12 @@ def optima(u):
     held = optimise.minimise(drawn, u.bounds, KEY, constraints=lambda X: (X[..., 0] - u.d) / u.c - 0.2, **settings)
     intervals = optimise.credible_intervals(low, 0.8)
     found = {"least": u.of_y(intervals[1]), "where least": u.of_x(intervals[0])}
+    listed = optimise.minimise_over(drawn, u.x(AT), constraints=lambda X: (X[..., 0] - u.d) / u.c - 0.2)
+    found |= {
+        "listed": u.of_y(listed.values),
+        "row": listed.indices,
+        "row on top": optimise.maximise_over(drawn, u.x(AT)).indices,
+    }
     for name, optimum in (("low", low), ("high", high), ("held", held)):
         found |= {name: u.of_y(optimum.values), f"where {name}": u.of_x(optimum.points)}
         found |= {f"{name} converged": optimum.converged, f"{name} feasible": optimum.feasible}
@@ -448,6 +454,29 @@ def acquisitions(u):
     thompson = acquisition.thompson_sample(drawn, u.bounds, KEY, **settings)
     found |= {"two": pair.values - a, "one shot": u.of_x(one_shot.points), "thompson": u.of_x(thompson.points)}
     return found
+
+
+@row(
+    "HypervolumeImprovement", "LogHypervolumeImprovement", "hypervolume", "non_dominated", "pareto_front", "ParetoFront"
+)
+def fronts(u):
+    drawn, at = u.paths(16), u.x(AT)
+    both = [drawn, lambda X: drawn(2 * u.d - X)]
+    front, reference, seen = (
+        optimise.pareto_front(both, at),
+        u.y(jnp.asarray([0.3, 0.2])),
+        u.y(jnp.asarray([[-0.4, 0.1]])),
+    )
+    ehvi = acquisition.HypervolumeImprovement(both, reference, seen)(at[:3])
+    log_ehvi = acquisition.LogHypervolumeImprovement(both, reference, seen)(at[:3])
+    return {
+        "front": u.of_y(front.values),
+        "mask": front.mask,
+        "same mask": optimise.non_dominated(front.values),
+        "volume": u.of_variance(optimise.hypervolume(front.values, reference)),
+        "ehvi": u.of_variance(ehvi),
+        "log ehvi": log_ehvi - 2 * jnp.log(jnp.asarray(u.a)),
+    }
 
 
 @row("greedy_batch", "Batch", "PathCovariance", "path_variance", "joint_entropy_search", "max_value_entropy")

@@ -15,7 +15,7 @@ _ENTRIES, _VALUES = 2**20, 2**16
 
 
 # A number of inputs that is that of no other axis by chance.
-_UNLIKELY = 7919
+UNLIKELY = 7919
 
 
 def axes_of(paths: Any, dim: int, dtype: Any, name: str = "paths") -> tuple[tuple[int, ...], Any]:
@@ -23,12 +23,12 @@ def axes_of(paths: Any, dim: int, dtype: Any, name: str = "paths") -> tuple[tupl
     it maps them to something else."""
     if not callable(paths):
         raise ValueError(f"`{name}` must be a function that maps `*n d` to `*s *n`; got {type(paths).__name__}.")
-    values = eqx.filter_eval_shape(paths, jax.ShapeDtypeStruct((_UNLIKELY, dim), dtype))
+    values = eqx.filter_eval_shape(paths, jax.ShapeDtypeStruct((UNLIKELY, dim), dtype))
     shape = getattr(values, "shape", ())
-    if not shape or shape[-1] != _UNLIKELY or not jnp.issubdtype(values.dtype, jnp.floating):
-        hint = " Of paths of several outputs take one: `paths.output(0)`." if _UNLIKELY in shape else ""
+    if not shape or shape[-1] != UNLIKELY or not jnp.issubdtype(values.dtype, jnp.floating):
+        hint = " Of paths of several outputs take one: `paths.output(0)`." if UNLIKELY in shape else ""
         raise ValueError(
-            f"`{name}` must map inputs of shape (n, {dim}) to real values of shape (*s, n); for n = {_UNLIKELY} it gives "
+            f"`{name}` must map inputs of shape (n, {dim}) to real values of shape (*s, n); for n = {UNLIKELY} it gives "
             f"{values}.{hint}"
         )
     return tuple(shape[:-1]), values.dtype

@@ -6,6 +6,10 @@ given, small values of f are sought. Paths are any function that maps `*n d` to 
 """
 
 from .base import AbstractAcquisition as AbstractAcquisition
+from .hypervolume import (
+    HypervolumeImprovement as HypervolumeImprovement,
+    LogHypervolumeImprovement as LogHypervolumeImprovement,
+)
 from .improvement import (
     ConstrainedExpectedImprovement as ConstrainedExpectedImprovement,
     ExpectedImprovement as ExpectedImprovement,

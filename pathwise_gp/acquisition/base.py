@@ -2,7 +2,7 @@
 
 import math
 from abc import abstractmethod
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import equinox as eqx
@@ -14,7 +14,13 @@ from .. import _checks
 from .._numerics.blocks import map_rows
 from .._paths.paired import axes_of
 from .._types import AnyArray, Key
-from ..optimise import maximise, Optimum
+from ..optimise import Choice, Optimum
+from ..optimise.problem import functions, Sets
+from ..optimise.search import search
+from .batches import best_batch
+
+# Of the smooth positive part, the weight of its tail.
+_TAIL = 0.1
 
 
 def scalar_field(name: str, *, scalar: bool = True, positive: bool = False, **kwargs: Any) -> Any:
@@ -75,17 +81,58 @@ class AbstractAcquisition(eqx.Module):
             raise ValueError(f"`X` must have shape (*n, d), or (*n, q, d) with q > 0 in `joint`; got {X.shape}.")
         return _joint(self, X)
 
-    def optimise(self, bounds: Float[AnyArray, "2 d"], key: Key, q: int = 1, **options: Any) -> Optimum:
+    def optimise(
+        self,
+        bounds: Float[AnyArray, "2 d"],
+        key: Key,
+        q: int = 1,
+        *,
+        joint_constraints: Callable[..., Any] | Sequence[Callable[..., Any]] = (),
+        **options: Any,
+    ) -> Optimum:
         """The q inputs in a box that are worth most together. Other values of the same shapes compile nothing anew.
 
-        **Arguments:** `bounds`: `2 d`; `key`: of the starts; `q`; `options`: as of `optimise.maximise` without
-        constraints for q > 1.
+        **Arguments:**
 
-        **Returns:** the optimum, whose `points` are `q d`. **Raises:** ValueError as `optimise.maximise`.
+        - `bounds`: `2 d`; `key`: of the starts; `q`.
+        - `joint_constraints`: one function or several h(X) ≤ 0 of the q inputs together, which map `*n q d` to `*n`.
+        - `options`: as of `optimise.maximise`. `constraints` are those of an input, which map `*n d` to `*n`, and hold for
+          each of the q; `candidates` are inputs, `m d`, of which sets of q are made, or such sets, `m q d`.
+
+        **Returns:** the optimum, whose `points` are `q d`. **Raises:** ValueError as `optimise.maximise`, and where
+        `joint_constraints` map `*n q d` to something else.
         """
-        bounds, q = _checks.bounds(bounds), _checks.count(q, "q")
-        found = maximise(Joint(self, q), jnp.tile(bounds, (1, q)), key, **options)
-        return found._replace(points=found.points.reshape(q, bounds.shape[1]))
+        q = _checks.count(q, "q")
+        sets = Sets(q, q, functions(joint_constraints, "joint_constraints"))
+        return search(Joint(self, q), bounds, key, True, sets, **options)
+
+    def optimise_over(
+        self,
+        choices: Float[AnyArray, "m d"],
+        q: int = 1,
+        *,
+        constraints: Callable[..., Any] | Sequence[Callable[..., Any]] = (),
+        joint_constraints: Callable[..., Any] | Sequence[Callable[..., Any]] = (),
+    ) -> Choice:
+        """The q inputs of a list that are worth most together, each row at most once.
+
+        For q = 1 exactly. Of more the best of eight searches, each from one of the best single rows: one after the other as
+        the best addition to those before it, and then by exchanges of one row for the best in its place until none improves.
+        Every step evaluates the whole list; nothing is drawn.
+
+        **Arguments:** `choices`: the list, `m d`; `q`, at most m; `constraints`, `joint_constraints`: as of `optimise`; they
+        have to hold without a tolerance.
+
+        **Returns:** the choice, with `points` `q d` and `indices` `q`. Where no feasible batch was found, `feasible` is False
+        and it is one of less violation than its neighbours.
+
+        **Raises:** ValueError where `choices` are not `m d` and finite, q is larger than m, or functions do not map as said.
+        """
+        choices, q = _checks.points(choices, "choices"), _checks.count(q, "q")
+        if q > choices.shape[0]:
+            raise ValueError(f"`q` must be at most the number of choices, {choices.shape[0]}; got {q}.")
+        constraints = functions(constraints, "constraints")
+        return best_batch(self, choices, q, constraints, functions(joint_constraints, "joint_constraints"))
 
     @abstractmethod
     def of(self, X: Float[Array, "n q d"]) -> Float[Array, "n"]:
@@ -138,6 +185,11 @@ def deviation(values: Float[Array, "s ..."]) -> Float[Array, "..."]:
     # A third of the range of exponents, so that quotients by it have squares.
     floor = eps**2 * jnp.mean(jax.lax.stop_gradient(values) ** 2, axis=0) + tiny ** (2 / 3)
     return jnp.sqrt(jnp.var(values, axis=0) + floor)
+
+
+def fat_softplus(z: Float[Array, "..."]) -> Float[Array, "..."]:
+    """The positive part made smooth, log(1 + eᶻ) + 0.1/(1 + z²), with a tail that falls as 1/z²: increasing and convex."""
+    return jax.nn.softplus(z) + _TAIL / (1 + z * z)
 
 
 def probability(values: Float[Array, "s ..."], bandwidth: Array | None) -> Float[Array, "s ..."]:

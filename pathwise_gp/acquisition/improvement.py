@@ -12,6 +12,7 @@ from .._paths.paired import axes_of
 from .base import (
     AbstractAcquisition,
     deviation,
+    fat_softplus,
     flag_field,
     functions_field,
     gain_of,
@@ -21,8 +22,8 @@ from .base import (
 )
 from .probability import improvement_of, log_feasible
 
-# Of the smooth positive part: the weight of its tail, and its temperature in standard deviations of the gain.
-_TAIL, _TEMPERATURE = 0.1, 0.01
+# Of the smooth positive part, in standard deviations of the gain.
+_TEMPERATURE = 0.01
 
 
 class ExpectedImprovement(AbstractAcquisition):
@@ -143,4 +144,4 @@ def _log_improvement(acquisition: Any, gain: Float[Array, "s ..."], improvement:
         least = jnp.finfo(gain.dtype).eps * jnp.max(jnp.abs(jax.lax.stop_gradient(improvement)), axis=0)
         tau = jnp.maximum(_TEMPERATURE * deviation(gain), least)
     z = improvement / tau[None]
-    return jnp.log(tau)[None] + jnp.log(jax.nn.softplus(z) + _TAIL / (1 + z * z))
+    return jnp.log(tau)[None] + jnp.log(fat_softplus(z))

@@ -1,18 +1,21 @@
 """What an observation adds to the best posterior mean."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from .. import _checks
 from .._numerics.blocks import map_rows
 from .._numerics.sobol import sobol
 from .._types import AnyArray, Key
-from ..optimise import maximise as _maximise, Optimum
+from ..optimise import Optimum
+from ..optimise.mixed import as_grid, Grid
+from ..optimise.problem import functions, Problem, Sets, sets_of, sets_that_meet
+from ..optimise.search import as_sets, search
 from .base import AbstractAcquisition, flag_field, gain_of, largest, scalar_field
 
 
@@ -65,9 +68,8 @@ class KnowledgeGradient(AbstractAcquisition):
         return 2 * samples * (q + self.candidates.shape[0])
 
 
-# Of the search for the best point of the one-shot form: points that are screened, candidates for the maxima of each, and
-# starts of the descent.
-_SCREENED, _CANDIDATES, _RESTARTS = 256, 1024, 8
+# Candidates for the maxima of the one-shot form, from which their search starts.
+_CANDIDATES = 1024
 # Sets of inputs that are completed at once.
 _BATCH = 16
 # Entries taken for those of a row's temporaries, which a covariance that is given does not tell.
@@ -131,25 +133,47 @@ class OneShotKnowledgeGradient(eqx.Module):
         )
         if X.ndim < 2 or X.shape[-2] != self.q:
             raise ValueError(f"`X` must have shape (*n, {self.q}, d); got {X.shape}.")
-        return _complete(self, X, candidates.astype(X.dtype))
+        return _complete(self, X, candidates.astype(X.dtype), jnp.ones(candidates.shape[0], bool))
 
-    def optimise(self, bounds: Float[AnyArray, "2 d"], key: Key, **options: Any) -> Optimum:
+    def optimise(
+        self,
+        bounds: Float[AnyArray, "2 d"],
+        key: Key,
+        *,
+        n_screen: int = 256,
+        n_restarts: int = 8,
+        constraints: Callable[..., Any] | Sequence[Callable[..., Any]] = (),
+        joint_constraints: Callable[..., Any] | Sequence[Callable[..., Any]] = (),
+        candidates: Float[AnyArray, "..."] | None = None,
+        discrete: Mapping[Any, Any] | None = None,
+        **options: Any,
+    ) -> Optimum:
         """The inputs at which the knowledge gradient is largest in a box.
 
-        **Arguments:** `bounds`: `2 d`; `key`: of the starts; `options`: as of `optimise.maximise`.
+        **Arguments:**
 
-        **Returns:** the optimum, whose `points` are `q d`. **Raises:** as `optimise.maximise`.
+        - `bounds`: `2 d`; `key`: of the starts.
+        - `n_screen`: sets of q inputs that are screened, each with its maxima among 1024 points; `n_restarts`: starts.
+        - `constraints`: one function or several g(x) ≤ 0, which map `*n d` to `*n`, of each input that is observed and of the
+          maxima, as a maximum is what is used in the end.
+        - `joint_constraints`: h(X) ≤ 0 of the q inputs that are observed, which map `*n q d` to `*n`.
+        - `candidates`: further inputs that are screened, `m d`, of which sets of q are made, or such sets, `m q d`.
+        - `discrete`: as of `optimise.minimise`, of the inputs that are observed and of the maxima.
+        - `options`: the others of `optimise.maximise`.
+
+        **Returns:** the optimum, whose `points` are `q d`, and `feasible` says what holds of these; it has converged only
+        where the constraints hold for the maxima too. **Raises:** as `AbstractAcquisition.optimise`.
         """
-        bounds = _checks.bounds(bounds)
-        of_points, of_maxima, of_search = jax.random.split(key, 3)
-        X = _points_in(bounds, of_points, _SCREENED, self.q)
-        starts = self.complete(X, _points_in(bounds, of_maxima, _CANDIDATES, 1)[:, 0])
-        n_restarts = _checks.count(options.pop("n_restarts", _RESTARTS), "n_restarts")
-        everywhere = jnp.tile(bounds, (1, self.q + self.n_fantasies))
-        # The screen is that of the starts.
-        options = {"n_screen": n_restarts, "candidates": starts, **options}
-        found = _maximise(self, everywhere, of_search, n_restarts=n_restarts, **options)
-        return found._replace(points=self.points(found.points))
+        bounds, n_screen = _checks.bounds(bounds), _checks.count(n_screen, "n_screen")
+        constraints = functions(constraints, "constraints")
+        if candidates is not None:
+            candidates = as_sets(candidates, self.q, bounds.shape[1]).astype(bounds.dtype)
+        sets = Sets(self.q + self.n_fantasies, self.q, functions(joint_constraints, "joint_constraints"))
+        of_starts, of_search = jax.random.split(key)
+        grid = None if discrete is None else as_grid(discrete, bounds)
+        design = _starts(self, bounds, of_starts, constraints, candidates, grid, sets, n_screen)
+        options |= {"n_screen": n_screen, "n_restarts": n_restarts, "constraints": constraints, "discrete": discrete}
+        return search(self, bounds, of_search, True, sets._replace(design=design), **options)
 
     def _split(self, X: Any) -> Float[Array, "*n p d"]:
         X, inputs = _checks.floating(X, "X"), self.q + self.n_fantasies
@@ -161,10 +185,37 @@ class OneShotKnowledgeGradient(eqx.Module):
         return X.reshape(*X.shape[:-1], inputs, X.shape[-1] // inputs)
 
 
-def _points_in(bounds: Float[Array, "2 d"], key: Key, n: int, q: int) -> Float[Array, "n q d"]:
+def _points_in(bounds: Float[Array, "2 d"], key: Key, n: int, q: int, grid: Grid | None) -> Float[Array, "n q d"]:
     """Sets of q scrambled Sobol points in a box."""
-    U = sobol(key, n, q * bounds.shape[1]).astype(bounds.dtype) / 2.0**32
-    return bounds[:1, None] + (bounds[1] - bounds[0])[None, None] * U.reshape(n, q, bounds.shape[1])
+    U = (sobol(key, n, q * bounds.shape[1]).astype(bounds.dtype) / 2.0**32).reshape(n, q, bounds.shape[1])
+    X = bounds[:1, None] + (bounds[1] - bounds[0])[None, None] * U
+    return X if grid is None else grid.place(X, U)
+
+
+@eqx.filter_jit
+def _starts(
+    acquisition: OneShotKnowledgeGradient,
+    bounds: Float[Array, "2 d"],
+    key: Key,
+    constraints: tuple[Any, ...],
+    candidates: Float[Array, "..."] | None,
+    grid: Grid | None,
+    sets: Sets,
+    n_screen: int,
+) -> Float[Array, "m p d"]:
+    """Sets of inputs, those given among them, each with the best of the points that are allowed for its maxima."""
+    of_points, of_maxima, of_sets, of_candidates = jax.random.split(key, 4)
+    X = _points_in(bounds, of_points, n_screen, acquisition.q, grid)
+    among = _points_in(bounds, of_maxima, _CANDIDATES, 1, grid)
+    allowed = jnp.ones(_CANDIDATES, bool)
+    if constraints:
+        problem = Problem(acquisition, constraints, sets, bounds.shape[1], bounds.dtype)
+        X = sets_that_meet(problem.allows(X), of_sets, X)
+        allowed = problem.allows(among)[:, 0]
+        allowed = allowed | ~jnp.any(allowed)
+    if candidates is not None:
+        X = jnp.concatenate([X, sets_of(candidates, of_candidates, X) if candidates.ndim == 2 else candidates])
+    return _complete(acquisition, X, among[:, 0], allowed).reshape(-1, sets.inputs, bounds.shape[1])
 
 
 def _fantasies(acquisition: OneShotKnowledgeGradient, x: Float[Array, "q d"]) -> tuple[Array, Array]:
@@ -217,9 +268,12 @@ def _one_shot(acquisition: OneShotKnowledgeGradient, X: Float[Array, "*n p d"]) 
 
 @eqx.filter_jit
 def _complete(
-    acquisition: OneShotKnowledgeGradient, X: Float[Array, "*n q d"], candidates: Float[Array, "m d"]
+    acquisition: OneShotKnowledgeGradient,
+    X: Float[Array, "*n q d"],
+    candidates: Float[Array, "m d"],
+    allowed: Bool[Array, "m"],
 ) -> Array:
-    means = _means(acquisition, candidates)
+    means = jnp.where(allowed, _means(acquisition, candidates), -jnp.inf)
 
     def one(x: Float[Array, "q d"]) -> Float[Array, "v"]:
         best = jnp.argmax(means[None] + _learnt(acquisition, x, candidates), axis=1)
