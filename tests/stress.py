@@ -21,7 +21,7 @@ import numpyro.distributions as dist
 from numpyro import handlers
 
 import pathwise_gp as pgp
-from pathwise_gp import design, numpyro_bridge as bridge
+from pathwise_gp import acquisition, design, numpyro_bridge as bridge
 from pathwise_gp._guides.optimal import collapsed_bound
 
 # Seconds that no call takes.
@@ -146,6 +146,22 @@ def information(n: int, lengthscale: jax.Array) -> Any:
     return jax.grad(lambda at: design.information_gain(drawn, at[None], 0.01).value[0])(X[:5])
 
 
+def knowledge(n: int, lengthscale: jax.Array) -> Any:
+    X, _ = data(n)
+    drawn = prior(n, lengthscale).sample_paths(jax.random.key(0), 8, 16)
+    gradient = acquisition.KnowledgeGradient(drawn, X[:5], jax.random.key(1), 0.01)
+    return jax.grad(gradient.joint)(X[:2] + 0.1)
+
+
+def one_shot(n: int, lengthscale: jax.Array) -> Any:
+    X, y = data(n)
+    there = prior(n, lengthscale).condition(y, 0.01)
+    found = acquisition.OneShotKnowledgeGradient(
+        there.mean, there.covariance, jax.random.key(1), noise_var=0.01, best=0.0, q=2, n_fantasies=4
+    )
+    return jax.grad(found)(X[:6, 0])
+
+
 def error(n: int, lengthscale: jax.Array) -> Any:
     n = min(n, 60)
     X, y = data(n)
@@ -170,6 +186,8 @@ ENTRIES: dict[str, Callable[[int, jax.Array], Any]] = {
         fit,
         marginal,
         information,
+        knowledge,
+        one_shot,
         error,
     )
 }

@@ -88,6 +88,13 @@ def test_eigenvalues_and_what_is_above_zero():
     )
 
 
+def test_one_entry():
+    A = jnp.asarray([[[4.0]], [[0.0]], [[-1.0]]])
+    np.testing.assert_array_equal(jax.vmap(cholesky)(A)[:, 0, 0], [2, np.nan, np.nan])
+    np.testing.assert_allclose(jax.jacfwd(cholesky)(A[0]).item(), 1 / 4)
+    np.testing.assert_allclose(solve_lower(A[0], jnp.ones((1, 3)), transpose=True), 1 / 4)
+
+
 @pytest.mark.usefixtures("standard_promotion")
 @pytest.mark.parametrize("entry", stress.ENTRIES)
 def test_no_batch_is_handed_to_lapack_whole(entry):

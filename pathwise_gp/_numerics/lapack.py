@@ -45,7 +45,8 @@ def _cholesky(K: Float[Array, "n n"]) -> Float[Array, "n n"]:
 @jax.custom_jvp
 def cholesky(K: Float[Array, "n n"]) -> Float[Array, "n n"]:
     """Lower Cholesky factor of a symmetric matrix; NaN where it is not positive definite."""
-    return _cholesky(K)
+    # One entry needs no LAPACK, nor one member after the other.
+    return jnp.where(K > 0, jnp.sqrt(K), jnp.nan) if K.shape[0] == 1 else _cholesky(K)
 
 
 @cholesky.defjvp
@@ -86,6 +87,8 @@ _FORWARD, _BACKWARD = _substitution(transpose=False), _substitution(transpose=Tr
 
 def solve_lower(L: Float[Array, "n n"], B: Float[Array, "n k"], *, transpose: bool = False) -> Float[Array, "n k"]:
     """L⁻¹B for a lower-triangular L, or L⁻ᵀB; with derivatives of any order."""
+    if L.shape[0] == 1:
+        return B / L
     there, back = (_BACKWARD, _FORWARD) if transpose else (_FORWARD, _BACKWARD)
 
     def product(X: Float[Array, "n k"]) -> Float[Array, "n k"]:

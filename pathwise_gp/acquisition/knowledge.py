@@ -10,6 +10,8 @@ from jaxtyping import Array, Bool, Float
 
 from .. import _checks
 from .._numerics.blocks import map_rows
+from .._numerics.lapack import cholesky, solve_lower
+from .._numerics.linalg import CholeskyFactor
 from .._numerics.sobol import sobol
 from .._types import AnyArray, Key
 from ..optimise import Optimum
@@ -60,7 +62,8 @@ class KnowledgeGradient(AbstractAcquisition):
         seen = off[..., m:] + (noise - jnp.mean(noise, axis=0, keepdims=True))[None, :, None, :]
         covariance = jnp.einsum("gsna,gsnq->gnaq", off, off[..., m:]) / (s - 1)
         observed = covariance[:, :, m:] + self.noise_var.astype(gain.dtype) * jnp.eye(q, dtype=gain.dtype)[None, None]
-        weights = jnp.linalg.solve(observed, jnp.einsum("gsnq->gnqs", seen))
+        solve = lambda A, B: CholeskyFactor(cholesky(A)).solve(B)
+        weights = jnp.swapaxes(jax.vmap(jax.vmap(solve))(observed, jnp.einsum("gsnq->gnsq", seen)), 2, 3)
         updated = mean[..., None] + jnp.einsum("gnaq,gnqs->gnas", covariance, weights)
         return jnp.mean(jnp.mean(largest(updated, 2), axis=2) - largest(mean, 2), axis=0)
 
@@ -224,7 +227,7 @@ def _fantasies(acquisition: OneShotKnowledgeGradient, x: Float[Array, "q d"]) ->
     eps = jnp.finfo(x.dtype).eps
     normals = jax.scipy.special.ndtri(jnp.clip(sobol(acquisition.key, s, q).astype(x.dtype) / 2.0**32, eps, 1 - eps))
     noise = acquisition.noise_var.astype(x.dtype) * jnp.eye(q, dtype=x.dtype)
-    return jnp.linalg.cholesky(_between(acquisition, x, x) + noise), normals
+    return cholesky(_between(acquisition, x, x) + noise), normals
 
 
 def _between(acquisition: OneShotKnowledgeGradient, X: Float[Array, "n d"], Z: Float[Array, "m d"]) -> Array:
@@ -250,7 +253,7 @@ def _learnt(
 ) -> Float[Array, "s m"]:
     """What the fantasies at x add to the posterior mean at A. Normal laws are symmetric: f and −f have the same."""
     root, normals = _fantasies(acquisition, x)
-    columns = jax.scipy.linalg.solve_triangular(root, _between(acquisition, x, A), lower=True)
+    columns = solve_lower(root, _between(acquisition, x, A))
     return jnp.matmul(normals, columns, precision=jax.lax.Precision.HIGHEST)
 
 
