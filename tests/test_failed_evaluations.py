@@ -1,6 +1,9 @@
 """Evaluations that failed: at every door NaN or inf in y is an error that says how many, where, and what to do, also where y
 is known at run time only; what a mask leaves out may be anything."""
 
+import pathlib
+import re
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -8,11 +11,13 @@ import numpy as np
 import numpyro
 import numpyro.distributions as dist
 import pytest
+from jax.scipy.special import log_ndtr
 from numpyro import handlers
-from numpyro.infer import MCMC, NUTS, SVI, Trace_ELBO
+from numpyro.infer import SVI, Trace_ELBO
+from scipy import stats
 
 import pathwise_gp as pgp
-from pathwise_gp import numpyro_bridge as bridge, scores
+from pathwise_gp import acquisition, numpyro_bridge as bridge, scores
 from pathwise_gp.estimator import PathwiseGPRegressor
 
 pytestmark = [pytest.mark.usefixtures("no_hook"), pytest.mark.usefixtures("standard_promotion")]
@@ -24,7 +29,7 @@ Y = np.sin(3 * X[:, 0])
 OK = np.arange(N) % 3 != 2  # all but the third
 KERNEL = pgp.RBF(1.0, 0.6)
 PRIOR = pgp.GPPrior(kernel=KERNEL, X=X, mean=0.2, jitter=1e-6)
-PRIORS = bridge.lift and pgp.Batched(jax.tree.map(lambda leaf: jnp.stack([leaf] * 2), PRIOR), (2,))
+PRIORS = pgp.Batched(jax.tree.map(lambda leaf: jnp.stack([leaf] * 2), PRIOR), (2,))
 GRID = pgp.MultiOutputGPPrior(kernel=pgp.Coregionalised(KERNEL, [[0.5], [0.4]], [0.3, 0.2]), X=X)
 SPARSE = pgp.SparseGPPrior(kernel=KERNEL, Z=X[::2], jitter=1e-6)
 GUIDE = pgp.WhitenedGuide(jnp.zeros(3), jnp.eye(3))
@@ -40,21 +45,11 @@ def factor(prior, y, mask=None):
     return trace["obs"]["fn"].log_prob(trace["obs"]["value"])
 
 
-def observed(prior, y, mask):
-    """The same of a process whose values were observed."""
-
-    def model():
-        with handlers.seed(rng_seed=0):
-            numpyro.sample("y", NORMAL(bridge.gp_sample("f", prior)).to_event(1), obs=y)
-
-    return model
-
-
 def two(y):
     return jnp.stack([jnp.asarray(y)] * 2)
 
 
-# A number made of y and of the mask, or None; whether the door has a mask; what the error is to say.
+# Numbers made of y, and of a mask where the door has one.
 MASKED = {
     "condition": lambda y, mask: PRIOR.condition(y, NOISE, mask).coefficients,
     "log_prob": lambda y, mask: PRIOR.log_prob(y, NOISE, mask),
@@ -134,3 +129,90 @@ def test_what_is_masked_may_be_anything(name):
         door(y, OK)
     with pytest.raises(eqx.EquinoxRuntimeError, match="`y` must be finite"):
         jax.block_until_ready(compiled(jnp.asarray(y), jnp.asarray(OK)))
+
+
+def test_the_estimator_says_what_to_do():
+    with pytest.raises(ValueError, match=r"`y` must be finite; got 1 NaN or inf.*at index \(2,\).*`X\[ok\]`, `y\[ok\]`"):
+        PathwiseGPRegressor().fit(X, spoilt(np.nan))
+
+
+def test_several_outputs_are_looked_at():
+    y = np.stack([Y, spoilt(np.nan)], axis=1)
+    for door in (GRID.condition, GRID.log_prob, lambda y, noise: factor(GRID, y)):
+        with pytest.raises(ValueError, match=r"`y` must be finite; got 1 NaN or inf entries, the first at index \(2, 1\)"):
+            door(y, NOISE)
+    with pytest.raises(ValueError, match=r"`mask` is not for a MultiOutputGPPrior.*Use a GPPrior with a Coregionalised"):
+        factor(GRID, y, np.isfinite(y))
+
+
+def test_a_subsample_with_a_failed_run_stops_the_search():
+    def model():
+        with numpyro.plate("rows", N, subsample_size=2) as rows:
+            pass
+        guide = bridge.learn(GUIDE, "mean")
+        bridge.svgp_factor("b", SPARSE, guide, jnp.asarray(X)[rows], jnp.asarray(spoilt(np.nan))[rows], NORMAL, n_data=N)
+
+    svi = SVI(model, lambda: None, numpyro.optim.Adam(0.01), Trace_ELBO())
+    with pytest.raises(Exception, match="`y` must be finite; got"):
+        jax.block_until_ready(svi.run(KEY, 40, progress_bar=False).losses)
+
+
+def test_what_is_masked_does_not_count_in_whether_precision_suffices():
+    here = X.astype("float32")
+    with jax.enable_x64(False):
+        prior = pgp.GPPrior(kernel=pgp.RBF(1.0, 0.6), X=here, jitter=1e-3)
+        y = np.asarray([1e6 + 0.01, 1e6, np.nan, 1e6 + 0.02, 1e6])  # float64, and single precision has steps of 0.06
+        for filler in (0.0, np.nan, np.inf):
+            with pytest.raises(ValueError, match="`y` has a standard deviation of 0.00829"):
+                prior.condition(np.where(OK, y, filler), 0.1, OK)
+        assert np.isfinite(prior.log_prob(np.where(OK, Y, np.inf), 0.1, OK))
+        assert prior.log_prob(np.full(N, np.nan), 0.1, np.zeros(N, bool)) == 0
+
+
+class Probit(eqx.Module):
+    made: jax.Array
+
+    def __call__(self, c):
+        return dist.Bernoulli(logits=log_ndtr(c) - log_ndtr(-c)).mask(self.made)
+
+
+def test_the_mask_of_a_likelihood_is_the_block_that_is_left():
+    failed = Y > 0.2
+    whole = pgp.laplace(PRIOR, failed, Probit(jnp.asarray(OK)))
+    some = pgp.GPPrior(kernel=KERNEL, X=X[OK], mean=0.2, jitter=1e-6)
+    part = pgp.laplace(some, failed[OK], Probit(jnp.ones(N - 1, bool)))
+    assert whole.converged
+    assert part.converged
+    np.testing.assert_allclose(whole.log_marginal_likelihood, part.log_marginal_likelihood, rtol=1e-9)
+    for a, b in zip(whole.latent_moments(X), part.latent_moments(X), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)  # with the jitter in f(X)
+
+
+def test_the_page_learns_where_runs_fail():
+    page = pathlib.Path(__file__).parents[1] / "docs" / "pages" / "gallery" / "failed_evaluations.md"
+    names = {}
+    for block in re.findall(r"^```python\n(.*?)^```", page.read_text(), flags=re.MULTILINE | re.DOTALL):
+        exec(block, names)
+    at, failed, y, x = jnp.linspace(0, 1, 21)[:, None], names["failed"], names["y"], names["next_run"]
+    assert failed.sum() == 3
+    # The objective is that of the runs that succeeded.
+    block = pgp.GPPrior(kernel=names["prior"].kernel, X=names["X"][:6]).condition(y[:6], 1e-4)
+    np.testing.assert_allclose(names["posterior"].mean(at), block.mean(at), rtol=1e-9)
+    # Of a normal c, E Φ(−c) = Φ(−m/√(1 + v)).
+    m, v = names["failing"].latent_moments(at)
+    exact = stats.norm.cdf(-m / np.sqrt(1 + v))
+    values = stats.norm.cdf(-names["c"](at))
+    error = 4.5 * values.std(axis=0) / np.sqrt(len(values))
+    np.testing.assert_allclose(names["succeeds"](at), values.mean(axis=0), rtol=1e-9)
+    assert (np.abs(values.mean(axis=0) - exact) < error + 0.01).all()
+    assert exact[:11].min() > 0.75
+    assert exact[-5:].max() < 0.25
+    # The search is drawn to the runs that fail, and stays where they succeed.
+    free = acquisition.LogExpectedImprovement(names["paths"], names["best"]).optimise(
+        jnp.asarray([[0.0], [1.0]]), KEY
+    )
+    assert stats.norm.cdf(-names["c"](free.points)).mean() < 0.3
+    assert names["succeeds"](x) > 0.4
+    found = acquisition.ConstrainedExpectedImprovement(names["paths"], names["c"], names["best"], bandwidth=1.0)
+    by_hand = np.maximum(names["best"] - names["paths"](x), 0) * stats.norm.cdf(-names["c"](x))
+    np.testing.assert_allclose(found(x), by_hand.mean(axis=0), rtol=1e-9)
