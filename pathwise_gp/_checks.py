@@ -118,8 +118,7 @@ def finite(x: Array | np.ndarray, name: str, remedy: str = "Remove or impute tho
     if bad.any():
         where = tuple(int(i) for i in np.argwhere(bad)[0])
         raise ValueError(
-            f"`{name}` must be finite; got {int(bad.sum())} NaN or inf entries, the first at index {where}. "
-            f"{remedy}"
+            f"`{name}` must be finite; got {int(bad.sum())} NaN or inf entries, the first at index {where}. {remedy}"
         )
 
 
@@ -132,8 +131,8 @@ LEAVE_OUT = (
 
 
 def observed(y: Array, remedy: str = MASK, mask: Array | None = None, given: Any = None) -> Array:
-    """Observations with 0 where there is none, or an error where one is NaN or inf: now where they are known, by themselves or
-    by the array that was given for them, else at run time under jit."""
+    """Observations with 0 where there is none, or an error where one is NaN or inf: now where they are known, by themselves
+    or by the array that was given for them, else at run time under jit."""
     here = y if mask is None else jnp.where(mask, y, jnp.zeros_like(y))
     known = given if isinstance(given, np.ndarray) and not is_concrete(y) else y
     if is_concrete(known) and is_concrete(mask):

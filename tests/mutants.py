@@ -941,7 +941,7 @@ MUTANTS = [
         "numpyro_bridge/observing.py",
         "found = _checks.observed(found, mask=mask, given=y)",
         "found = found if mask is None else jnp.where(mask, found, jnp.zeros_like(found))",
-        f"{FAILED}::test_every_door_names_what_to_do[gp_factor of a batch]",
+        f"{FAILED}::test_every_door_looks_at_run_time_too[gp_factor of a batch]",
     ),
     Mutant(
         "what is masked counts in whether the precision suffices",

@@ -394,9 +394,7 @@ def left_out_of_groups(draw):
         return dist.MultivariateNormal(jnp.zeros(len(rows)), A).log_prob(YS[g, rows]) if len(rows) else 0.0
 
     rest = lambda n, i: np.delete(np.arange(n), i)
-    return jnp.stack(
-        [density(g, np.arange(n)) - density(g, rest(n, i)) for g, n in enumerate(SIZES) for i in range(n)]
-    )
+    return jnp.stack([density(g, np.arange(n)) - density(g, rest(n, i)) for g, n in enumerate(SIZES) for i in range(n)])
 
 
 @pytest.mark.parametrize(

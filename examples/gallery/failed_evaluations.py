@@ -1,10 +1,10 @@
 """What to do with runs that fail? Where they fail is learnt beside what they give.
 
-A reaction that gives off heat runs the faster the hotter it is. How warm the coolant and how concentrated the charge are is to
-be chosen, for the largest yield; where the heat is not carried off in time the reaction runs away, and the run is stopped
-without a result. The best settings lie at the edge of these. A run that was stopped is NaN: it is left out of the objective by
-a mask, and is an observation of something else, of which a second process learns where runs fail. The search that takes
-both is held against one that forgets failures, and one that puts the worst value seen in their place.
+A reaction that gives off heat runs the faster the hotter it is. Temperature of the coolant and concentration of the charge
+are to be chosen, for the largest yield; where the heat is not carried off in time the reaction runs away, and the run is
+stopped without a result. The best settings lie at the edge of these. A run that was stopped is NaN: it is left out of the
+objective by a mask, and is an observation of something else, of which a second process learns where runs fail. The search
+that takes both is held against one that forgets failures, and one that puts the worst value seen in their place.
 
     python examples/gallery/failed_evaluations.py [--fast] [--figures DIR]
 """
@@ -40,7 +40,7 @@ FIRST, NOISE = 6, 1e-4
 
 
 def simulate(x):
-    """What is lost of the product, −b at the end, by Heun's rule for a → b → waste; NaN where the temperature passes a limit."""
+    """−b at the end of a → b → waste, by Heun's rule; NaN where the temperature passes a limit."""
     coolant, charge = LOW + (HIGH - LOW) * x
 
     def rates(state):
@@ -68,14 +68,14 @@ class Probit(eqx.Module):
         return dist.Bernoulli(logits=log_ndtr(c) - log_ndtr(-c)).mask(self.made)
 
 
-def log_prior(prior, noise_var):
+def log_prior(prior, _):
     return jnp.sum(dist.LogNormal(-1.0, 0.5).log_prob(prior.kernel.lengthscale))
 
 
 @eqx.filter_jit
 def processes(X, y, made, key):
-    """Paths of the objective, and of c, which is above 0 where runs fail. X is filled up to the number of all runs, so that one
-    program serves them all."""
+    """Paths of the objective, and of c, which is above 0 where runs fail. X is filled up to the number of all runs, so that
+    one program serves them all."""
     failed, key_f, key_c = jnp.isnan(y), *jax.random.split(key)
     mask = made & ~failed
     prior = pgp.GPPrior(kernel=pgp.Matern(2.5, 1.0, jnp.full(2, 0.4)), X=X, mean=jnp.mean(y, where=mask))
