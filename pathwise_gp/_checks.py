@@ -95,8 +95,10 @@ def distinct(x: Any, name: str) -> None:
             )
 
 
-def resolved(y: Any, name: str) -> None:
+def resolved(y: Any, name: str, mask: Array | None = None) -> None:
     """Raises where the spread of observations, or of one column of them, is lost in the precision that they are taken in."""
+    if mask is not None and is_concrete(mask) and not isinstance(y, jax.Array):
+        y = np.asarray(y)[np.asarray(mask)]
     found = _rounding(y)
     if found is None:
         return
@@ -108,7 +110,7 @@ def resolved(y: Any, name: str) -> None:
             )
 
 
-def finite(x: Array, name: str) -> None:
+def finite(x: Array | np.ndarray, name: str, remedy: str = "Remove or impute those entries first.") -> None:
     """Raises where a concrete `x` holds NaN or inf."""
     if not is_concrete(x):
         return
@@ -116,9 +118,28 @@ def finite(x: Array, name: str) -> None:
     if bad.any():
         where = tuple(int(i) for i in np.argwhere(bad)[0])
         raise ValueError(
-            f"`{name}` must be finite; got {int(bad.sum())} NaN or inf entries, the first at index {where}. "
-            "Remove or impute those entries first."
+            f"`{name}` must be finite; got {int(bad.sum())} NaN or inf entries, the first at index {where}. {remedy}"
         )
+
+
+# A run that failed has no value, and is data all the same.
+MASK = "Points that were not observed, such as runs that failed, go into `mask=`, False there: `mask=jnp.isfinite(y)`."
+LEAVE_OUT = (
+    "Leave out points that were not observed, such as runs that failed: `X[ok]`, `y[ok]` with `ok = jnp.isfinite(y)`; "
+    "`GPPrior.condition`, `log_prob`, `fit` and `gp_factor` take them with a `mask=`."
+)
+
+
+def observed(y: Array, remedy: str = MASK, mask: Array | None = None, given: Any = None) -> Array:
+    """Observations with 0 where there is none, or an error where one is NaN or inf: now where they are known, by themselves
+    or by the array that was given for them, else at run time under jit."""
+    here = y if mask is None else jnp.where(mask, y, jnp.zeros_like(y))
+    known = given if isinstance(given, np.ndarray) and not is_concrete(y) else y
+    if is_concrete(known) and is_concrete(mask):
+        known = np.asarray(known)
+        finite(known if mask is None else np.where(np.asarray(mask), known, np.zeros_like(known)), "y", remedy)
+        return here
+    return require(jnp.all(jnp.isfinite(here)), here, f"`y` must be finite; got NaN or inf. {remedy}")
 
 
 def points(X: Any, name: str) -> Array:
@@ -146,12 +167,17 @@ def inputs(X: Any, dim: int, name: str = "X") -> Array:
 
 def vector(y: Any, n: int, name: str, like: str) -> Array:
     """A finite vector with one entry for each of the n points of `like`."""
-    given, y = y, floating(y, name)
+    given, y = y, _of_length(y, n, name, like)
+    finite(y, name)
+    resolved(given, name)
+    return y
+
+
+def _of_length(y: Any, n: int, name: str, like: str) -> Array:
+    y = floating(y, name)
     if y.shape != (n,):
         hint = f" Pass `{name}[:, 0]`." if y.shape == (n, 1) else ""
         raise ValueError(f"`{name}` must have shape ({n},), one value for each point of `{like}`; got {y.shape}.{hint}")
-    finite(y, name)
-    resolved(given, name)
     return y
 
 
@@ -177,7 +203,9 @@ def noise_variance(noise_var: Any, n: int, *, or_zero: bool = False) -> Array:
 
 def as_mask(mask: Any, shape: tuple[int, ...]) -> Array:
     """What says of each observation whether it was made."""
-    mask = jnp.asarray(mask)
+    if is_concrete(mask):
+        with jax.ensure_compile_time_eval():  # so that it is known under jit too
+            mask = jnp.asarray(mask)
     if mask.dtype != bool or mask.shape != shape:
         raise ValueError(
             f"`mask` must have dtype bool and shape {shape}, True for each point that was observed; got {mask.dtype} of "
@@ -186,13 +214,12 @@ def as_mask(mask: Any, shape: tuple[int, ...]) -> Array:
     return mask
 
 
-def observations(y: Any, n: int, mask: Any) -> tuple[Array, Array | None]:
+def observations(y: Any, n: int, mask: Any, remedy: str = MASK) -> tuple[Array, Array | None]:
     """Observations at n points, finite where they were made and 0 elsewhere, and the mask that says where."""
-    if mask is None:
-        return vector(y, n, "y", "X"), None
-    resolved(y, "y")
-    y, where = floating(y, "y"), as_mask(mask, (n,))
-    return vector(jnp.where(where, y, jnp.zeros_like(y)) if y.shape == (n,) else y, n, "y", "X"), where
+    given, y, where = y, _of_length(y, n, "y", "X"), None if mask is None else as_mask(mask, (n,))
+    y = observed(y, remedy, where, given)
+    resolved(given, "y", where)
+    return y, where
 
 
 def count(k: Any, name: str) -> int:

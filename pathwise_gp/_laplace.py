@@ -121,13 +121,13 @@ def laplace(
     for p in priors:
         if any(term.basis_size(p.X.shape[1]) == 0 for term in p.kernel.terms(p.X.shape[1])):
             raise ValueError("The kernel of `prior` holds `White`, which is noise: give it to `likelihood` instead.")
-    y = jnp.asarray(y)
+    given, y = y, jnp.asarray(y)
     if y.ndim == 0 or y.shape[0] != X.shape[0]:
         raise ValueError(
             f"`y` must have a leading axis of {X.shape[0]}, one entry for each input; got shape {y.shape}."
         )
     if jnp.issubdtype(y.dtype, jnp.floating):
-        _checks.finite(y, "y")
+        y = _checks.observed(y, _checks.LEAVE_OUT, given=given)
     if tolerance is None:
         tolerance = float(jnp.finfo(X.dtype).eps) ** 0.5
     sparse = tuple(

@@ -84,6 +84,9 @@ class PathwiseGPRegressor(RegressorMixin, BaseEstimator):
         **Arguments:** `X`: inputs, `n d`; `y`: observations, `n`. **Returns:** itself. **Raises:** ValueError where an
         argument does not fit or is not valid, and a `ConvergenceWarning` where learning did not converge.
         """
+        given = np.asarray(y)
+        if given.dtype.kind == "f":  # of which scikit-learn would not say where, and what to do
+            _checks.finite(given, "y", _checks.LEAVE_OUT)
         X, y = validate_data(self, X, y, y_numeric=True, dtype="numeric")
         with jax.enable_x64(True):
             return self._fit(np.asarray(X, dtype=float), np.asarray(y, dtype=float))

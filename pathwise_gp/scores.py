@@ -213,12 +213,15 @@ def coverage(
 def _real(x: Any, name: str) -> Array:
     x = _checks.floating(x, name)
     _checks.finite(x, name)
-    return x
+    return x if _checks.is_concrete(x) else _required(jnp.isfinite(x), x, name, "be finite")
+
+
+_UNSCORED = "Leave out what was not observed: `samples[..., ok]` and `y[ok]` with `ok = jnp.isfinite(y)`."
 
 
 def _pair(samples: Any, y: Any, event_axes: int, name: str = "samples") -> tuple[Array, Array]:
     """Samples with all axes of draws made one, `s *n`, and observations, `*n`, in one dtype."""
-    samples, y = _real(samples, name), _real(y, "y")
+    samples, y = _real(samples, name), _checks.observed(_checks.floating(y, "y"), _UNSCORED, given=y)
     if y.ndim < event_axes:
         raise ValueError("`y` must have a last axis, of the entries of a vector; got a scalar. Pass `y[None]`.")
     n_axes = samples.ndim - y.ndim

@@ -46,6 +46,7 @@ DENSITY = f"{ERROR}::test_spectral_density_gives_the_kernel"
 EXACT_BASES = f"{FEATURES}::test_exact_bases_give_the_kernel"
 OUTPUTS = f"{OUT}::test_moments_of_paths_on_a_grid"
 BATCHES, LIKELIHOODS = "test_batches.py", "test_likelihoods.py"
+EVERYDAY, FAILED = "test_everyday.py", "test_failed_evaluations.py"
 MEAN_KERNEL = f"{FEATURES}::test_features_have_the_kernel_as_their_mean"
 
 MUTANTS = [
@@ -1053,6 +1054,55 @@ MUTANTS = [
         "enough = left[pivot] > rounding[pivot]",
         "enough = left[pivot] > -1.0",
         f"{FEATURES}::test_points_that_say_nothing_new_are_no_features",
+    ),
+    Mutant(
+        "a masked observation is 0 in the density",
+        "_priors/evidence.py",
+        "jnp.where(mask, residual, jnp.zeros_like(residual)), unseen",
+        "residual, unseen",
+        f"{EVERYDAY}::test_the_density_is_that_of_the_model_by_hand[additive]",
+    ),
+    Mutant(
+        "latent values without their mean",
+        "numpyro_bridge/observing.py",
+        "return prior.mean_at(prior.X) + prior.factor_at(",
+        "return prior.factor_at(",
+        f"{EVERYDAY}::test_the_density_is_that_of_the_model_by_hand[noise]",
+    ),
+    Mutant(
+        "one NaN among observations is let through at run time",
+        "_checks.py",
+        "require(jnp.all(jnp.isfinite(here))",
+        "require(jnp.any(jnp.isfinite(here))",
+        f"{FAILED}::test_every_door_looks_at_run_time_too[log_prob]",
+    ),
+    Mutant(
+        "an infinite observation is let through at run time",
+        "_checks.py",
+        "require(jnp.all(jnp.isfinite(here))",
+        "require(jnp.all(~jnp.isnan(here))",
+        f"{FAILED}::test_every_door_looks_at_run_time_too[crps]",
+    ),
+    Mutant(
+        "NaN counts as an observation outside of an interval",
+        "scores.py",
+        '_checks.observed(_checks.floating(y, "y"), _UNSCORED, given=y)',
+        '_checks.floating(y, "y")',
+        f"{FAILED}::test_every_door_names_what_to_do[coverage]",
+    ),
+    Mutant(
+        "NaN in a batch is let through",
+        "numpyro_bridge/observing.py",
+        "found = _checks.observed(found, mask=mask, given=y)",
+        "found = found if mask is None else jnp.where(mask, found, jnp.zeros_like(found))",
+        f"{FAILED}::test_every_door_looks_at_run_time_too[gp_factor of a batch]",
+    ),
+    Mutant(
+        "what is masked counts in whether the precision suffices",
+        "_checks.py",
+        "y = np.asarray(y)[np.asarray(mask)]",
+        "y = np.asarray(y)",
+        f"{FAILED}::test_what_is_masked_does_not_count_in_whether_precision_suffices",
     ),
 ]
 

@@ -138,6 +138,6 @@ def check_data(
 ) -> tuple[Float[Array, "n d"], Float[Array, "n"], Float[Array, "n"]]:
     X = check_inputs(prior, X)
     n, dtype = X.shape[0], X.dtype
-    y = _checks.vector(y, n, "y", "X").astype(dtype)
+    y = _checks.observations(y, n, None, _checks.LEAVE_OUT)[0].astype(dtype)
     noise = jnp.broadcast_to(_checks.noise_variance(noise_var, n).astype(dtype), (n,))
     return X, y, noise + prior.kernel.noise(X)

@@ -278,17 +278,15 @@ def _noise(noise_var: Any, batch_shape: tuple[int, ...], n: int) -> Float[Array,
 
 def _observations(y: Any, marginal: GPMarginal) -> Float[Array, "..."]:
     """Observations in the shape of a marginal; 0 where there is none."""
-    y = _checks.floating(y, "y")
-    shape = marginal.shape()
+    shape, mask = marginal.shape(), marginal.observed
     if len(shape) == 1:
-        y, _ = _checks.observations(y, shape[0], marginal.observed)
+        found, _ = _checks.observations(y, shape[0], mask)
     else:
-        if y.shape != shape:
-            raise ValueError(f"`y` must have shape {shape}, one row for each prior of the batch; got {y.shape}.")
-        if isinstance(marginal.observed, jax.Array):
-            y = jnp.where(marginal.observed, y, jnp.zeros_like(y))
-        _checks.finite(y, "y")
-    return y.astype(unstack(marginal.prior)[0].X.dtype)
+        found = _checks.floating(y, "y")
+        if found.shape != shape:
+            raise ValueError(f"`y` must have shape {shape}, one row for each prior of the batch; got {found.shape}.")
+        found = _checks.observed(found, mask=mask, given=y)
+    return found.astype(unstack(marginal.prior)[0].X.dtype)
 
 
 def _add_mean(mean: Float[Array, "..."], z: Float[Array, "..."]) -> Float[Array, "..."]:

@@ -69,7 +69,8 @@ class PredictivePaths(eqx.Module):
         **Raises:** ValueError where `y` has another shape or is not finite, or the distribution has axes behind those of the
         inputs (of several outputs: make them those of an event, by `to_event(1)`).
         """
-        found, y, points = self.distribution(X), jnp.asarray(y), jnp.shape(X)[:-1]
+        given, y = y, jnp.asarray(y)
+        found, points = self.distribution(X), jnp.shape(X)[:-1]
         axes = tuple(range(len(found.batch_shape) - len(points)))
         if found.batch_shape[len(axes) :] != points:
             raise ValueError(
@@ -79,6 +80,6 @@ class PredictivePaths(eqx.Module):
         if y.shape != (*points, *found.event_shape):
             raise ValueError(f"`y` must have shape {(*points, *found.event_shape)}; got {y.shape}.")
         if jnp.issubdtype(y.dtype, jnp.floating):
-            _checks.finite(y, "y")
+            y = _checks.observed(y, _checks.LEAVE_OUT, given=given)
         values = found.log_prob(y)
         return jax.scipy.special.logsumexp(values, axis=axes) - math.log(math.prod(found.batch_shape[: len(axes)]))

@@ -66,11 +66,11 @@ def svgp_factor(
         if any(term.basis_size(p.Z.shape[1]) == 0 for term in p.kernel.terms(p.Z.shape[1])):
             raise ValueError("The kernel of `prior` holds `White`, which is noise: give it to `likelihood` instead.")
     n = points[0].shape[0]
-    y = jnp.asarray(y)
+    given, y = y, jnp.asarray(y)
     if y.ndim == 0 or y.shape[0] != n:
         raise ValueError(f"`y` must have a leading axis of {n}, one entry for each point of `X`; got shape {y.shape}.")
     if jnp.issubdtype(y.dtype, jnp.floating):
-        _checks.finite(y, "y")
+        y = _checks.observed(y, _checks.LEAVE_OUT, given=given)
     n_data = n if n_data is None else _checks.count(n_data, "n_data")
     if n_data < n:
         raise ValueError(f"`n_data` counts all observations; got {n_data}, but {n} are here.")
