@@ -15,7 +15,7 @@ from ._addresses import Address, leaves_of, listed, put, resolve
 from ._numerics.lapack import cholesky
 from ._numerics.linalg import CholeskyFactor, seen
 from ._priors import GPPrior
-from ._priors.evidence import observed_rows, without
+from ._priors.evidence import log_density as log_density_of, observed_rows, without
 from ._priors.jitter import FOR_A_DENSITY
 from ._progress import ProgressBar
 from ._types import AnyArray, Key, Number
@@ -203,7 +203,7 @@ def _fit(
 
     def log_density(point: Any) -> Float[Array, ""]:
         here, noise = at(point)
-        value = here.log_prob(y, noise, mask)
+        value = log_density_of(here, y, noise, mask)  # what is checked, once
         return value if log_prior is None else value + jnp.asarray(log_prior(here, noise), value.dtype)
 
     def is_sound(point: Any) -> Bool[Array, ""]:

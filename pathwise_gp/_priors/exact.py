@@ -59,7 +59,8 @@ class GPPrior(AbstractPrior):
 
         **Warns:** outside jit, `PrecisionWarning` where the noise is lost in the rounding of the dtype.
 
-        **Raises:** ValueError where a shape does not fit, `y` is not finite or `noise_var` is negative.
+        **Raises:** ValueError where a shape does not fit, or `y` is not finite or `noise_var` negative (at run time under
+        jit).
         """
         y, noise_var, mask = self.check(y, noise_var, mask)
         prior = without(self, mask).checked()

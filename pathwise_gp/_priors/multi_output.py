@@ -24,6 +24,10 @@ def _as_output_mean(mean: Any) -> Any:
     return mean if callable(mean) else _checks.floating(mean, "mean")
 
 
+# What a full grid cannot do.
+_GAPS = "A grid with gaps is a `GPPrior` with a `Coregionalised` kernel at `with_outputs(X, p)`, and `mask=jnp.isfinite(y)`."
+
+
 class MultiOutputGPPrior(eqx.Module):
     """f ~ GP(m, k ⊗ B) with p outputs, all of them to be observed at each of the training inputs X.
 
@@ -132,7 +136,7 @@ class MultiOutputGPPrior(eqx.Module):
                 f"`y` must have shape {shape}, one row for each point of `X` and one column for each output; got {y.shape}. "
                 "Outputs that are observed at inputs of their own go into a `GPPrior` with a `Coregionalised` kernel."
             )
-        _checks.finite(y, "y")
+        y = _checks.observed(y, _GAPS, given=given)
         _checks.resolved(given, "y")
         return y.astype(self.X.dtype)
 
