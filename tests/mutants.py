@@ -1014,6 +1014,13 @@ MUTANTS = [
         "test_calculus.py::test_derivatives_that_do_not_exist_are_refused",
     ),
     Mutant(
+        "a natural gradient for half of a covariance",
+        "numpyro_bridge/natural.py",
+        "cholesky((S + S.T) / 2)",
+        "cholesky(S)",
+        "test_likelihoods.py::test_a_natural_step_is_a_mixture_of_natural_parameters",
+    ),
+    Mutant(
         "a batch of factorisations goes to LAPACK whole",
         "_numerics/lapack.py",
         "cpu=in_turn, default=together",

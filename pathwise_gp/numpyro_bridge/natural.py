@@ -82,8 +82,8 @@ def _step(
     to_root = dist.biject_to(constraints.lower_cholesky)
     root = to_root(free)
     covariance = inner(root, root)
-    # The gradient for S from that for what SVI holds, which is a function of S.
-    _, pull_back = jax.vjp(lambda S: to_root.inv(cholesky(S)), covariance)
+    # The gradient for S, symmetric, from that for what SVI holds, which is a function of S.
+    _, pull_back = jax.vjp(lambda S: to_root.inv(cholesky((S + S.T) / 2)), covariance)
     (gradient,) = pull_back(free_gradient)
     inverse_root = inverse_factor(covariance)  # S⁻¹ = V Vᵀ
     precision = inner(inverse_root, inverse_root)
