@@ -57,7 +57,7 @@ def _cholesky_jvp(primals: Any, tangents: Any) -> tuple[Array, Array]:
 
 def change_of_factor(lower: Float[Array, "n n"], dA: Float[Array, "n n"]) -> Float[Array, "n n"]:
     """dL of A = L Lᵀ: dL = L Φ(L⁻¹ dA L⁻ᵀ) with Φ the lower triangle and half the diagonal (Murray 2016)."""
-    inside = jnp.tril(solve_lower(lower, solve_lower(lower, dA).T))
+    inside = jnp.tril(_linear_solve(lower, _linear_solve(lower, dA).T))
     inside = inside - 0.5 * jnp.diag(jnp.diagonal(inside))
     return jnp.matmul(lower, inside, precision=jax.lax.Precision.HIGHEST)
 
@@ -85,17 +85,44 @@ def _substitution(transpose: bool) -> Callable[..., Any]:
 _FORWARD, _BACKWARD = _substitution(transpose=False), _substitution(transpose=True)
 
 
+def _product(L: Float[Array, "n n"], X: Float[Array, "n k"], transpose: bool) -> Float[Array, "n k"]:
+    lower = jnp.tril(L)
+    return jnp.matmul(lower.T if transpose else lower, X, precision=jax.lax.Precision.HIGHEST)
+
+
+def _linear_solve(L: Float[Array, "n n"], B: Float[Array, "n k"], *, transpose: bool = False) -> Float[Array, "n k"]:
+    """The same for tangents: it can be transposed, which takes several times as long to trace."""
+    there, back = (_BACKWARD, _FORWARD) if transpose else (_FORWARD, _BACKWARD)
+    product = lambda X: _product(L, X, transpose)
+    return jax.lax.custom_linear_solve(product, B, lambda _, B: there(L, B), lambda _, B: back(L, B))
+
+
+def _with_derivatives(transpose: bool) -> Callable[..., Any]:
+    @jax.custom_jvp
+    def solve(L: Float[Array, "n n"], B: Float[Array, "n k"]) -> Float[Array, "n k"]:
+        return (_BACKWARD if transpose else _FORWARD)(L, B)
+
+    def rule(primals: Any, tangents: Any) -> tuple[Array, Array]:
+        (L, B), (dL, dB) = primals, tangents
+        X = solve(L, B)
+        is_zero = lambda tangent: isinstance(tangent, jax.custom_derivatives.SymbolicZero)
+        change = jnp.zeros_like(X) if is_zero(dB) else dB
+        if not is_zero(dL):
+            change = change - _product(dL, X, transpose)
+        return X, _linear_solve(L, change, transpose=transpose)
+
+    solve.defjvp(rule, symbolic_zeros=True)
+    return solve
+
+
+_SOLVE, _SOLVE_TRANSPOSED = _with_derivatives(transpose=False), _with_derivatives(transpose=True)
+
+
 def solve_lower(L: Float[Array, "n n"], B: Float[Array, "n k"], *, transpose: bool = False) -> Float[Array, "n k"]:
     """L⁻¹B for a lower-triangular L, or L⁻ᵀB; with derivatives of any order."""
     if L.shape[0] == 1:
         return B / L
-    there, back = (_BACKWARD, _FORWARD) if transpose else (_FORWARD, _BACKWARD)
-
-    def product(X: Float[Array, "n k"]) -> Float[Array, "n k"]:
-        lower = jnp.tril(L)
-        return jnp.matmul(lower.T if transpose else lower, X, precision=jax.lax.Precision.HIGHEST)
-
-    return jax.lax.custom_linear_solve(product, B, lambda _, B: there(L, B), lambda _, B: back(L, B))
+    return (_SOLVE_TRANSPOSED if transpose else _SOLVE)(L, B)
 
 
 class Orthogonal(NamedTuple):
@@ -121,7 +148,7 @@ def _qr_jvp(primals: Any, tangents: Any) -> tuple[Orthogonal, Orthogonal]:
     # From QᵀdQ antisymmetric and dR upper triangular (Walter & Lehmann 2018).
     product = lambda A, B: jnp.matmul(A, B, precision=jax.lax.Precision.HIGHEST)
     Q, R = found = qr(*primals)
-    change = solve_lower(R.T, tangents[0].T).T  # dA R⁻¹
+    change = _linear_solve(R.T, tangents[0].T).T  # dA R⁻¹
     along = product(Q.T, change)
     below = jnp.tril(along, -1)
     turn = below - below.T
