@@ -1,6 +1,7 @@
 """Every test runs with shapes and types checked on each call, in float64 unless it says otherwise, and with implicit
 promotion of dtypes and ranks an error."""
 
+import itertools
 import os
 import pathlib
 import subprocess
@@ -11,6 +12,9 @@ import jaxlib
 CACHE = pathlib.Path(__file__).parents[1] / ".cache"
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(CACHE / "jax"))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.2")
+
+# Of compiled programs in a process, some 2 GB.
+MAPS = 10_000
 
 # Most of the time goes into compiling small programs, which takes a quarter less without optimisation.
 os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
@@ -74,10 +78,14 @@ def standard_promotion():
         yield
 
 
+finished = itertools.count(1)
+
+
 @pytest.fixture(autouse=True)
 def few_programs():
-    """Compiled programs stay mapped, a hundred maps and more for each, and a process that has too many crashes."""
+    """Compiled programs stay mapped, a hundred maps and more for each: they take memory, and a process with too many crashes.
+    Now and then, as counting them takes a hundredth of a second."""
     yield
     maps = pathlib.Path("/proc/self/maps")
-    if maps.exists() and maps.read_bytes().count(b"\n") > 20_000:
+    if next(finished) % 10 == 0 and maps.exists() and maps.read_bytes().count(b"\n") > MAPS:
         jax.clear_caches()
