@@ -1028,6 +1028,13 @@ MUTANTS = [
         "test_lapack.py::test_no_batch_is_handed_to_lapack_whole",
     ),
     Mutant(
+        "an accelerator takes one matrix after the other",
+        "_numerics/lapack.py",
+        "cpu=in_turn, default=together",
+        "cpu=in_turn, default=in_turn",
+        "test_lapack.py::test_an_accelerator_takes_a_batch_at_once",
+    ),
+    Mutant(
         "members of a batch share the first factor",
         "_numerics/lapack.py",
         "in_turn = lambda *mapped: jax.lax.map(lambda member: each(*whole(member)), mapped)",

@@ -9,7 +9,7 @@ import pytest
 import stress
 
 from pathwise_gp._numerics.lapack import cholesky, eigh, qr, solve_lower
-from pathwise_gp._numerics.linalg import semidefinite_part
+from pathwise_gp._numerics.linalg import gaussian_log_density, semidefinite_part
 
 RNG = np.random.default_rng(0)
 ROOTS = RNG.normal(size=(2, 3, 5, 5))
@@ -104,6 +104,18 @@ def test_no_batch_is_handed_to_lapack_whole(entry):
     ]
     assert calls
     assert not [line[-200:] for line in calls if re.search(r"tensor<(\d+x){3,}f", line)]
+
+
+@pytest.mark.parametrize("function", [cholesky, solve_lower, qr, eigh, gaussian_log_density], ids=lambda f: f.__name__)
+def test_an_accelerator_takes_a_batch_at_once(function):
+    args = (
+        (SPD[0], B[0]) if function is solve_lower else (SPD[0], B[0, :, :, 0])[: 1 + (function is gaussian_log_density)]
+    )
+    lowered = lambda platform: jax.jit(jax.vmap(function)).trace(*args).lower(lowering_platforms=(platform,)).as_text()
+    assert "stablehlo.while" not in lowered("cuda") and re.search(
+        r"(cusolver|triangular_solve).*tensor<3x5", lowered("cuda")
+    )
+    assert "stablehlo.while" in lowered("cpu")
 
 
 def test_many_calls_of_a_large_batch_come_back():
