@@ -24,8 +24,8 @@ import pathwise_gp as pgp
 from pathwise_gp import acquisition, design, numpyro_bridge as bridge
 from pathwise_gp._guides.optimal import collapsed_bound
 
-# Seconds that no call takes.
-TIMEOUT = 240
+# Seconds that no call takes, and none that compiles.
+TIMEOUT, COMPILES = 240, 1200
 # Members of the batch, points, calls: more calls of what is cheap, a thousand in all.
 SIZES = ((512, 20, 300), (2, 200, 150), (32, 100, 150), (128, 60, 150), (7, 20, 200), (300, 100, 30), (16, 200, 20))
 
@@ -202,8 +202,8 @@ def run(entry: str, sizes: tuple[tuple[int, int, int], ...] = SIZES) -> None:
     rng = np.random.default_rng(0)
     for members, n, calls in sizes:
         function, started = batched(entry, n), time.perf_counter()
-        for _ in range(calls):
-            faulthandler.dump_traceback_later(TIMEOUT, exit=True)
+        for call in range(calls):
+            faulthandler.dump_traceback_later(TIMEOUT if call else COMPILES, exit=True)
             jax.block_until_ready(function(jnp.asarray(rng.uniform(0.3, 1, members))))
         print(f"{entry}: {members} of {n} points, {calls} calls, {time.perf_counter() - started:.0f} s", flush=True)
     faulthandler.cancel_dump_traceback_later()
