@@ -238,9 +238,9 @@ TEST = np.linspace(-1.2, 1.2, 4)[:, None]
 MODELS = {
     "groups": Everyday(groups, groups_by_hand, mean_of_groups, TEST, CHAINS),
     "inputs": Everyday(inputs, inputs_by_hand, mean_of_inputs, TEST, ("vectorized",)),
-    "noise": Everyday(noisy, noisy_by_hand, mean_of_noisy, TEST, ("parallel", "SVI")),
+    "noise": Everyday(noisy, noisy_by_hand, mean_of_noisy, TEST, ("parallel",)),
     "outliers": Everyday(outliers, outliers_by_hand, mean_of_outliers, TEST, ("vectorized", "MAP")),
-    "additive": Everyday(additive, additive_by_hand, mean_of_additive, X2[:4] + 0.1, ("sequential", "SVI")),
+    "additive": Everyday(additive, additive_by_hand, mean_of_additive, X2[:4] + 0.1, ("SVI",)),
 }
 
 
