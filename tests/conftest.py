@@ -13,7 +13,7 @@ CACHE = pathlib.Path(__file__).parents[1] / ".cache"
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(CACHE / "jax"))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.2")
 
-# Of compiled programs in a process, some 2 GB.
+# Of compiled programs in a process: a worker holds some 4 GB then.
 MAPS = 10_000
 
 # Most of the time goes into compiling small programs, which takes a quarter less without optimisation.
