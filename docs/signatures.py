@@ -58,7 +58,9 @@ def _complete(cls: griffe.Class) -> None:
         kind = griffe.ParameterKind[parameter.kind.name.lower()]
         annotation = cls.all_members[name].annotation if name in cls.all_members else None
         parameters.append(griffe.Parameter(name, annotation=annotation, kind=kind, default=_default(fields[name])))
-    made = griffe.Function("__init__", parameters=griffe.Parameters(*parameters), lineno=cls.lineno, endlineno=cls.endlineno)
+    made = griffe.Function(
+        "__init__", parameters=griffe.Parameters(*parameters), lineno=cls.lineno, endlineno=cls.endlineno
+    )
     cls.set_member("__init__", made)
 
 

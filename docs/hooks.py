@@ -1,24 +1,36 @@
-"""The notebooks of `examples` as pages of the site, with the outputs that they hold: a hook of mkdocs."""
+"""Hooks of mkdocs: the notebooks of `examples` as pages, with the outputs that they hold, and the scripts of the gallery."""
 
 import base64
 import json
 import pathlib
 import re
+import textwrap
 
 import latex2mathml.converter
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
+from mkdocs.structure.pages import Page
 
-NOTEBOOKS = pathlib.Path(__file__).parents[1] / "examples"
+EXAMPLES = pathlib.Path(__file__).parents[1] / "examples"
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
-    for path in sorted(NOTEBOOKS.glob("*.ipynb")):
+    for path in sorted(EXAMPLES.glob("*.ipynb")):
         page, pictures = converted(json.loads(path.read_text()), path.stem)
         files.append(File.generated(config, f"notebooks/{path.stem}.md", content=page))
         for name, content in pictures.items():
             files.append(File.generated(config, f"notebooks/{name}", content=content))
     return files
+
+
+def on_page_markdown(markdown: str, page: Page, **kwargs: object) -> str:
+    """A page of the gallery ends with the script that makes its figures."""
+    folder, _, name = page.file.src_uri.rpartition("/")
+    if folder != "gallery" or name == "index.md":
+        return markdown
+    script = (EXAMPLES / "gallery" / name).with_suffix(".py").read_text()
+    code = textwrap.indent(f"```python\n{script}```", "    ")
+    return f'{markdown}\n\n??? example "What makes the figures"\n\n{code}\n'
 
 
 def converted(notebook: dict, stem: str) -> tuple[str, dict[str, bytes]]:
@@ -32,7 +44,7 @@ def converted(notebook: dict, stem: str) -> tuple[str, dict[str, bytes]]:
         parts.append(f"```python\n{source}\n```")
         for output in cell["outputs"]:
             if output["output_type"] == "stream":
-                parts.append(f"```text title=\"Output\"\n{''.join(output['text']).rstrip()}\n```")
+                parts.append(f'```text title="Output"\n{"".join(output["text"]).rstrip()}\n```')
             else:
                 name = f"{stem}_{len(pictures)}.png"
                 pictures[name] = base64.b64decode(output["data"]["image/png"])
