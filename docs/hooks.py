@@ -23,7 +23,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     return files
 
 
-def on_page_markdown(markdown: str, page: Page, **kwargs: object) -> str:
+def on_page_markdown(markdown: str, page: Page, **_: object) -> str:
     """A page of the gallery ends with the script that makes its figures."""
     folder, _, name = page.file.src_uri.rpartition("/")
     if folder != "gallery" or name == "index.md":
