@@ -206,7 +206,9 @@ def plot_paths() -> None:
 def plot_pages() -> None:
     """What the code of these pages saves is what they show."""
     for name in ("index.md", "tutorial.md"):
-        blocks = re.findall(r"^```python\n(.*?)^```", (FOLDER.parent / name).read_text(), flags=re.MULTILINE | re.DOTALL)
+        blocks = re.findall(
+            r"^```python\n(.*?)^```", (FOLDER.parent / name).read_text(), flags=re.MULTILINE | re.DOTALL
+        )
         with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
             exec(compile("\n".join(blocks), name, "exec"), {"__name__": "page"})
             for figure in pathlib.Path(folder).glob("*.png"):
