@@ -5,7 +5,7 @@ VENV := .venvs/$(shell $(PYTHON) -c 'import sys; print(*sys.version_info[:2], se
 BIN := $(VENV)/bin
 
 .DELETE_ON_ERROR:
-.PHONY: help demo examples test test-short test-floors test-others check format mutants stress bench figures docs clean
+.PHONY: help demo examples test test-short test-floors test-others check format mutants stress bench figures docs docs-serve clean
 
 help:
 	@echo "make demo     run the main job on real measurements (examples/quickstart.py)"
@@ -19,7 +19,8 @@ help:
 	@echo "make stress   a thousand calls of everything in batches; each must come back (an hour)"
 	@echo "make bench    time the library beside its limits and other libraries (six minutes, nothing else running)"
 	@echo "make figures  make the figures and the error table of the documentation anew"
-	@echo "make docs     build the documentation into docs/site"
+	@echo "make docs     build the documentation into docs/site, to be opened from there (index.html)"
+	@echo "make docs-serve   serve it, and build it anew as files change"
 	@echo "make clean    remove the environments and everything made"
 
 $(VENV)/made:
@@ -31,6 +32,7 @@ $(VENV)/made:
 
 # The package is installed in place; an extra is installed again when pyproject.toml changes.
 $(VENV)/extra-%: $(VENV)/made pyproject.toml
+	@echo "Installing what [$*] needs: a minute or two the first time, in which pip says nothing."
 	$(BIN)/python -m pip install --quiet $(PIP_OPTIONS) --editable ".[$*]"
 	touch $@
 
@@ -80,6 +82,9 @@ figures: $(VENV)/extra-examples
 
 docs: $(VENV)/extra-docs
 	$(BIN)/mkdocs build --strict --config-file docs/mkdocs.yml
+
+docs-serve: $(VENV)/extra-docs
+	$(BIN)/mkdocs serve --config-file docs/mkdocs.yml
 
 clean:
 	rm -rf .venv .venvs .cache .pytest_cache .ruff_cache examples/figures docs/site

@@ -1,7 +1,11 @@
 """The figures and the error table of the documentation: `make figures` writes them anew."""
 
+import contextlib
 import os
 import pathlib
+import re
+import shutil
+import tempfile
 
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
@@ -199,8 +203,22 @@ def plot_paths() -> None:
     figure.savefig(FOLDER / "paths.png", dpi=110)
 
 
+def plot_pages() -> None:
+    """What the code of these pages saves is what they show."""
+    for name in ("index.md", "tutorial.md"):
+        blocks = re.findall(
+            r"^```python\n(.*?)^```", (FOLDER.parent / name).read_text(), flags=re.MULTILINE | re.DOTALL
+        )
+        with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
+            exec(compile("\n".join(blocks), name, "exec"), {"__name__": "page"})
+            for figure in pathlib.Path(folder).glob("*.png"):
+                shutil.copy(figure, FOLDER)
+        plt.close("all")
+
+
 if __name__ == "__main__":
     FOLDER.mkdir(parents=True, exist_ok=True)
+    plot_pages()
     plot_paths()
     plot_kernels()
     plot_outputs()

@@ -106,8 +106,8 @@ def plot_parts(times, y, grid, parts, trend_at_times):
     panels[0].plot(times, y, ".", color="black", ms=1, label="monthly means")
     panels[0].legend(frameon=False, loc="upper left")
     panels[1].plot(times, y - trend_at_times, ".", color="black", ms=1, label="monthly means less the median trend")
-    panels[1].legend(frameon=False, loc="upper left", ncols=3)
-    panels[1].set_ylim(top=1.6 * parts["season"].max())
+    # Above the axes: a season fills its panel from end to end.
+    panels[1].legend(frameon=False, loc="lower left", bbox_to_anchor=(0, 1), ncols=3, borderaxespad=0)
     panels[2].set(xlabel="year", xlim=(grid[0], grid[-1]))
     panels[0].set_title("Parts of the same paths, which add up to them")
     return figure
@@ -164,11 +164,6 @@ def main(fast: bool, folder: pathlib.Path) -> None:
         """All paths at decimal years `n`, in ppm: `(draws × paths) n`."""
         return centre + ensemble((t - EPOCH)[:, None]).reshape(-1, t.shape[0])
 
-    def yearly_mean(t):
-        offsets = (jnp.arange(12) - 5.5) / 12
-        shifted = (t[:, None] + offsets[None, :]).reshape(-1)
-        return co2_at(shifted).reshape(-1, t.shape[0], 12).mean(axis=2)
-
     grid = jnp.arange(times[0], times[-1] + 10, 1 / 24)
     values = np.asarray(co2_at(grid))
     print(f"Paths after {time.perf_counter() - started:.0f} s")
@@ -191,17 +186,16 @@ def main(fast: bool, folder: pathlib.Path) -> None:
     )
     print(f"and by {swing[1]:.1f} in the last ten.")
 
-    # Growth: the derivative of each path, averaged over a year so that the season drops out. A value depends on its own
-    # time only, so one forward derivative along ones gives all of them.
-    years = jnp.arange(np.ceil(times[0]) + 0.5, times[-1] + 10, 1 / 2)
-    _, growth = jax.jvp(yearly_mean, (years,), (jnp.ones_like(years),))
-    growth = np.asarray(growth)
+    # Growth: the derivative of each path, averaged over the twelve months about a time so that the season drops out. A value
+    # depends on its own time only, so one forward derivative along ones gives all of them.
+    months = jnp.arange(times[0], times[-1] + 10, 1 / 12)
+    _, slopes = jax.jvp(co2_at, (months,), (jnp.ones_like(months),))
+    growth = np.lib.stride_tricks.sliding_window_view(np.asarray(slopes), 12, axis=1).mean(axis=2)
+    years = np.asarray(months[:-11]) + 5.5 / 12
     print("\nGrowth of the yearly mean in ppm per year (median, central 95 %):")
     for year in (1965.5, 1975.5, 1985.5, 1995.5, 2000.5, 2005.5):
         if years[0] <= year <= years[-1]:
-            low, middle, high = np.quantile(
-                growth[:, int(np.argmin(np.abs(np.asarray(years) - year)))], [0.025, 0.5, 0.975]
-            )
+            low, middle, high = np.quantile(growth[:, int(np.argmin(np.abs(years - year)))], [0.025, 0.5, 0.975])
             print(f"  {year:.1f}: {middle:.2f}  ({low:.2f} to {high:.2f})")
 
     # First passage: the first month of each path above the threshold.
@@ -222,7 +216,7 @@ def main(fast: bool, folder: pathlib.Path) -> None:
     figures = {
         "co2_paths.png": plot_forecast(times, y, np.asarray(grid), values),
         "co2_parts.png": plot_parts(times, y, np.asarray(grid), parts, np.median(trend(times) + level, axis=0)),
-        "co2_growth.png": plot_growth(np.asarray(years), growth, times[-1]),
+        "co2_growth.png": plot_growth(years, growth, times[-1]),
         "co2_first_passage.png": plot_first_passage(passed),
     }
     print()

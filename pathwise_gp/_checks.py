@@ -102,8 +102,10 @@ def resolved(y: Any, name: str, mask: Array | None = None) -> None:
     found = _rounding(y)
     if found is None:
         return
-    for spread, rounding in zip(np.nanstd(found[0], axis=0), found[1], strict=True):
-        if rounding > _COARSE * spread > 0:
+    # The deviation of equal numbers is rounding, where it is not 0.
+    differ = np.nanmin(found[0], axis=0) < np.nanmax(found[0], axis=0)
+    for spread, rounding in zip(np.nanstd(found[0], axis=0)[differ], found[1][differ], strict=True):
+        if rounding > _COARSE * spread:
             raise ValueError(
                 f"`{name}` has a standard deviation of {spread:.3g}, of which single precision, JAX's default, keeps steps "
                 f"of {rounding:.3g}: call `jax.config.update('jax_enable_x64', True)` first, or subtract an offset."

@@ -988,7 +988,7 @@ MUTANTS = [
     Mutant(
         "observations may lose their spread",
         "_checks.py",
-        "if rounding > _COARSE * spread > 0:",
+        "if rounding > _COARSE * spread:",
         "if rounding > np.inf:",
         f"{ROBUST}::test_observations_whose_spread_single_precision_loses_are_an_error",
     ),

@@ -146,12 +146,17 @@ def of_the_uses():
 
 
 def test_the_pages_of_the_interface_are_whole():
-    page = (PACKAGE.parent / "docs" / "pages" / "api.md").read_text().splitlines()
-    listed = {line.removeprefix("::: pathwise_gp.") for line in page if line.startswith("::: ")}
+    folder = PACKAGE.parent / "docs" / "pages" / "api"
+    pages = {path.stem: path.read_text().splitlines() for path in folder.glob("*.md")}
+    here = [(stem, line[4:]) for stem, lines in pages.items() for line in lines if line.startswith("::: ")]
+    listed = {name.removeprefix("pathwise_gp.") for _, name in here}
+    assert len(here) == len(listed)
     names = {f"{module}.{name}" for module, name, _ in of_the_uses()}
     assert names
     assert names == {name for name in listed if "." in name}
     assert {name for name, _ in public()} <= listed
+    # Each module has a page of its own.
+    assert all(name.split(".")[1] == stem for stem, name in here if name.count(".") > 1)
 
 
 def test_names_of_the_uses_are_documented():
