@@ -40,8 +40,8 @@ class Mixed(eqx.Module):
 
     scale: Float[Array, "2"] = pgp._fields.positive()
     shift: Float[Array, ""] = pgp._fields.real()
-    root: Float[Array, "2 2"] = pgp._fields.lower_cholesky()
-    shares: Float[Array, "3"] = pgp._fields.simplex()
+    root: Float[Array, "2 2"] = eqx.field(converter=pgp._fields.lower_cholesky)
+    shares: Float[Array, "3"] = eqx.field(converter=pgp._fields.simplex)
     layers: dict
 
 
