@@ -42,7 +42,7 @@ def _angular_jvp(order, primals, tangents):
     return _angular(0, s), jnp.where(inside, -1 / (2 * sine), jnp.zeros_like(s)) * ds
 
 
-def _as_order(order: float) -> Any:
+def _as_order(order: int | float) -> Any:
     return int(order) if isinstance(order, float) and order.is_integer() else order
 
 
