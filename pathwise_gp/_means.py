@@ -11,6 +11,8 @@ from . import _fields
 from ._types import Number
 
 Mean: TypeAlias = Callable[[Any], Any]
+# Of a field: which mean a prior was given, and what it has, a checker does not know.
+AnyMean: TypeAlias = Any
 
 
 class ZeroMean(eqx.Module):

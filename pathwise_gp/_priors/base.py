@@ -17,7 +17,7 @@ class AbstractPrior(eqx.Module, Generic[KernelT]):
     """A Gaussian process and the points at which it is looked at."""
 
     kernel: eqx.AbstractVar[KernelT]
-    mean: eqx.AbstractVar[_means.Mean]
+    mean: eqx.AbstractVar[_means.AnyMean]
     jitter: eqx.AbstractVar[Float[Array, "..."] | None]
 
     def noise_at(self, X: Float[Array, "n d"], noise_var: Float[Array, "..."] | None = None) -> Float[Array, "n"]:

@@ -39,7 +39,7 @@ class GPPrior(AbstractPrior[KernelT]):
 
     kernel: KernelT
     X: Float[Array, "n d"] = eqx.field(converter=_fields.points("X"))
-    mean: _means.Mean = eqx.field(converter=_means.as_mean, default_factory=_means.ZeroMean)
+    mean: _means.AnyMean = eqx.field(converter=_means.as_mean, default_factory=_means.ZeroMean)
     jitter: Float[Array, "..."] | None = eqx.field(converter=_fields.positive, default=None)
 
     if TYPE_CHECKING:

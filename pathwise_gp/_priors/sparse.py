@@ -30,7 +30,7 @@ class SparseGPPrior(AbstractPrior[KernelT]):
 
     kernel: KernelT
     Z: Float[Array, "m d"] = eqx.field(converter=_fields.points("Z"))
-    mean: _means.Mean = eqx.field(converter=_means.as_mean, default_factory=_means.ZeroMean)
+    mean: _means.AnyMean = eqx.field(converter=_means.as_mean, default_factory=_means.ZeroMean)
     jitter: Float[Array, "..."] | None = eqx.field(converter=_fields.positive, default=None)
 
     if TYPE_CHECKING:
