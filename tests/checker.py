@@ -13,8 +13,7 @@ from collections.abc import Iterator
 from typing import Any
 
 ROOT = pathlib.Path(__file__).parents[1]
-# Whether names are there is seen where the code runs; a page may show an excerpt.
-SETTINGS = {"typeCheckingMode": "standard", "pythonVersion": "3.11", "reportUndefinedVariable": "none"}
+SETTINGS = {"typeCheckingMode": "standard"}
 # Arguments of NumPyro that take more than their annotations say.
 NARROW = re.compile(r'parameter "(dense_mass|max_tree_depth)" of type')
 
