@@ -12,7 +12,8 @@ import tempfile
 from collections.abc import Iterator
 from typing import Any
 
-ROOT = pathlib.Path(__file__).parents[1]
+from pages import code, pages, ROOT
+
 SETTINGS = {"typeCheckingMode": "standard"}
 # Arguments of NumPyro that take more than their annotations say.
 NARROW = re.compile(r'parameter "(dense_mass|max_tree_depth)" of type')
@@ -32,19 +33,9 @@ def diagnostics(files: dict[str, str]) -> list[dict[str, Any]]:
     return [found | {"file": pathlib.Path(found["file"]).name} for found in report["generalDiagnostics"]]
 
 
-def code_of_page(text: str) -> str:
-    """The code of a page, on the lines where it stands there."""
-    inside, lines = False, []
-    for line in text.splitlines():
-        fence = line.startswith("```")
-        lines.append(line if inside and not fence else "")
-        inside = (inside or line == "```python") and not (inside and fence)
-    return "\n".join(lines)
-
-
 def code_of_users() -> Iterator[tuple[pathlib.Path, str]]:
-    for path in [ROOT / "README.md", *sorted((ROOT / "docs" / "pages").rglob("*.md"))]:
-        yield path, code_of_page(path.read_text())
+    for page in pages():
+        yield ROOT / page, code(ROOT / page)
     for path in sorted((ROOT / "examples").rglob("*.py")):
         yield path, path.read_text()
     for path in sorted((ROOT / "examples").glob("*.ipynb")):
@@ -53,14 +44,14 @@ def code_of_users() -> Iterator[tuple[pathlib.Path, str]]:
 
 
 def main() -> int:
-    code = {path.relative_to(ROOT): text for path, text in code_of_users() if text.strip()}
-    names = {re.sub(r"\W", "_", str(path)) + ".py": path for path in code}
-    found = diagnostics({name: code[path] for name, path in names.items()})
+    texts = {path.relative_to(ROOT): text for path, text in code_of_users()}
+    names = {re.sub(r"\W", "_", str(path)) + ".py": path for path in texts}
+    found = diagnostics({name: texts[path] for name, path in names.items()})
     wrong = [one for one in found if one["severity"] == "error" and not NARROW.search(one["message"])]
     for one in wrong:
         path, line = names[one["file"]], one["range"]["start"]["line"]
-        print(f"{path}:{line + 1}: {one['message']}\n    {code[path].splitlines()[line].strip()}")
-    print(f"{len(wrong)} errors in {len(code)} pages and scripts of users")
+        print(f"{path}:{line + 1}: {one['message']}\n    {texts[path].splitlines()[line].strip()}")
+    print(f"{len(wrong)} errors in {len(texts)} pages and scripts of users")
     return bool(wrong)
 
 

@@ -4,7 +4,7 @@ import inspect
 import re
 
 import numpyro.distributions as dist
-from checker import code_of_page, diagnostics
+from checker import diagnostics
 from test_architecture import of_the_uses
 
 import pathwise_gp as pgp
@@ -116,8 +116,3 @@ def test_a_checker_knows_what_the_classes_take():
     notes = {lines[one["range"]["start"]["line"]]: one["message"] for one in said if one["severity"] == "information"}
     signatures = {name: believed(notes[line]) for line, name in reveal.items()}
     assert signatures == {name: at_run_time(cls) for name, cls in classes().items()}
-
-
-def test_code_of_a_page_keeps_its_lines():
-    page = "Text\n```python\nx = 1\n```\n\n```sh\nmake\n```\n```python\ny = 2\n```\n"
-    assert code_of_page(page).splitlines() == ["", "", "x = 1", "", "", "", "", "", "", "y = 2"]
