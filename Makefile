@@ -13,7 +13,7 @@ help:
 	@echo "make test     run the tests"
 	@echo "make test-short   a few tests of everything, in a smaller environment; test-floors: on the lowest versions;"
 	@echo "                  test-others: both, on the other interpreters of this machine"
-	@echo "make check    lint and check types"
+	@echo "make check    lint and check types, of the package and of the code that the pages and examples show"
 	@echo "make format   format the code"
 	@echo "make mutants  plant faults one at a time; each must be caught by its test"
 	@echo "make stress   a thousand calls of everything in batches; each must come back (an hour)"
@@ -63,6 +63,7 @@ check: $(VENV)/extra-test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/basedpyright --pythonpath $(BIN)/python
+	$(BIN)/python tests/checker.py
 
 format: $(VENV)/extra-test
 	$(BIN)/ruff check --fix-only .

@@ -40,7 +40,7 @@ BLUE, ORANGE, GREY = "#2b6cb0", "#c05621", "#4a5568"
 
 def monthly_means() -> tuple[np.ndarray, np.ndarray]:
     """Decimal years (middle of the month) and the mean of each month's weekly values in ppm; missing months left out."""
-    weekly = co2.load_pandas().data["co2"]
+    weekly = co2.load_pandas()["data"]["co2"]
     monthly = weekly.resample("MS").mean().dropna()
     return np.asarray(monthly.index.year + (monthly.index.month - 0.5) / 12), monthly.to_numpy()
 
@@ -132,7 +132,7 @@ def plot_growth(times, growth, last):
 def plot_first_passage(passed):
     figure, axes = plt.subplots(figsize=(8, 3.2), constrained_layout=True)
     months = np.arange(2002, np.ceil(passed.max()) + 1 / 24, 1 / 12)
-    axes.hist(passed, bins=months, weights=np.full(len(passed), 1 / len(passed)), color=BLUE, alpha=0.8)
+    axes.hist(passed, bins=list(months), weights=np.full(len(passed), 1 / len(passed)), color=BLUE, alpha=0.8)
     axes.axvspan(2004 + 2 / 12, 2004 + 5 / 12, color=ORANGE, alpha=0.3, lw=0, label="spring 2004: what later came")
     axes.set(xlabel="year", ylabel="probability", title=f"The month whose mean first passes {THRESHOLD:.0f} ppm")
     axes.legend(frameon=False)

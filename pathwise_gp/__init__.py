@@ -1,5 +1,7 @@
 """Draws of Gaussian process posteriors as functions: callable, differentiable, immutable pytrees."""
 
+import typing as _typing
+
 from ._batched import Batched as Batched
 from ._checks import PrecisionWarning as PrecisionWarning
 from ._features import (
@@ -87,10 +89,24 @@ _USES = (
 
 __version__ = "0.1.0"
 
+if _typing.TYPE_CHECKING:
+    from . import (
+        acquisition as acquisition,
+        calculus as calculus,
+        design as design,
+        ensembles as ensembles,
+        estimator as estimator,
+        level_sets as level_sets,
+        optimise as optimise,
+        plots as plots,
+        rollout as rollout,
+        scores as scores,
+    )
+else:
 
-def __getattr__(name: str) -> object:
-    if name in _USES:
-        import importlib
+    def __getattr__(name: str) -> object:
+        if name in _USES:
+            import importlib
 
-        return importlib.import_module(f".{name}", __name__)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+            return importlib.import_module(f".{name}", __name__)
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -18,7 +18,10 @@ from . import _checks, _fields
 from ._batched import Batched, spread, unstack
 
 ModuleT = TypeVar("ModuleT", bound=eqx.Module)
+ValueT = TypeVar("ValueT")
 Address = str | Callable[[Any], Any]
+# A checker takes no dictionary whose keys are known to be strings for one whose keys may be either.
+Addressed = Mapping[str, ValueT] | Mapping[Address, ValueT]
 
 
 class Leaf(eqx.Module):
@@ -31,14 +34,14 @@ class Leaf(eqx.Module):
 
 @overload
 def place(
-    module: ModuleT, values: Mapping[Address, Any], name: str | None = None, *, ignore_others: bool = False
+    module: ModuleT, values: Addressed[Any], name: str | None = None, *, ignore_others: bool = False
 ) -> ModuleT: ...
 
 
 @overload
 def place(
     module: ModuleT,
-    values: Mapping[Address, Any],
+    values: Addressed[Any],
     name: str | None = None,
     *,
     ignore_others: bool = False,
@@ -48,7 +51,7 @@ def place(
 
 def place(
     module: Any,
-    values: Mapping[Address, Any],
+    values: Addressed[Any],
     name: str | None = None,
     *,
     ignore_others: bool = False,

@@ -1,8 +1,8 @@
 """Modules of one structure, stacked along leading axes."""
 
 import math
-from collections.abc import Callable, Iterator
-from typing import Any, Generic, TypeVar
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Generic, SupportsIndex, TypeVar
 
 import equinox as eqx
 import jax
@@ -14,7 +14,7 @@ from . import _checks
 ModuleT = TypeVar("ModuleT", bound=eqx.Module)
 
 
-def as_batch_shape(shape: Any) -> tuple[int, ...]:
+def as_batch_shape(shape: Sequence[SupportsIndex]) -> tuple[int, ...]:
     if not isinstance(shape, (tuple, list)) or not shape:
         raise ValueError(f"`batch_shape` must be a tuple of at least one axis; got {shape!r}.")
     return tuple(_checks.count(length, "batch_shape") for length in shape)

@@ -1,7 +1,8 @@
 """Fields of modules, and the domain that the values of a field live in."""
 
 import dataclasses
-from typing import Any, Literal
+from collections.abc import Callable
+from typing import Any, Literal, overload, SupportsIndex, TypeVar
 
 import equinox as eqx
 import jax
@@ -10,45 +11,89 @@ import numpy as np
 from jaxtyping import Array
 
 from . import _checks
+from ._types import Numbers
+
+T = TypeVar("T")
+S = TypeVar("S")
 
 Domain = Literal["positive", "real", "lower_cholesky", "simplex"]
 
 
-def _field(domain: Domain, **kwargs: Any) -> Any:
-    return eqx.field(converter=_convert, metadata={"domain": domain}, **kwargs)
+@dataclasses.dataclass(frozen=True)
+class Converter:
+    """Makes an array of what is given for a field, and says which domain it lives in: `equinox.field(converter=positive)`.
+
+    A checker takes the type of an argument from the converter, where it stands in the class body itself.
+    """
+
+    domain: Domain
+
+    @overload
+    def __call__(self, x: None) -> None: ...
+    @overload
+    def __call__(self, x: Numbers) -> Array: ...
+    def __call__(self, x: Any) -> Any:
+        # A converter does not know its field's name: what cannot be converted is left for `check`, which does.
+        try:
+            return _checks.floating(x, "value")
+        except ValueError:
+            return x
 
 
-def _convert(x: Any) -> Any:
-    # A converter does not know its field's name: what cannot be converted is left for `check`, which does.
-    try:
-        return _checks.floating(x, "value")
-    except ValueError:
-        return x
-
-
-def positive(**kwargs: Any) -> Any:
-    """A field of positive numbers."""
-    return _field("positive", **kwargs)
-
-
-def real(**kwargs: Any) -> Any:
-    """A field of real numbers."""
-    return _field("real", **kwargs)
-
-
-def lower_cholesky(**kwargs: Any) -> Any:
-    """A field that holds a square root of a covariance, of which only the lower triangle counts."""
-    return _field("lower_cholesky", **kwargs)
-
-
-def simplex(**kwargs: Any) -> Any:
-    """A field whose last axis holds weights: at least 0, and 1 in all."""
-    return _field("simplex", **kwargs)
+positive, real = Converter("positive"), Converter("real")
+# A square root of a covariance, of which only the lower triangle counts.
+lower_cholesky = Converter("lower_cholesky")
+# The last axis holds weights: at least 0, and 1 in all.
+simplex = Converter("simplex")
 
 
 def domain(field: dataclasses.Field[Any]) -> Domain:
-    """The domain of a dataclass field; the real numbers unless the field says otherwise."""
-    return field.metadata.get("domain", "real")
+    """The domain of a dataclass field; the real numbers unless its converter says otherwise."""
+    return getattr(field.metadata.get("converter"), "domain", "real")
+
+
+def points(name: str) -> Callable[[Numbers], Array]:
+    """A converter of a finite set of inputs, `n d`."""
+    return lambda X: _checks.points(X, name)
+
+
+def array(name: str, *, positive: bool = False) -> Callable[[Numbers], Array]:
+    """A converter of finite numbers."""
+
+    def convert(x: Any) -> Array:
+        x = _checks.floating(x, name)
+        (_checks.positive if positive else _checks.finite)(x, name)
+        return x
+
+    return convert
+
+
+def scalar(name: str, *, positive: bool = False) -> Callable[[Numbers], Array]:
+    """A converter of one finite number."""
+    convert = array(name, positive=positive)
+
+    def convert_one(x: Any) -> Array:
+        x = convert(x)
+        if x.ndim:
+            raise ValueError(f"`{name}` must be a scalar; got shape {x.shape}.")
+        return x
+
+    return convert_one
+
+
+def count(name: str) -> Callable[[SupportsIndex], int]:
+    """A converter of a whole number of at least 1."""
+    return lambda n: _checks.count(n, name)
+
+
+def flag(name: str) -> Callable[[bool], bool]:
+    """A converter of True or False."""
+    return lambda x: _checks.flag(x, name)
+
+
+def optional(convert: Callable[[T], S]) -> Callable[[T | None], S | None]:
+    """A converter of what may be None."""
+    return lambda x: None if x is None else convert(x)
 
 
 def lies_in(value: Array, domain: Domain) -> bool:
@@ -78,7 +123,7 @@ def constrained(point: Array, domain: Domain) -> Array:
 def check(module: eqx.Module) -> None:
     """Raises where a concrete field of `module` is not finite or has left its domain."""
     for field in dataclasses.fields(module):
-        if "domain" not in field.metadata:
+        if not isinstance(field.metadata.get("converter"), Converter):
             continue
         name = f"{type(module).__name__}.{field.name}"
         value = _checks.floating(getattr(module, field.name), name)

@@ -1,7 +1,7 @@
 """Maximum likelihood, and maximum a posteriori, for the hyperparameters of a Gaussian process."""
 
 from collections.abc import Callable, Iterable
-from typing import Any, NamedTuple
+from typing import Any, Generic, NamedTuple
 
 import equinox as eqx
 import jax
@@ -12,6 +12,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from . import _checks, _fields
 from ._addresses import Address, leaves_of, listed, put, resolve
+from ._kernels import KernelT
 from ._numerics.lapack import cholesky
 from ._numerics.linalg import CholeskyFactor, seen
 from ._priors import GPPrior
@@ -30,7 +31,7 @@ _ROUNDS = 4
 _SCALED_ONE_BY_ONE = 32
 
 
-class Fit(eqx.Module):
+class Fit(eqx.Module, Generic[KernelT]):
     """The best of all starts of `fit`, and what became of each.
 
     **Fields:** `prior`, `noise_var`: with the values found; `log_density`: the log marginal likelihood there (and the log
@@ -38,7 +39,7 @@ class Fit(eqx.Module):
     `log_densities`, `all_converged` and `steps`.
     """
 
-    prior: GPPrior
+    prior: GPPrior[KernelT]
     noise_var: Float[Array, "..."]
     log_density: Float[Array, ""]
     converged: Bool[Array, ""]
@@ -48,7 +49,7 @@ class Fit(eqx.Module):
 
 
 def fit(
-    prior: GPPrior,
+    prior: GPPrior[KernelT],
     y: Float[AnyArray, "n"],
     noise_var: Number | Float[AnyArray, "..."],
     mask: Bool[AnyArray, "n"] | None = None,
@@ -61,7 +62,7 @@ def fit(
     max_steps: int = 200,
     tolerance: float | None = None,
     progress: bool = False,
-) -> Fit:
+) -> Fit[KernelT]:
     """The hyperparameters of largest log marginal likelihood, by L-BFGS from several starts.
 
     Positive fields move on the scale of their logarithms, so that none leaves its domain, and real ones in units of their

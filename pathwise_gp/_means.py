@@ -8,8 +8,11 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from . import _fields
+from ._types import Number
 
 Mean: TypeAlias = Callable[[Any], Any]
+# Of a field: which mean a prior was given, and what it has, a checker does not know.
+AnyMean: TypeAlias = Any
 
 
 class ZeroMean(eqx.Module):
@@ -22,7 +25,7 @@ class ZeroMean(eqx.Module):
 class ConstantMean(eqx.Module):
     """m(x) = value. **Fields:** `value`: a scalar, in units of the values."""
 
-    value: Float[Array, ""] = _fields.real()
+    value: Float[Array, ""] = eqx.field(converter=_fields.real)
 
     def __call__(self, X: Float[Array, "*n d"]) -> Float[Array, "*n"]:
         return jnp.broadcast_to(self.value.astype(X.dtype), X.shape[:-1])
@@ -32,7 +35,7 @@ class ConstantMean(eqx.Module):
         _fields.check_scalar(self, "value")
 
 
-def as_mean(mean: Any) -> Mean:
+def as_mean(mean: Mean | Number) -> Mean:
     """`mean` if it is callable, a constant mean if it is a number."""
     if callable(mean):
         return mean

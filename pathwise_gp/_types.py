@@ -1,10 +1,26 @@
 """Array aliases. Letters are the same everywhere: n inputs, m inducing points, d dimensions, f features, s paths."""
 
-from typing import TypeAlias
+from typing import Any, Protocol, TYPE_CHECKING, TypeAlias
 
 import numpy as np
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 Key: TypeAlias = PRNGKeyArray
-AnyArray: TypeAlias = Array | np.ndarray
-Number: TypeAlias = float | int | Float[AnyArray, ""] | Int[AnyArray, ""]
+
+if TYPE_CHECKING:
+
+    class SupportsArray(Protocol):
+        """What NumPy makes an array of: an array of its own or of JAX, a column of a table."""
+
+        def __array__(self) -> np.ndarray[Any, Any]: ...
+
+    # What a checker lets in by a door is what is converted there, whatever its shape; with complex numbers, as what
+    # `numpyro.sample` returns may be any, says its annotation.
+    Number: TypeAlias = float | complex | SupportsArray
+    AnyArray: TypeAlias = Number | list[Any] | tuple[Any, ...]
+    Numbers: TypeAlias = AnyArray
+else:
+    # When the program runs, shapes are checked of arrays, and what else there is by the doors themselves.
+    AnyArray: TypeAlias = Array | np.ndarray
+    Number: TypeAlias = float | int | Float[AnyArray, ""] | Int[AnyArray, ""]
+    Numbers: TypeAlias = Any

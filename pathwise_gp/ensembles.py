@@ -1,7 +1,7 @@
 """Paths as the members of an ensemble predictor, for what expects one: weighted means, spreads and quantiles."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import equinox as eqx
@@ -9,16 +9,16 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from . import _checks
+from . import _checks, _fields
 from ._numerics.blocks import map_rows
 from ._paths.paired import axes_of
-from ._types import AnyArray
+from ._types import AnyArray, Numbers
 
 # Values held at once of functions that are called one by one.
 _ENTRIES = 2**20
 
 
-def _as_functions(paths: Any) -> Any:
+def _as_functions(paths: Callable[..., Any] | Sequence[Callable[..., Any]]) -> Any:
     paths = tuple(paths) if isinstance(paths, (tuple, list)) else paths
     if paths == ():
         raise ValueError("`paths` must hold at least one function; got none.")
@@ -27,10 +27,8 @@ def _as_functions(paths: Any) -> Any:
     return paths
 
 
-def _as_weights(weights: Any) -> Any:
+def _as_weights(weights: Numbers) -> Array:
     """Weights that sum to 1."""
-    if weights is None:
-        return None
     weights = _checks.floating(weights, "weights")
     if weights.ndim == 0 or weights.size == 0:
         raise ValueError(f"`weights` must have an axis of members; got shape {weights.shape}.")
@@ -57,7 +55,7 @@ class Predictor(eqx.Module):
     """
 
     paths: Callable[..., Any] | tuple[Callable[..., Any], ...] = eqx.field(converter=_as_functions)
-    weights: Float[Array, "..."] | None = eqx.field(converter=_as_weights, default=None)
+    weights: Float[Array, "..."] | None = eqx.field(converter=_fields.optional(_as_weights), default=None)
 
     @property
     def members(self) -> tuple[Callable[..., Any], ...]:

@@ -11,6 +11,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 from . import _checks
@@ -133,7 +134,7 @@ def log_score(
     **Raises:** ValueError where shapes do not fit, an entry is not finite, or a variance is not positive (at run time under
     jit). Source: Gneiting & Raftery (2007), section 4.1.
     """
-    shape = jnp.shape(means)
+    shape = np.shape(means)
     means, y = _pair(means, y, 0, "means")
     variances = _checks.floating(variances, "variances").astype(y.dtype)
     _checks.positive(variances, "variances")

@@ -47,6 +47,7 @@ EXACT_BASES = f"{FEATURES}::test_exact_bases_give_the_kernel"
 OUTPUTS = f"{OUT}::test_moments_of_paths_on_a_grid"
 BATCHES, LIKELIHOODS = "test_batches.py", "test_likelihoods.py"
 EVERYDAY, FAILED = "test_everyday.py", "test_failed_evaluations.py"
+TYPES = "test_types.py::test_a_checker_knows_what_the_classes_take"
 MEAN_KERNEL = f"{FEATURES}::test_features_have_the_kernel_as_their_mean"
 
 MUTANTS = [
@@ -1118,6 +1119,21 @@ MUTANTS = [
         "y = np.asarray(y)",
         f"{FAILED}::test_what_is_masked_does_not_count_in_whether_precision_suffices",
     ),
+    Mutant(
+        "a checker takes the arguments of a kernel in another order",
+        STATIONARY,
+        "def __init__(self, nu: float, variance: Numbers, lengthscale: Numbers)",
+        "def __init__(self, variance: Numbers, lengthscale: Numbers, nu: float)",
+        TYPES,
+    ),
+    Mutant(
+        "a checker takes no numbers for a field",
+        "_fields.py",
+        "def __call__(self, x: Numbers) -> Array: ...",
+        "def __call__(self, x: Array) -> Array: ...",
+        TYPES,
+    ),
+    Mutant("the type of a kernel is lost in a fit", "_fit.py", ") -> Fit[KernelT]:", ") -> Fit[Any]:", TYPES),
 ]
 
 

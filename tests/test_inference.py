@@ -38,10 +38,10 @@ def model(X, y, name=None):
 class Mixed(eqx.Module):
     """A field of each domain."""
 
-    scale: Float[Array, "2"] = pgp._fields.positive()
-    shift: Float[Array, ""] = pgp._fields.real()
-    root: Float[Array, "2 2"] = pgp._fields.lower_cholesky()
-    shares: Float[Array, "3"] = pgp._fields.simplex()
+    scale: Float[Array, "2"] = eqx.field(converter=pgp._fields.positive)
+    shift: Float[Array, ""] = eqx.field(converter=pgp._fields.real)
+    root: Float[Array, "2 2"] = eqx.field(converter=pgp._fields.lower_cholesky)
+    shares: Float[Array, "3"] = eqx.field(converter=pgp._fields.simplex)
     layers: dict
 
 

@@ -13,6 +13,7 @@ import argparse
 import os
 import pathlib
 import time
+from collections.abc import Callable
 from typing import NamedTuple
 
 # JAX has threads of its own; where LAPACK brings another set, the two wait for each other. To be set before JAX starts.
@@ -63,7 +64,7 @@ def hartmann(X):
 
 
 class Problem(NamedTuple):
-    function: object
+    function: Callable[[np.ndarray], np.ndarray]
     dim: int
     minimum: float
     at: list[float]  # of one of its minima
@@ -174,7 +175,9 @@ def plot(regrets):
             label = "random search" if way == "random" else f"Thompson, {way}"
             axes.plot(evaluations, middle, color=COLOURS[way], lw=1.5, label=label)
         axes.axvline(start, color="grey", lw=0.8, ls=":")
-        axes.set(yscale="log", xlabel="evaluations", title=name, xlim=(1, evaluations[-1]))
+        axes.set(
+            yscale="log", xlabel="evaluations", title=name, xlim=(1, max(regret.shape[1] for regret in of_way.values()))
+        )
         axes.spines[["top", "right"]].set_visible(False)
     panels[0, 0].set_ylabel("regret: median, middle half of seeds")
     panels[0, 0].legend(frameon=False, loc="lower left")

@@ -57,7 +57,7 @@ def tune(theta, key, train, validation, n_steps):
     optimiser = optax.adam(0.05)
 
     def loss(theta, key):
-        _, draws = predictions(theta, key, *train, validation[0], 64)
+        _, draws = predictions(theta, key, *train, X_new=validation[0], n_paths=64)
         return scores.crps(draws, validation[1]).mean()
 
     @jax.jit

@@ -121,11 +121,11 @@ def plot(gains, weights, members, d):
 
 
 def main(fast: bool, figures: pathlib.Path) -> None:
-    X, y = load_diabetes(return_X_y=True)
+    X, y = map(np.asarray, load_diabetes(return_X_y=True))
     y = (y - y.mean()) / y.std()
     n_paths, max_steps, n_splits = (32, 30, 2) if fast else (256, 100, 24)
 
-    held_out, chosen, firsts = {way: [] for way in WAYS}, [], None
+    held_out, chosen, splits = {way: [] for way in WAYS}, [], []
     for seed in range(n_splits):
         A, b, B, c = split(X, y, seed)
         models = {name: learn(kernel, A, b, max_steps) for name, kernel in kernels(X.shape[1]).items()}
@@ -136,10 +136,10 @@ def main(fast: bool, figures: pathlib.Path) -> None:
         for way in WAYS:
             held_out[way].append(of_mixture(weights[way], found))
         chosen.append(int(jnp.argmax(best)))
-        firsts = firsts or (models, weights, foreseen, found, B, c)
+        splits.append((models, weights, foreseen, found, B, c))
     gains = {way: np.asarray(held_out[way]) - np.asarray(held_out[WAYS[0]]) for way in WAYS}
 
-    models, weights, foreseen, found, B, c = firsts
+    models, weights, foreseen, found, B, c = splits[0]
     print(
         f"{len(y) - len(c)} training points, {len(c)} held out, {X.shape[1]} inputs. One split, nats an observation:\n"
     )
@@ -185,7 +185,7 @@ def main(fast: bool, figures: pathlib.Path) -> None:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
     parser.add_argument("--fast", action="store_true", help="fewer paths and steps")
     parser.add_argument("--figures", type=pathlib.Path, default=FIGURES)
     arguments = parser.parse_args()

@@ -124,12 +124,13 @@ def plot(grid, values, chance, X, y, traces, low):
     left.set(xlabel="temperature of the coolant", ylabel="concentration of the charge")
     left.set_title("Probability of failure, learnt; in white runs fail")
     left.legend(frameon=False, fontsize=8, loc="lower left")
+    n_searches, n_runs = traces["learnt"].shape
+    runs = np.arange(FIRST, n_runs + 1)
     for kind, trace in traces.items():
-        runs = np.arange(FIRST, trace.shape[1] + 1)
         lower, middle, upper = np.quantile(trace[:, FIRST - 1 :] - low, [0.25, 0.5, 0.75], axis=0)
         right.fill_between(runs, lower, upper, color=KINDS[kind], alpha=0.15, lw=0)
         right.plot(runs, middle, color=KINDS[kind], label=kind)
-    right.set(xlabel="runs", ylabel="regret", title=f"Median and quartiles of {len(trace)} searches")
+    right.set(xlabel="runs", ylabel="regret", title=f"Median and quartiles of {n_searches} searches")
     right.set_ylim(bottom=0)
     right.legend(frameon=False, fontsize=8, title="failed runs")
     return figure

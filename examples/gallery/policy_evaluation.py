@@ -118,7 +118,7 @@ def plot(found, drawn, truth, true_states, pits):
     left.set(xlabel="seconds", ylabel="angle in radians", title="One data set: 40 worlds")
     left.legend(frameon=False)
     coherent = np.asarray(returns(found.rewards))
-    bins = np.linspace(*np.quantile(coherent, [0.002, 0.998]), 40)
+    bins = np.linspace(*np.quantile(coherent, [0.002, 0.998]), num=40)
     middle.hist(coherent, bins, density=True, color=BLUE, alpha=0.6, label="one function a world")
     middle.hist(np.asarray(drawn), bins, density=True, color=ORANGE, alpha=0.6, label="drawn anew at each step")
     middle.axvline(truth, color="black", lw=1.5, label="the pendulum")
@@ -142,13 +142,13 @@ def main(fast: bool, folder: pathlib.Path) -> None:
     truth = float(returns(true.rewards))
 
     kinds = ("one function a world", "drawn anew at each step")
-    samples, rows = ([], []), None
+    samples, sets = ([], []), []
     for key in jax.random.split(jax.random.key(0), n_sets):
         key_data, key_worlds, key_steps = jax.random.split(key, 3)
         posteriors = learn(*observe(key_data))
         found = in_worlds(posteriors, policy, key_worlds, n_paths)
         drawn = step_by_step(posteriors, policy, key_steps, n_paths)
-        rows = rows or (posteriors, found, drawn)
+        sets.append((posteriors, found, drawn))
         for kept, new in zip(samples, (returns(found.rewards), drawn), strict=True):
             kept.append(new)
     samples = [jnp.stack(kept, axis=1) for kept in samples]
@@ -165,7 +165,7 @@ def main(fast: bool, folder: pathlib.Path) -> None:
     assert inside[1] < inside[0]
 
     # The expected return is differentiable in the policy, through every step of every world.
-    posteriors = rows[0]
+    posteriors, found, drawn = sets[0]
     expected = lambda policy: returns(in_worlds(posteriors, policy, jax.random.key(1), n_paths).rewards).mean()
     slope = eqx.filter_grad(expected)(policy).gain
     difference = (expected(Brake(policy.gain + 1e-4)) - expected(Brake(policy.gain - 1e-4))) / 2e-4
@@ -174,7 +174,7 @@ def main(fast: bool, folder: pathlib.Path) -> None:
 
     folder.mkdir(parents=True, exist_ok=True)
     pits = [np.asarray(scores.pit(draws, truths)) for draws in samples]
-    plot(*rows[1:], truth, np.asarray(true.states), pits).savefig(folder / "policy_evaluation.png", dpi=130)
+    plot(found, drawn, truth, np.asarray(true.states), pits).savefig(folder / "policy_evaluation.png", dpi=130)
     print(f"\nFigure: {folder / 'policy_evaluation.png'}\nDone in {time.perf_counter() - started:.0f} s")
 
 

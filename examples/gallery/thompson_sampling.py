@@ -75,7 +75,7 @@ def in_one_dimension(n_paths: int, folder: pathlib.Path) -> None:
     optimum = optimise.minimise(paths, BOX, jax.random.key(1), n_screen=256, n_restarts=4)
     intervals = optimise.credible_intervals(optimum, 0.9)
 
-    grid = np.linspace(*np.asarray(BOX)[:, 0], 401)
+    grid = np.linspace(*np.asarray(BOX)[:, 0], num=401)
     values = np.asarray(paths(grid[:, None]))
     best_on_grid = values.min(axis=1)
     # A search off the grid ends no higher than the best point of the grid.
@@ -106,12 +106,15 @@ def in_six_dimensions(n_draws: int) -> None:
     posterior = pgp.GPPrior(kernel=pgp.Matern(nu=2.5, variance=1.0, lengthscale=0.6), X=X).condition(y, 0.01)
     sampler = pgp.PathwiseSampler(posterior, n_features=1024)
     box = jnp.stack([jnp.zeros(6), jnp.ones(6)])
-    seconds = []
-    for seed in range(n_draws):
+
+    def search(seed):
         paths = jax.block_until_ready(sampler.sample_paths(jax.random.key(seed), 16))
         started = time.perf_counter()
         batch = jax.block_until_ready(acquisition.thompson_sample(paths, box, jax.random.key(100 + seed)))
-        seconds.append(time.perf_counter() - started)
+        return paths, batch, time.perf_counter() - started
+
+    searches = [search(seed) for seed in range(n_draws)]
+    (paths, batch, _), seconds = searches[-1], [took for _, _, took in searches]
     values = np.asarray(paths(rng.uniform(size=(20_000, 6)))).min(axis=1)
     assert (np.asarray(batch.values) < values).all()
     on_the_boundary = np.asarray((batch.points == 0) | (batch.points == 1)).any(axis=1)

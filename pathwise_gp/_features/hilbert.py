@@ -10,9 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
-from .. import _checks
+from .. import _checks, _fields
 from .._numerics.trigonometry import sin_turns
-from .._types import Key
+from .._types import Key, Numbers
 from .base import AbstractFeatures
 from .box import inside, widened
 from .sampling import AbstractBasis
@@ -48,9 +48,7 @@ class SineFeatures(AbstractFeatures):
         return inside(X, self.lower, self.upper)
 
 
-def _as_box(box: Any) -> Any:
-    if box is None:
-        return None
+def _as_box(box: Numbers) -> Array:
     box = _checks.floating(box, "box")
     if box.ndim != 2 or box.shape[0] != 2 or box.shape[1] == 0:
         raise ValueError(f"`box` must have shape (2, d), the lower and the upper corner; got {box.shape}.")
@@ -82,7 +80,7 @@ class HilbertSpace(AbstractBasis):
     Solin & Särkkä (2020), equations 20 and 60.
     """
 
-    box: Float[Array, "2 d"] | None = eqx.field(converter=_as_box, default=None)
+    box: Float[Array, "2 d"] | None = eqx.field(converter=_fields.optional(_as_box), default=None)
     boundary: float | int | None = eqx.field(static=True, default=None)
 
     @property

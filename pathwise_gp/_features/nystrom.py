@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
-from .. import _checks
+from .. import _fields
 from .._numerics.lapack import cholesky
 from .._numerics.linalg import add_diagonal, CholeskyFactor, seen
 from .._numerics.pivots import pivoted_cholesky
@@ -48,10 +48,6 @@ class NystromFeatures(AbstractFeatures):
         return inside(X, self.lower, self.upper)
 
 
-def _as_points(points: Any) -> Any:
-    return None if points is None else _checks.points(points, "points")
-
-
 class Nystrom(AbstractBasis):
     """Features from some points of the region of the data: for a kernel of which only its values are known (a Gibbs kernel,
     one of a user's own), for which it is the default.
@@ -67,7 +63,7 @@ class Nystrom(AbstractBasis):
     Source: Williams & Seeger (2001); the choice, Burt et al. (2020), section 4.2.
     """
 
-    points: Float[Array, "n d"] | None = eqx.field(converter=_as_points, default=None)
+    points: Float[Array, "n d"] | None = eqx.field(converter=_fields.optional(_fields.points("points")), default=None)
 
     @property
     def multiplies(self) -> bool:

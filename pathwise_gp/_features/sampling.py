@@ -230,7 +230,7 @@ def _in_the_tail(
     return scores, power * jnp.exp((power - 1) * log_s)
 
 
-def check_basis(value: Any) -> AbstractBasis:
+def check_basis(value: AbstractBasis) -> AbstractBasis:
     """A rule, or an error that says which there are."""
     if not isinstance(value, AbstractBasis):
         raise ValueError(

@@ -77,8 +77,8 @@ def expected_log_prob(
     likelihood: Callable[..., Any],
     y: Any,
     moments: Sequence[tuple[Float[Array, "n"], Float[Array, "n"]]],
-    nodes: Float[AnyArray, "p q r"],
-    weights: Float[AnyArray, "q"],
+    nodes: Float[Array | np.ndarray, "p q r"],
+    weights: Float[Array | np.ndarray, "q"],
 ) -> Float[Array, "n"]:
     """E[log p(yᵢ | fᵢ)] for p independent normal latent values of given means and variances, by a rule for standard normal
     ones: nodes for each point (r = n), or for all of them (r = 1). `likelihood(f, ...)` has a method `log_prob`."""

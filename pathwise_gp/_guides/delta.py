@@ -2,6 +2,7 @@
 
 import math
 
+import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
@@ -21,7 +22,7 @@ class DeltaGuide(AbstractGuide):
     **Raises:** ValueError where it is not finite or not a vector.
     """
 
-    location: Float[Array, "m"] = _fields.real()
+    location: Float[Array, "m"] = eqx.field(converter=_fields.real)
 
     def size(self) -> int:
         return self.location.shape[0]

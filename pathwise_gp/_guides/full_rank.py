@@ -1,5 +1,6 @@
 """q(u) with a full covariance."""
 
+import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
@@ -17,8 +18,8 @@ class FullRankGuide(AbstractGuide):
     **Raises:** ValueError where a field is not finite or the shapes do not fit each other.
     """
 
-    mean: Float[Array, "m"] = _fields.real()
-    scale_tril: Float[Array, "m m"] = _fields.lower_cholesky()
+    mean: Float[Array, "m"] = eqx.field(converter=_fields.real)
+    scale_tril: Float[Array, "m m"] = eqx.field(converter=_fields.lower_cholesky)
 
     def size(self) -> int:
         return self.mean.shape[0]

@@ -1,5 +1,6 @@
 """q(u) with independent inducing values."""
 
+import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
@@ -17,8 +18,8 @@ class MeanFieldGuide(AbstractGuide):
     **Raises:** ValueError where a field is not finite, a scale is not positive or the shapes do not fit each other.
     """
 
-    mean: Float[Array, "m"] = _fields.real()
-    scale: Float[Array, "m"] = _fields.positive()
+    mean: Float[Array, "m"] = eqx.field(converter=_fields.real)
+    scale: Float[Array, "m"] = eqx.field(converter=_fields.positive)
 
     def size(self) -> int:
         return self.mean.shape[0]

@@ -1,5 +1,6 @@
 """q(u) by its natural parameters."""
 
+import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
@@ -19,8 +20,8 @@ class NaturalGuide(AbstractGuide):
     Source: Hensman et al. (2013), section 3.3.
     """
 
-    natural_vector: Float[Array, "m"] = _fields.real()
-    natural_matrix: Float[Array, "m m"] = _fields.real()
+    natural_vector: Float[Array, "m"] = eqx.field(converter=_fields.real)
+    natural_matrix: Float[Array, "m m"] = eqx.field(converter=_fields.real)
 
     def size(self) -> int:
         return self.natural_vector.shape[0]

@@ -1,5 +1,6 @@
 """q(u) in the coordinates in which the prior is standard."""
 
+import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
@@ -20,8 +21,8 @@ class WhitenedGuide(AbstractGuide):
     section 4.
     """
 
-    mean: Float[Array, "m"] = _fields.real()
-    scale_tril: Float[Array, "m m"] = _fields.lower_cholesky()
+    mean: Float[Array, "m"] = eqx.field(converter=_fields.real)
+    scale_tril: Float[Array, "m m"] = eqx.field(converter=_fields.lower_cholesky)
 
     def size(self) -> int:
         return self.mean.shape[0]

@@ -2,6 +2,7 @@ from .arc_cosine import ArcCosine as ArcCosine
 from .base import (
     AbstractKernel as AbstractKernel,
     check_valid as check_valid,
+    KernelT as KernelT,
     require_valid as require_valid,
     Spectrum as Spectrum,
 )

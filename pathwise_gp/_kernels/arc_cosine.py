@@ -42,7 +42,7 @@ def _angular_jvp(order, primals, tangents):
     return _angular(0, s), jnp.where(inside, -1 / (2 * sine), jnp.zeros_like(s)) * ds
 
 
-def _as_order(order: Any) -> Any:
+def _as_order(order: int | float) -> Any:
     return int(order) if isinstance(order, float) and order.is_integer() else order
 
 
@@ -61,7 +61,7 @@ class ArcCosine(AbstractKernel):
     equation 3.
     """
 
-    variance: Float[Array, ""] = _fields.positive()
+    variance: Float[Array, ""] = eqx.field(converter=_fields.positive)
     order: int = eqx.field(static=True, default=1, converter=_as_order)
 
     def smoothness(self, dim: int) -> float:

@@ -3,7 +3,7 @@
 import abc
 import math
 import warnings
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, TypeVar
 
 import equinox as eqx
 import jax
@@ -195,6 +195,9 @@ class AbstractKernel(eqx.Module):
 
     def __check_init__(self):
         _fields.check(self)
+
+
+KernelT = TypeVar("KernelT", bound=AbstractKernel)
 
 
 def check_valid(kernel: AbstractKernel, X: Float[Array, "n d"], name: str) -> Float[Array, "n d"]:

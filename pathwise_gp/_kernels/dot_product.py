@@ -28,7 +28,7 @@ class Linear(AbstractKernel):
     **Raises:** ValueError where it is not positive or not a scalar.
     """
 
-    variance: Float[Array, ""] = _fields.positive()
+    variance: Float[Array, ""] = eqx.field(converter=_fields.positive)
 
     def smoothness(self, dim: int) -> float:
         return math.inf
@@ -65,9 +65,9 @@ class Polynomial(AbstractKernel):
     Source: Rasmussen & Williams (2006), section 4.2.2.
     """
 
-    variance: Float[Array, ""] = _fields.positive()
-    offset: Float[Array, ""] = _fields.positive()
-    degree: int = eqx.field(static=True, default=2, converter=lambda p: _checks.count(p, "Polynomial.degree"))
+    variance: Float[Array, ""] = eqx.field(converter=_fields.positive)
+    offset: Float[Array, ""] = eqx.field(converter=_fields.positive)
+    degree: int = eqx.field(static=True, default=2, converter=_fields.count("Polynomial.degree"))
 
     def smoothness(self, dim: int) -> float:
         return math.inf
@@ -101,7 +101,7 @@ class Constant(AbstractKernel):
     **Raises:** ValueError where it is not positive or not a scalar.
     """
 
-    variance: Float[Array, ""] = _fields.positive()
+    variance: Float[Array, ""] = eqx.field(converter=_fields.positive)
 
     def smoothness(self, dim: int) -> float:
         return math.inf

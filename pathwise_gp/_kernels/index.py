@@ -27,10 +27,8 @@ class Categorical(AbstractKernel):
     **Raises:** ValueError where `variance` is not positive or not a scalar, or `n_categories` is less than 1.
     """
 
-    variance: Float[Array, ""] = _fields.positive()
-    n_categories: int = eqx.field(  # pyright: ignore[reportGeneralTypeIssues]
-        static=True, converter=lambda n: _checks.count(n, "Categorical.n_categories")
-    )
+    variance: Float[Array, ""] = eqx.field(converter=_fields.positive)
+    n_categories: int = eqx.field(static=True, converter=_fields.count("Categorical.n_categories"))
 
     def smoothness(self, dim: int) -> float:
         return math.inf
@@ -73,8 +71,8 @@ class Index(AbstractKernel):
     **Raises:** ValueError where the shapes do not fit or κ is not positive. Source: Bonilla et al. (2007), equation 4.
     """
 
-    W: Float[Array, "p r"] = _fields.real()
-    kappa: Float[Array, "p"] = _fields.positive()
+    W: Float[Array, "p r"] = eqx.field(converter=_fields.real)
+    kappa: Float[Array, "p"] = eqx.field(converter=_fields.positive)
 
     def covariance(self) -> Float[Array, "p p"]:
         """B."""
@@ -132,8 +130,8 @@ class Coregionalised(AbstractKernel):
     """
 
     kernel: AbstractKernel
-    W: Float[Array, "p r"] = _fields.real()
-    kappa: Float[Array, "p"] = _fields.positive()
+    W: Float[Array, "p r"] = eqx.field(converter=_fields.real)
+    kappa: Float[Array, "p"] = eqx.field(converter=_fields.positive)
 
     def index(self) -> Index:
         """The kernel of the numbers of the outputs."""

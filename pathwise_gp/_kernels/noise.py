@@ -2,6 +2,7 @@
 
 import math
 
+import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
@@ -24,7 +25,7 @@ class White(AbstractKernel):
     **Raises:** ValueError where it is not positive or not a scalar.
     """
 
-    variance: Float[Array, ""] = _fields.positive()
+    variance: Float[Array, ""] = eqx.field(converter=_fields.positive)
 
     def smoothness(self, dim: int) -> float:
         return math.inf

@@ -4,6 +4,7 @@ import functools
 import math
 import operator
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
@@ -94,9 +95,9 @@ class Periodic(AbstractKernel):
     Rasmussen & Williams (2006), equation 4.31; the series: Solin & Särkkä (2014), equation 27.
     """
 
-    variance: Float[Array, ""] = _fields.positive()
-    lengthscale: Float[Array, "*d"] = _fields.positive()
-    period: Float[Array, "*d"] = _fields.positive()
+    variance: Float[Array, ""] = eqx.field(converter=_fields.positive)
+    lengthscale: Float[Array, "*d"] = eqx.field(converter=_fields.positive)
+    period: Float[Array, "*d"] = eqx.field(converter=_fields.positive)
 
     def smoothness(self, dim: int) -> float:
         return math.inf
@@ -194,8 +195,8 @@ class Cosine(AbstractKernel):
     **Raises:** ValueError where a field is not positive or has the wrong shape.
     """
 
-    variance: Float[Array, ""] = _fields.positive()
-    period: Float[Array, "*d"] = _fields.positive()
+    variance: Float[Array, ""] = eqx.field(converter=_fields.positive)
+    period: Float[Array, "*d"] = eqx.field(converter=_fields.positive)
 
     def smoothness(self, dim: int) -> float:
         return math.inf

@@ -4,6 +4,7 @@ import functools
 import math
 import operator
 
+import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
@@ -34,9 +35,9 @@ class SpectralMixture(AbstractKernel):
     equation 12.
     """
 
-    weights: Float[Array, "q"] = _fields.positive()
-    means: Float[Array, "q d"] = _fields.real()
-    scales: Float[Array, "q d"] = _fields.positive()
+    weights: Float[Array, "q"] = eqx.field(converter=_fields.positive)
+    means: Float[Array, "q d"] = eqx.field(converter=_fields.real)
+    scales: Float[Array, "q d"] = eqx.field(converter=_fields.positive)
 
     def smoothness(self, dim: int) -> float:
         return math.inf

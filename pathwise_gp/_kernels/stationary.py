@@ -3,6 +3,7 @@
 import abc
 import functools
 import math
+from typing import TYPE_CHECKING
 
 import equinox as eqx
 import jax
@@ -15,6 +16,7 @@ from .._numerics.distances import squared_distances
 from .._numerics.exponential import decay
 from .._numerics.linalg import inner
 from .._numerics.quantiles import log_gamma, radius
+from .._types import Numbers
 from .base import AbstractKernel, Spectrum
 
 # A correlation that counts as none.
@@ -106,8 +108,8 @@ class RBF(AbstractStationary):
     equation 4.9.
     """
 
-    variance: Float[Array, ""] = _fields.positive()
-    lengthscale: Float[Array, "*d"] = _fields.positive()
+    variance: Float[Array, ""] = eqx.field(converter=_fields.positive)
+    lengthscale: Float[Array, "*d"] = eqx.field(converter=_fields.positive)
 
     def smoothness(self, dim: int) -> float:
         return math.inf
@@ -167,8 +169,13 @@ class Matern(AbstractStationary):
     """
 
     nu: float = eqx.field(static=True)
-    variance: Float[Array, ""] = _fields.positive()
-    lengthscale: Float[Array, "*d"] = _fields.positive()
+    variance: Float[Array, ""] = eqx.field(converter=_fields.positive)
+    lengthscale: Float[Array, "*d"] = eqx.field(converter=_fields.positive)
+
+    if TYPE_CHECKING:
+        # A checker puts the fields that the abstract class names before all others; they come in the order above.
+
+        def __init__(self, nu: float, variance: Numbers, lengthscale: Numbers) -> None: ...
 
     def smoothness(self, dim: int) -> float:
         return self.nu - 0.5
@@ -202,9 +209,9 @@ class RationalQuadratic(AbstractStationary):
     equation 4.19.
     """
 
-    variance: Float[Array, ""] = _fields.positive()
-    lengthscale: Float[Array, "*d"] = _fields.positive()
-    alpha: Float[Array, ""] = _fields.positive()
+    variance: Float[Array, ""] = eqx.field(converter=_fields.positive)
+    lengthscale: Float[Array, "*d"] = eqx.field(converter=_fields.positive)
+    alpha: Float[Array, ""] = eqx.field(converter=_fields.positive)
 
     def smoothness(self, dim: int) -> float:
         return math.inf

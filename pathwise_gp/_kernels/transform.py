@@ -1,8 +1,8 @@
 """Kernels of transformed inputs."""
 
 import operator
-from collections.abc import Callable
-from typing import Any, Literal
+from collections.abc import Callable, Iterable
+from typing import Any, Literal, SupportsIndex
 
 import equinox as eqx
 import jax
@@ -22,7 +22,7 @@ from .._types import Key
 from .base import AbstractKernel, Spectrum
 
 
-def _as_dims(dims: Any) -> tuple[int, ...]:
+def _as_dims(dims: Iterable[SupportsIndex]) -> tuple[int, ...]:
     try:
         return tuple(operator.index(i) for i in dims)
     except TypeError as e:

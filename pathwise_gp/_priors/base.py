@@ -1,32 +1,23 @@
 """What the priors share: a kernel, a mean, points, and the jitter."""
 
-from typing import Any
+from typing import Any, Generic
 
 import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from .. import _checks, _means
-from .._kernels import AbstractKernel, check_valid
+from .._kernels import AbstractKernel, check_valid, KernelT
 from .._numerics.lapack import cholesky
 from .._numerics.linalg import add_diagonal, CholeskyFactor
 from .jitter import LARGEST, settle, Settled, smooth
 
 
-def _as_jitter(jitter: Any) -> Array | None:
-    return None if jitter is None else _checks.floating(jitter, "jitter")
-
-
-def jitter_field() -> Any:
-    """A field for a jitter, which is not set unless given."""
-    return eqx.field(converter=_as_jitter, default=None, metadata={"domain": "positive"})
-
-
-class AbstractPrior(eqx.Module):
+class AbstractPrior(eqx.Module, Generic[KernelT]):
     """A Gaussian process and the points at which it is looked at."""
 
-    kernel: eqx.AbstractVar[AbstractKernel]
-    mean: eqx.AbstractVar[_means.Mean]
+    kernel: eqx.AbstractVar[KernelT]
+    mean: eqx.AbstractVar[_means.AnyMean]
     jitter: eqx.AbstractVar[Float[Array, "..."] | None]
 
     def noise_at(self, X: Float[Array, "n d"], noise_var: Float[Array, "..."] | None = None) -> Float[Array, "n"]:
@@ -102,6 +93,7 @@ def check_jitter(jitter: Array | None, n: int) -> None:
     """Raises where a jitter is given that is not a number of at least zero, or one for each of n points."""
     if jitter is None:
         return
+    jitter = _checks.floating(jitter, "jitter")
     if jitter.shape not in ((), (n,)):
         raise ValueError(f"`jitter` must be a scalar, or one for each point, shape ({n},); got shape {jitter.shape}.")
     _checks.positive(jitter, "jitter", or_zero=True)

@@ -1,7 +1,7 @@
 """A Gaussian process at its training inputs, and conditioned on what was observed there."""
 
 import math
-from typing import Any, NamedTuple
+from typing import Any, Generic, NamedTuple, TYPE_CHECKING
 
 import equinox as eqx
 import jax
@@ -9,20 +9,20 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
-from .. import _checks, _means
+from .. import _checks, _fields, _means
 from .._features import AbstractBasis, check_basis, QuasiMonteCarlo
-from .._kernels import AbstractKernel, check_valid
+from .._kernels import check_valid, KernelT
 from .._numerics.blocks import map_rows
 from .._numerics.linalg import CholeskyFactor, inner
 from .._paths import draw_prior, PathwiseFunction
-from .._types import AnyArray, Key, Number
-from .base import AbstractPrior, check_prior, jitter_field, not_definite
+from .._types import AnyArray, Key, Number, Numbers
+from .base import AbstractPrior, check_prior, not_definite
 from .evidence import log_prob, log_prob_and_whether_lost, observed_rows, without
 from .jitter import say, say_lost, Settled
 from .leave_one_out import leave_one_out, LeaveOneOut
 
 
-class GPPrior(AbstractPrior):
+class GPPrior(AbstractPrior[KernelT]):
     """f ~ GP(m, k), to be observed at the training inputs X as y = f(X) + ε, ε ~ N(0, noise).
 
     **Fields:**
@@ -37,10 +37,17 @@ class GPPrior(AbstractPrior):
     **Raises:** ValueError where `X` is not a finite `n d` array, the kernel does not fit d, or `jitter` is negative.
     """
 
-    kernel: AbstractKernel
-    X: Float[Array, "n d"] = eqx.field(converter=lambda X: _checks.points(X, "X"))
-    mean: _means.Mean = eqx.field(converter=_means.as_mean, default_factory=_means.ZeroMean)
-    jitter: Float[Array, "..."] | None = jitter_field()
+    kernel: KernelT
+    X: Float[Array, "n d"] = eqx.field(converter=_fields.points("X"))
+    mean: _means.AnyMean = eqx.field(converter=_means.as_mean, default_factory=_means.ZeroMean)
+    jitter: Float[Array, "..."] | None = eqx.field(converter=_fields.positive, default=None)
+
+    if TYPE_CHECKING:
+        # A checker puts the fields that the abstract class names before all others; they come in the order above.
+
+        def __init__(
+            self, kernel: KernelT, X: Numbers, mean: _means.Mean | Number = ..., jitter: Numbers | None = None
+        ) -> None: ...
 
     def log_prob(
         self,
@@ -75,7 +82,7 @@ class GPPrior(AbstractPrior):
         y: Float[AnyArray, "n"],
         noise_var: Number | Float[AnyArray, "n"],
         mask: Bool[AnyArray, "n"] | None = None,
-    ) -> "ConditionedGP":
+    ) -> "ConditionedGP[KernelT]":
         """The posterior given y. The one factorisation is made here and serves every draw. Nothing is added to its diagonal
         unless it needs it; `posterior.jitter` is what was.
 
@@ -119,7 +126,7 @@ class GPPrior(AbstractPrior):
         share_features = _checks.flag(share_features, "share_features")
         return _sample_prior(self, key, n_paths, n_features, check_basis(features), share_features)
 
-    def checked(self) -> "GPPrior":
+    def checked(self) -> "GPPrior[KernelT]":
         """This prior, or an error where an input is outside the kernel's domain (at run time under jit)."""
         X = check_valid(self.kernel, self.X, "X")
         return self if X is self.X else eqx.tree_at(lambda prior: prior.X, self, X)
@@ -134,7 +141,7 @@ class GPPrior(AbstractPrior):
         check_prior(self, self.X, "X")
 
 
-class ConditionedGP(eqx.Module):
+class ConditionedGP(eqx.Module, Generic[KernelT]):
     """The posterior of a Gaussian process given y, made by `GPPrior.condition`.
 
     The factor belongs to the hyperparameters it was made with: to change or differentiate those, change the prior and
@@ -152,7 +159,7 @@ class ConditionedGP(eqx.Module):
       what the factorisation needed beyond that. It is in ε too.
     """
 
-    prior: GPPrior
+    prior: GPPrior[KernelT]
     y: Float[Array, "n"]
     noise_var: Float[Array, "..."]
     factor: CholeskyFactor
@@ -228,8 +235,8 @@ class ConditionedGP(eqx.Module):
 
 
 def condition(
-    prior: GPPrior, y: Float[Array, "n"], noise_var: Float[Array, "..."], mask: Bool[Array, "n"] | None = None
-) -> ConditionedGP:
+    prior: GPPrior[KernelT], y: Float[Array, "n"], noise_var: Float[Array, "..."], mask: Bool[Array, "n"] | None = None
+) -> ConditionedGP[KernelT]:
     """`GPPrior.condition` for values that have been checked."""
     seen_prior = without(prior, mask).checked()
     found = _condition(seen_prior, y, noise_var, mask)

@@ -1,6 +1,7 @@
 """Gaussian processes with several outputs, all observed at the same inputs."""
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import equinox as eqx
@@ -8,19 +9,19 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from .. import _checks
+from .. import _checks, _fields
 from .._kernels import AbstractKernel, check_valid, Coregionalised
 from .._numerics.blocks import map_rows
 from .._numerics.kronecker import factorise, KroneckerFactor, rounding_of, scaled
 from .._numerics.lapack import eigh
 from .._numerics.linalg import inner
-from .._types import AnyArray, Number
-from .base import check_jitter, jitter_field
+from .._types import AnyArray, Number, Numbers
+from .base import check_jitter
 from .jitter import FIRST, LARGEST, OF_NOISE, say, say_lost, Shortfall
 from .leave_one_out import leave_one_out, LeaveOneOut
 
 
-def _as_output_mean(mean: Any) -> Any:
+def _as_output_mean(mean: Callable[..., Any] | Numbers) -> Any:
     return mean if callable(mean) else _checks.floating(mean, "mean")
 
 
@@ -49,9 +50,9 @@ class MultiOutputGPPrior(eqx.Module):
     """
 
     kernel: Coregionalised
-    X: Float[Array, "n d"] = eqx.field(converter=lambda X: _checks.points(X, "X"))
+    X: Float[Array, "n d"] = eqx.field(converter=_fields.points("X"))
     mean: Any = eqx.field(converter=_as_output_mean, default=0.0)
-    jitter: Float[Array, "..."] | None = jitter_field()
+    jitter: Float[Array, "..."] | None = eqx.field(converter=_fields.positive, default=None)
 
     @property
     def n_outputs(self) -> int:

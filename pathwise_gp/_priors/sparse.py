@@ -1,16 +1,19 @@
 """A Gaussian process at its inducing points."""
 
+from typing import TYPE_CHECKING
+
 import equinox as eqx
 from jaxtyping import Array, Float
 
-from .. import _checks, _means
-from .._kernels import AbstractKernel, check_valid
+from .. import _checks, _fields, _means
+from .._kernels import check_valid, KernelT
 from .._numerics.linalg import CholeskyFactor
-from .base import AbstractPrior, check_prior, jitter_field, not_definite
+from .._types import Number, Numbers
+from .base import AbstractPrior, check_prior, not_definite
 from .jitter import Settled
 
 
-class SparseGPPrior(AbstractPrior):
+class SparseGPPrior(AbstractPrior[KernelT]):
     """f ~ GP(m, k) with inducing values u ~ N(m(Z), k(Z, Z) + jitter) at the inducing points Z.
 
     **Fields:**
@@ -25,10 +28,17 @@ class SparseGPPrior(AbstractPrior):
     **Raises:** ValueError where `Z` is not a finite `m d` array, the kernel does not fit d, or `jitter` is negative.
     """
 
-    kernel: AbstractKernel
-    Z: Float[Array, "m d"] = eqx.field(converter=lambda Z: _checks.points(Z, "Z"))
-    mean: _means.Mean = eqx.field(converter=_means.as_mean, default_factory=_means.ZeroMean)
-    jitter: Float[Array, "..."] | None = jitter_field()
+    kernel: KernelT
+    Z: Float[Array, "m d"] = eqx.field(converter=_fields.points("Z"))
+    mean: _means.AnyMean = eqx.field(converter=_means.as_mean, default_factory=_means.ZeroMean)
+    jitter: Float[Array, "..."] | None = eqx.field(converter=_fields.positive, default=None)
+
+    if TYPE_CHECKING:
+        # A checker puts the fields that the abstract class names before all others; they come in the order above.
+
+        def __init__(
+            self, kernel: KernelT, Z: Numbers, mean: _means.Mean | Number = ..., jitter: Numbers | None = None
+        ) -> None: ...
 
     def factor(self) -> CholeskyFactor:
         """Cholesky factor of k(Z, Z) + jitter, `m m`, smooth in the hyperparameters (without a jitter given, with 10·m·eps of

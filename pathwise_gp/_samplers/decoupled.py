@@ -5,7 +5,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from .. import _checks
+from .. import _checks, _fields
 from .._features import AbstractBasis, AbstractFeatures, check_basis, QuasiMonteCarlo
 from .._guides import AbstractGuide
 from .._paths import draw_prior, evaluate_prior, PathwiseFunction
@@ -34,11 +34,9 @@ class DecoupledPathwiseSampler(eqx.Module):
 
     prior: SparseGPPrior
     guide: AbstractGuide
-    n_features: int = eqx.field(static=True, default=512, converter=lambda n: _checks.count(n, "n_features"))
+    n_features: int = eqx.field(static=True, default=512, converter=_fields.count("n_features"))
     features: AbstractBasis = eqx.field(kw_only=True, converter=check_basis, default=QuasiMonteCarlo())
-    share_features: bool = eqx.field(
-        static=True, default=True, kw_only=True, converter=lambda value: _checks.flag(value, "share_features")
-    )
+    share_features: bool = eqx.field(static=True, default=True, kw_only=True, converter=_fields.flag("share_features"))
 
     def sample_paths(self, key: Key, n_paths: int = 1) -> PathwiseFunction:
         """Independent draws of the sparse posterior.

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from .. import _checks
+from .. import _checks, _fields
 from .._features import AbstractBasis, AbstractFeatures, check_basis, QuasiMonteCarlo
 from .._numerics.linalg import inner
 from .._paths import draw_prior, MultiOutputPaths
@@ -31,7 +31,7 @@ class MultiOutputPathwiseSampler(eqx.Module):
     """
 
     posterior: ConditionedMultiOutputGP
-    n_features: int = eqx.field(static=True, default=1024, converter=lambda n: _checks.count(n, "n_features"))
+    n_features: int = eqx.field(static=True, default=1024, converter=_fields.count("n_features"))
     features: AbstractBasis = eqx.field(kw_only=True, converter=check_basis, default=QuasiMonteCarlo())
 
     def sample_paths(self, key: Key, n_paths: int = 1) -> MultiOutputPaths:

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from .. import _checks
+from .. import _checks, _fields
 from .._numerics.blocks import map_rows
 from .._paths.paired import axes_of
 from .._types import AnyArray, Key
@@ -23,23 +23,12 @@ from .batches import best_batch
 _TAIL = 0.1
 
 
-def scalar_field(name: str, *, scalar: bool = True, positive: bool = False, **kwargs: Any) -> Any:
-    """A field that holds a finite array, or None where that is its default."""
-
-    def convert(x: Any) -> Any:
-        if x is None and "default" in kwargs:
-            return None
-        x = _checks.floating(x, name)
-        (_checks.positive if positive else _checks.finite)(x, name)
-        if scalar and x.ndim:
-            raise ValueError(f"`{name}` must be a scalar; got shape {x.shape}.")
-        return x
-
-    return eqx.field(converter=convert, **kwargs)
+as_bandwidth = _fields.optional(_fields.scalar("bandwidth", positive=True))
+as_temperature = _fields.optional(_fields.scalar("temperature", positive=True))
 
 
-def functions_field(name: str) -> Any:
-    """A field that holds a tuple of functions."""
+def as_functions(name: str) -> Callable[[Callable[..., Any] | Iterable[Callable[..., Any]]], tuple[Any, ...]]:
+    """A converter of one function or several."""
 
     def convert(x: Any) -> tuple[Any, ...]:
         found = (x,) if callable(x) else tuple(x) if isinstance(x, Iterable) else ()
@@ -47,12 +36,7 @@ def functions_field(name: str) -> Any:
             raise ValueError(f"`{name}` must be a function that maps `*n d` to `*s *n`, or several; got {x!r}.")
         return found
 
-    return eqx.field(converter=convert)
-
-
-def flag_field(name: str) -> Any:
-    """A field that is True or False, False unless given."""
-    return eqx.field(static=True, default=False, converter=lambda x: _checks.flag(x, name))
+    return convert
 
 
 class AbstractAcquisition(eqx.Module):

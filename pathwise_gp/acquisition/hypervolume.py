@@ -1,5 +1,6 @@
 """How much better than the front so far, of several objectives."""
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import equinox as eqx
@@ -8,16 +9,21 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from .. import _checks
+from .. import _checks, _fields
 from .._numerics.hypervolume import Staircase, staircase, volume_beyond
+from .._types import Numbers
 from ..optimise.pareto import as_reference, objectives, values_of
-from .base import AbstractAcquisition, deviation, fat_softplus, flag_field, largest, log_mean, scalar_field
+from .base import AbstractAcquisition, deviation, fat_softplus, largest, log_mean
 
 # Inputs of a batch, whose subsets are summed over, and the temperature in standard deviations of the gain.
 _LARGEST, _TEMPERATURE = 8, 0.01
 
 
-def _as_front(front: Any) -> Float[Array, "*s m p"]:
+def _as_objectives(paths: Callable[..., Any] | Sequence[Callable[..., Any]]) -> tuple[Any, ...]:
+    return objectives(paths, "paths")
+
+
+def _as_front(front: Numbers) -> Float[Array, "*s m p"]:
     front = _checks.floating(front, "front")
     if front.ndim < 2:
         raise ValueError(
@@ -47,10 +53,10 @@ class HypervolumeImprovement(AbstractAcquisition):
     Daulton et al. (2020), equations 3 and 4; Daulton et al. (2021) for a front of each path.
     """
 
-    paths: tuple[Any, ...] = eqx.field(converter=lambda paths: objectives(paths, "paths"))
+    paths: tuple[Any, ...] = eqx.field(converter=_as_objectives)
     reference: Float[Array, "p"] = eqx.field(converter=as_reference)
     front: Float[Array, "*s m p"] = eqx.field(converter=_as_front)
-    maximise: bool = flag_field("maximise")
+    maximise: bool = eqx.field(static=True, default=False, converter=_fields.flag("maximise"))
 
     def of(self, X: Float[Array, "n q d"]) -> Float[Array, "n"]:
         gains, stairs = _gains(self, X)
@@ -78,11 +84,13 @@ class LogHypervolumeImprovement(AbstractAcquisition):
     given for a single path. Source: Ament et al. (2023), section 4.
     """
 
-    paths: tuple[Any, ...] = eqx.field(converter=lambda paths: objectives(paths, "paths"))
+    paths: tuple[Any, ...] = eqx.field(converter=_as_objectives)
     reference: Float[Array, "p"] = eqx.field(converter=as_reference)
     front: Float[Array, "*s m p"] = eqx.field(converter=_as_front)
-    temperature: Float[Array, "p"] | None = scalar_field("temperature", scalar=False, positive=True, default=None)
-    maximise: bool = flag_field("maximise")
+    temperature: Float[Array, "p"] | None = eqx.field(
+        converter=_fields.optional(_fields.array("temperature", positive=True)), default=None
+    )
+    maximise: bool = eqx.field(static=True, default=False, converter=_fields.flag("maximise"))
 
     def of(self, X: Float[Array, "n q d"]) -> Float[Array, "n"]:
         gains, stairs = _gains(self, X)

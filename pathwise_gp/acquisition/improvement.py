@@ -4,21 +4,23 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from .. import _fields
 from .._paths.paired import axes_of
 from .base import (
     AbstractAcquisition,
+    as_bandwidth,
+    as_functions,
+    as_temperature,
     deviation,
     fat_softplus,
-    flag_field,
-    functions_field,
     gain_of,
     largest,
     log_mean,
-    scalar_field,
 )
 from .probability import improvement_of, log_feasible
 
@@ -42,8 +44,8 @@ class ExpectedImprovement(AbstractAcquisition):
     """
 
     paths: Callable[..., Any]
-    best: Float[Array, "..."] = scalar_field("best", scalar=False)
-    maximise: bool = flag_field("maximise")
+    best: Float[Array, "..."] = eqx.field(converter=_fields.array("best"))
+    maximise: bool = eqx.field(static=True, default=False, converter=_fields.flag("maximise"))
 
     def of(self, X: Float[Array, "n q d"]) -> Float[Array, "n"]:
         gain = largest(gain_of(self.paths, X, self.maximise), 2)
@@ -66,9 +68,9 @@ class LogExpectedImprovement(AbstractAcquisition):
     """
 
     paths: Callable[..., Any]
-    best: Float[Array, "..."] = scalar_field("best", scalar=False)
-    temperature: Float[Array, ""] | None = scalar_field("temperature", positive=True, default=None)
-    maximise: bool = flag_field("maximise")
+    best: Float[Array, "..."] = eqx.field(converter=_fields.array("best"))
+    temperature: Float[Array, ""] | None = eqx.field(converter=as_temperature, default=None)
+    maximise: bool = eqx.field(static=True, default=False, converter=_fields.flag("maximise"))
 
     def of(self, X: Float[Array, "n q d"]) -> Float[Array, "n"]:
         gain = largest(gain_of(self.paths, X, self.maximise), 2)
@@ -91,10 +93,10 @@ class ConstrainedExpectedImprovement(AbstractAcquisition):
     """
 
     paths: Callable[..., Any]
-    constraints: tuple[Any, ...] = functions_field("constraints")
-    best: Float[Array, "..."] = scalar_field("best", scalar=False)
-    bandwidth: Float[Array, ""] | None = scalar_field("bandwidth", positive=True, default=None)
-    maximise: bool = flag_field("maximise")
+    constraints: tuple[Any, ...] = eqx.field(converter=as_functions("constraints"))
+    best: Float[Array, "..."] = eqx.field(converter=_fields.array("best"))
+    bandwidth: Float[Array, ""] | None = eqx.field(converter=as_bandwidth, default=None)
+    maximise: bool = eqx.field(static=True, default=False, converter=_fields.flag("maximise"))
 
     def of(self, X: Float[Array, "n q d"]) -> Float[Array, "n"]:
         gain, feasible = gain_of(self.paths, X, self.maximise), _feasible(self, X)
@@ -113,11 +115,11 @@ class LogConstrainedExpectedImprovement(AbstractAcquisition):
     """
 
     paths: Callable[..., Any]
-    constraints: tuple[Any, ...] = functions_field("constraints")
-    best: Float[Array, "..."] = scalar_field("best", scalar=False)
-    temperature: Float[Array, ""] | None = scalar_field("temperature", positive=True, default=None)
-    bandwidth: Float[Array, ""] | None = scalar_field("bandwidth", positive=True, default=None)
-    maximise: bool = flag_field("maximise")
+    constraints: tuple[Any, ...] = eqx.field(converter=as_functions("constraints"))
+    best: Float[Array, "..."] = eqx.field(converter=_fields.array("best"))
+    temperature: Float[Array, ""] | None = eqx.field(converter=as_temperature, default=None)
+    bandwidth: Float[Array, ""] | None = eqx.field(converter=as_bandwidth, default=None)
+    maximise: bool = eqx.field(static=True, default=False, converter=_fields.flag("maximise"))
 
     def of(self, X: Float[Array, "n q d"]) -> Float[Array, "n"]:
         gain, feasible = gain_of(self.paths, X, self.maximise), _feasible(self, X)

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from .. import _checks
+from .. import _checks, _fields
 from .._numerics.blocks import map_rows
 from .._numerics.lapack import cholesky, solve_lower
 from .._numerics.linalg import CholeskyFactor
@@ -18,7 +18,7 @@ from ..optimise import Optimum
 from ..optimise.mixed import as_grid, Grid
 from ..optimise.problem import functions, Problem, Sets, sets_of, sets_that_meet
 from ..optimise.search import as_sets, search
-from .base import AbstractAcquisition, flag_field, gain_of, largest, scalar_field
+from .base import AbstractAcquisition, gain_of, largest
 
 
 class KnowledgeGradient(AbstractAcquisition):
@@ -42,10 +42,10 @@ class KnowledgeGradient(AbstractAcquisition):
     """
 
     paths: Callable[..., Any]
-    candidates: Float[Array, "m d"] = eqx.field(converter=lambda X: _checks.points(X, "candidates"))
+    candidates: Float[Array, "m d"] = eqx.field(converter=_fields.points("candidates"))
     key: Key
-    noise_var: Float[Array, ""] = scalar_field("noise_var", positive=True)
-    maximise: bool = flag_field("maximise")
+    noise_var: Float[Array, ""] = eqx.field(converter=_fields.scalar("noise_var", positive=True))
+    maximise: bool = eqx.field(static=True, default=False, converter=_fields.flag("maximise"))
 
     def of(self, X: Float[Array, "n q d"]) -> Float[Array, "n"]:
         n, q, m = *X.shape[:2], self.candidates.shape[0]
@@ -104,11 +104,11 @@ class OneShotKnowledgeGradient(eqx.Module):
     mean: Callable[..., Any]
     covariance: Callable[..., Any]
     key: Key
-    noise_var: Float[Array, ""] = scalar_field("noise_var", positive=True)
-    best: Float[Array, ""] = scalar_field("best")
-    q: int = eqx.field(static=True, default=1, converter=lambda x: _checks.count(x, "q"))
-    n_fantasies: int = eqx.field(static=True, default=32, converter=lambda x: _checks.count(x, "n_fantasies"))
-    maximise: bool = flag_field("maximise")
+    noise_var: Float[Array, ""] = eqx.field(converter=_fields.scalar("noise_var", positive=True))
+    best: Float[Array, ""] = eqx.field(converter=_fields.scalar("best"))
+    q: int = eqx.field(static=True, default=1, converter=_fields.count("q"))
+    n_fantasies: int = eqx.field(static=True, default=32, converter=_fields.count("n_fantasies"))
+    maximise: bool = eqx.field(static=True, default=False, converter=_fields.flag("maximise"))
 
     def __call__(self, X: Float[AnyArray, "*n v"]) -> Float[Array, "*n"]:
         """The value of observations and maxima.

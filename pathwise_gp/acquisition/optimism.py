@@ -4,13 +4,14 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from .. import _checks
+from .. import _checks, _fields
 from .._types import AnyArray, Key
 from ..optimise import maximise as _maximise, minimise as _minimise, Optimum
-from .base import AbstractAcquisition, deviation, flag_field, gain_of, largest, scalar_field
+from .base import AbstractAcquisition, deviation, gain_of, largest
 
 
 class UpperConfidenceBound(AbstractAcquisition):
@@ -25,8 +26,8 @@ class UpperConfidenceBound(AbstractAcquisition):
     """
 
     paths: Callable[..., Any]
-    beta: Float[Array, ""] = scalar_field("beta", positive=True)
-    maximise: bool = flag_field("maximise")
+    beta: Float[Array, ""] = eqx.field(converter=_fields.scalar("beta", positive=True))
+    maximise: bool = eqx.field(static=True, default=False, converter=_fields.flag("maximise"))
 
     def of(self, X: Float[Array, "n q d"]) -> Float[Array, "n"]:
         gain = gain_of(self.paths, X, self.maximise)
@@ -46,8 +47,8 @@ class Quantile(AbstractAcquisition):
     """
 
     paths: Callable[..., Any]
-    level: Float[Array, ""] = scalar_field("level")
-    maximise: bool = flag_field("maximise")
+    level: Float[Array, ""] = eqx.field(converter=_fields.scalar("level"))
+    maximise: bool = eqx.field(static=True, default=False, converter=_fields.flag("maximise"))
 
     def of(self, X: Float[Array, "n q d"]) -> Float[Array, "n"]:
         gain = largest(gain_of(self.paths, X, self.maximise), 2)

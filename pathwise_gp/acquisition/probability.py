@@ -3,21 +3,22 @@
 from collections.abc import Callable
 from typing import Any
 
+import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from .. import _fields
 from .._paths.paired import axes_of
 from .base import (
     AbstractAcquisition,
-    flag_field,
-    functions_field,
+    as_bandwidth,
+    as_functions,
     gain_of,
     largest,
     log_mean,
     log_probability,
     probability,
     samples_of,
-    scalar_field,
 )
 
 
@@ -36,10 +37,10 @@ class ProbabilityOfImprovement(AbstractAcquisition):
     """
 
     paths: Callable[..., Any]
-    best: Float[Array, "..."] = scalar_field("best", scalar=False)
-    bandwidth: Float[Array, ""] | None = scalar_field("bandwidth", positive=True, default=None)
-    maximise: bool = flag_field("maximise")
-    log: bool = flag_field("log")
+    best: Float[Array, "..."] = eqx.field(converter=_fields.array("best"))
+    bandwidth: Float[Array, ""] | None = eqx.field(converter=as_bandwidth, default=None)
+    maximise: bool = eqx.field(static=True, default=False, converter=_fields.flag("maximise"))
+    log: bool = eqx.field(static=True, default=False, converter=_fields.flag("log"))
 
     def of(self, X: Float[Array, "n q d"]) -> Float[Array, "n"]:
         return _exceeds(self, X, self.best)
@@ -54,10 +55,10 @@ class Exceedance(AbstractAcquisition):
     """
 
     paths: Callable[..., Any]
-    threshold: Float[Array, ""] = scalar_field("threshold")
-    bandwidth: Float[Array, ""] | None = scalar_field("bandwidth", positive=True, default=None)
-    maximise: bool = flag_field("maximise")
-    log: bool = flag_field("log")
+    threshold: Float[Array, ""] = eqx.field(converter=_fields.scalar("threshold"))
+    bandwidth: Float[Array, ""] | None = eqx.field(converter=as_bandwidth, default=None)
+    maximise: bool = eqx.field(static=True, default=False, converter=_fields.flag("maximise"))
+    log: bool = eqx.field(static=True, default=False, converter=_fields.flag("log"))
 
     def of(self, X: Float[Array, "n q d"]) -> Float[Array, "n"]:
         return _exceeds(self, X, self.threshold)
@@ -72,9 +73,9 @@ class ProbabilityOfFeasibility(AbstractAcquisition):
     **Raises:** ValueError where the numbers of paths differ, or as `ProbabilityOfImprovement`. Source: Gardner et al. (2014).
     """
 
-    paths: tuple[Any, ...] = functions_field("paths")
-    bandwidth: Float[Array, ""] | None = scalar_field("bandwidth", positive=True, default=None)
-    log: bool = flag_field("log")
+    paths: tuple[Any, ...] = eqx.field(converter=as_functions("paths"))
+    bandwidth: Float[Array, ""] | None = eqx.field(converter=as_bandwidth, default=None)
+    log: bool = eqx.field(static=True, default=False, converter=_fields.flag("log"))
 
     def of(self, X: Float[Array, "n q d"]) -> Float[Array, "n"]:
         logs = log_feasible(self.paths, X, self.bandwidth)

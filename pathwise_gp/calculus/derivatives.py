@@ -117,7 +117,7 @@ def _apply(derivative: PathDerivative, X: Float[Array, "*n d"]) -> Float[Array, 
     return in_blocks(lambda block: operator(function, block, s + block.ndim - 1), X, s)
 
 
-def _as_parts(parts: Any) -> Any:
+def _as_parts(parts: Sequence[Function]) -> Any:
     return tuple(parts) if isinstance(parts, list) else parts
 
 

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from .. import _checks
+from .. import _checks, _fields
 from .._numerics.lapack import qr
 from .._types import AnyArray, Number
 from .pointwise import as_array
@@ -20,10 +20,6 @@ from .pointwise import as_array
 _MOST_POINTS, _MOST_COORDINATES = 10**7, 10**8
 # Gauss-Legendre points come from the eigenvalues of a matrix with as many rows.
 _MOST_ON_A_LINE = 2000
-
-
-def _converter(name: str) -> Callable[[Any], Any]:
-    return lambda x: None if x is None else _checks.floating(x, name)
 
 
 class Quadrature(eqx.Module):
@@ -40,10 +36,12 @@ class Quadrature(eqx.Module):
     **Raises:** ValueError where shapes do not fit, or an entry is not finite.
     """
 
-    points: Float[Array, "m d"] = eqx.field(converter=_converter("points"))
-    weights: Float[Array, "m"] = eqx.field(converter=_converter("weights"))
-    tangents: Float[Array, "m d"] | None = eqx.field(converter=_converter("tangents"), default=None)
-    normals: Float[Array, "m d"] | None = eqx.field(converter=_converter("normals"), default=None)
+    points: Float[Array, "m d"] = eqx.field(converter=_fields.array("points"))
+    weights: Float[Array, "m"] = eqx.field(converter=_fields.array("weights"))
+    tangents: Float[Array, "m d"] | None = eqx.field(
+        converter=_fields.optional(_fields.array("tangents")), default=None
+    )
+    normals: Float[Array, "m d"] | None = eqx.field(converter=_fields.optional(_fields.array("normals")), default=None)
 
     def __check_init__(self):
         _checks.points(self.points, "points")
@@ -52,8 +50,6 @@ class Quadrature(eqx.Module):
             vectors = getattr(self, name)
             if vectors is not None and vectors.shape != self.points.shape:
                 raise ValueError(f"`{name}` must have the shape of `points`, {self.points.shape}; got {vectors.shape}.")
-            if vectors is not None:
-                _checks.finite(vectors, name)
 
 
 def gauss_legendre(bounds: Float[AnyArray, "2 d"], n: int | Sequence[int]) -> Quadrature:

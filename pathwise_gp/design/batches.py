@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, Int
 
 from .. import _checks
@@ -49,8 +50,8 @@ def greedy_batch(
         raise ValueError(f"`n_points` must be at most {n}, the number of `candidates`; got {n_points}.")
     if not callable(covariance):
         raise ValueError(f"`covariance` must be a function of two sets of inputs; got {type(covariance).__name__}.")
-    if jnp.shape(noise_var) not in ((), (n,)):
-        got = f"got shape {jnp.shape(noise_var)}"
+    if np.shape(noise_var) not in ((), (n,)):
+        got = f"got shape {np.shape(noise_var)}"
         raise ValueError(f"`noise_var` must be a scalar or have shape ({n},), one for each of the `candidates`; {got}.")
     noise = noise_of(noise_var, n, candidates.dtype)
     batch = _greedy(covariance, candidates, noise, n_points)

@@ -42,7 +42,7 @@ def joint_entropy(
     **Returns:** in nats, `*n`. **Raises:** as `information_gain`.
     """
     gain = information_gain(paths, X, noise_var, correct_bias=correct_bias).value
-    noise = noise_of(noise_var, jnp.shape(X)[-2], gain.dtype)
+    noise = noise_of(noise_var, np.shape(X)[-2], gain.dtype)
     return gain + 0.5 * jnp.sum(jnp.log(2 * math.pi * math.e * noise))
 
 

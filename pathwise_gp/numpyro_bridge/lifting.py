@@ -14,7 +14,7 @@ from numpyro.distributions import constraints
 from numpyro.primitives import Messenger
 
 from .. import _checks, _fields
-from .._addresses import Address, Leaf, leaves_of, listed, ModuleT, prefix_of, put, resolve
+from .._addresses import Address, Addressed, Leaf, leaves_of, listed, ModuleT, prefix_of, put, resolve
 from .._batched import Batched, spread, unstack
 
 _CONSTRAINTS: dict[_fields.Domain, Any] = {
@@ -44,7 +44,7 @@ def sites(module: eqx.Module, name: str | None = None) -> dict[str, Site]:
     return {f"{prefix}.{a}": Site(leaf.value, _CONSTRAINTS[leaf.domain]) for a, leaf in leaves.items()}
 
 
-def lift(module: ModuleT, priors: Mapping[Address, dist.Distribution], name: str | None = None) -> ModuleT:
+def lift(module: ModuleT, priors: Addressed[dist.Distribution], name: str | None = None) -> ModuleT:
     """Replaces fields of a module by NumPyro sample sites. To be called in a model.
 
     **Arguments:**

@@ -7,13 +7,14 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 from .. import _checks
 from .._types import AnyArray, Key
 
 
-def _as_tuple(paths: Any) -> tuple[Any, ...]:
+def _as_tuple(paths: Callable[..., Any] | Sequence[Callable[..., Any]]) -> tuple[Any, ...]:
     found = tuple(paths) if isinstance(paths, Sequence) else (paths,)
     if not found or not all(callable(path) for path in found):
         raise ValueError(
@@ -70,7 +71,7 @@ class PredictivePaths(eqx.Module):
         inputs (of several outputs: make them those of an event, by `to_event(1)`).
         """
         given, y = y, jnp.asarray(y)
-        found, points = self.distribution(X), jnp.shape(X)[:-1]
+        found, points = self.distribution(X), np.shape(X)[:-1]
         axes = tuple(range(len(found.batch_shape) - len(points)))
         if found.batch_shape[len(axes) :] != points:
             raise ValueError(

@@ -12,7 +12,7 @@ from jaxtyping import Array, Bool, Float
 from .. import _checks
 from .._numerics.hypervolume import undominated, volume_of
 from .._paths.paired import axes_of, UNLIKELY
-from .._types import AnyArray
+from .._types import AnyArray, Numbers
 
 
 class ParetoFront(NamedTuple):
@@ -80,7 +80,7 @@ def hypervolume(
     return _hypervolume(sign * values, sign * reference)
 
 
-def as_reference(reference: Any) -> Float[Array, "p"]:
+def as_reference(reference: Numbers) -> Float[Array, "p"]:
     """A value of two or three objectives."""
     reference = _checks.floating(reference, "reference")
     if reference.shape not in ((2,), (3,)):
