@@ -98,6 +98,7 @@ def fit(
     if not isinstance(prior, GPPrior):
         raise ValueError(f"`prior` must be a GPPrior; got {type(prior).__name__}.")
     n, dtype = prior.X.shape[0], prior.X.dtype
+    _checks.not_inputs(y, prior.X)
     y, mask = _checks.observations(y, n, mask)
     y = y.astype(dtype)
     learn_noise = _learns(learn_noise, noise_var)
@@ -108,6 +109,7 @@ def fit(
     n_starts = 1 + (_checks.count(n_restarts, "n_restarts") if n_restarts else 0)
     if n_starts > 1 and key is None:
         raise ValueError("`n_restarts` needs a `key`.")
+    key = None if key is None else _checks.key(key)
     if tolerance is None:
         eps = float(jnp.finfo(dtype).eps)
         tolerance = max(eps ** (1 / 3), 3 * n * eps**0.5)

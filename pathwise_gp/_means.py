@@ -36,6 +36,11 @@ def as_mean(mean: Any) -> Mean:
     """`mean` if it is callable, a constant mean if it is a number."""
     if callable(mean):
         return mean
+    if jnp.ndim(mean) > 0 and not isinstance(mean, str):
+        raise ValueError(
+            f"`mean` must be a number, or a callable that maps `n d` to `n`; got an array of shape {jnp.shape(mean)}. "
+            "Observations are not given to the prior: `GPPrior(kernel, X).condition(y, noise_var)`."
+        )
     try:
         return ConstantMean(mean)
     except ValueError as e:

@@ -8,12 +8,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from sklearn.base import BaseEstimator, RegressorMixin
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.utils import check_random_state
-from sklearn.utils.validation import check_is_fitted, validate_data
-
-from . import _checks
+from . import _checks, _tables
 from ._fit import fit
 from ._kernels import AbstractKernel, RBF
 from ._means import as_mean
@@ -21,6 +16,16 @@ from ._paths import PathwiseFunction
 from ._priors import GPPrior
 from ._samplers import PathwiseSampler
 from ._types import Key
+
+try:
+    from sklearn.base import BaseEstimator, RegressorMixin
+    from sklearn.exceptions import ConvergenceWarning
+    from sklearn.utils import check_random_state
+    from sklearn.utils.validation import check_is_fitted, validate_data
+except ImportError as e:  # pragma: no cover
+    raise ImportError(
+        '`pathwise_gp.estimator` needs scikit-learn, which comes with the extra `sklearn`: pip install ".[sklearn]".'
+    ) from e
 
 
 class PathwiseGPRegressor(RegressorMixin, BaseEstimator):
@@ -84,6 +89,8 @@ class PathwiseGPRegressor(RegressorMixin, BaseEstimator):
         **Arguments:** `X`: inputs, `n d`; `y`: observations, `n`. **Returns:** itself. **Raises:** ValueError where an
         argument does not fit or is not valid, and a `ConvergenceWarning` where learning did not converge.
         """
+        for given, name in ((X, "X"), (y, "y")):
+            _tables.refuse_columns(given, name)
         given = np.asarray(y)
         if given.dtype.kind == "f":  # of which scikit-learn would not say where, and what to do
             _checks.finite(given, "y", _checks.LEAVE_OUT)

@@ -37,7 +37,7 @@ def observe(
     # The root has no derivative at 0: where there is no noise it has none.
     none = noise_var == 0
     root = jnp.where(none, jnp.zeros_like(values), jnp.sqrt(jnp.where(none, jnp.ones_like(values), noise_var)))
-    return values + root * jax.random.normal(key, values.shape, values.dtype)
+    return values + root * jax.random.normal(_checks.key(key), values.shape, values.dtype)
 
 
 def crps(samples: Float[AnyArray, "..."], y: Float[AnyArray, "..."], *, fair: bool = True) -> Float[Array, "..."]:
@@ -180,7 +180,7 @@ def pit(samples: Float[AnyArray, "..."], y: Float[AnyArray, "..."], key: Key | N
     samples, y = _pair(samples, y, 0)
     below = jnp.sum(samples < y[None], axis=0).astype(y.dtype)
     ties = jnp.sum(samples == y[None], axis=0).astype(y.dtype)
-    place = jnp.full(y.shape, 0.5, y.dtype) if key is None else jax.random.uniform(key, y.shape, y.dtype)
+    place = jnp.full(y.shape, 0.5, y.dtype) if key is None else jax.random.uniform(_checks.key(key), y.shape, y.dtype)
     return (below + place * (ties + 1)) / (samples.shape[0] + 1)
 
 

@@ -588,8 +588,8 @@ MUTANTS = [
     Mutant(
         "processes taken for independent at the mode",
         "_laplace.py",
-        "v = found.mean[None, :, :] + inner(z, found.scale_tril).reshape(n_paths, p, n)",
-        "v = found.mean[None] + jnp.stack([inner(z[:, :n], g.scale_tril) for g in found.guides], 1)",
+        "v = found.whitened_mean[None, :, :] + inner(z, found.whitened_scale_tril).reshape(n_paths, p, n)",
+        "v = found.whitened_mean[None] + jnp.stack([inner(z[:, :n], g.scale_tril) for g in found.guides], 1)",
         f"{LIKELIHOODS}::test_laplace_of_several_processes_is_the_curvature_at_the_mode",
     ),
     Mutant(

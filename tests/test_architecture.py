@@ -19,6 +19,7 @@ SOURCES = sorted(PACKAGE.rglob("*.py"))
 # A module may import from a floor below its own, or from its own folder.
 FLOORS = {
     "_types": 0,
+    "_tables": -1,
     "_checks": 0,
     "_fields": 1,
     "_batched": 1,

@@ -36,7 +36,7 @@ class AbstractGuide(eqx.Module):
         **Returns:** `*s m`. **Raises:** ValueError where the guide does not fit the prior.
         """
         self.check(prior)
-        z = jax.random.normal(key, (math.prod(shape), self.size()), prior.Z.dtype)
+        z = jax.random.normal(_checks.key(key), (math.prod(shape), self.size()), prior.Z.dtype)
         return self.transform(z, prior).reshape(*shape, self.size())
 
     def transform(self, z: Float[Array, "s m"], prior: SparseGPPrior) -> Float[Array, "s m"]:

@@ -123,7 +123,7 @@ class AbstractKernel(eqx.Module):
         """
         n_features = _checks.count(n_features, "n_features")
         self.check_dim(dim)
-        return basis.features(self, n_features, dim, key=key)
+        return basis.features(self, n_features, dim, key=_checks.key(key))
 
     def smoothness(self, dim: int) -> float:
         """How often the paths can be differentiated, in mean square: as often as k(x, z) in each argument at x = z; inf where

@@ -32,7 +32,7 @@ class PathwiseFunction(eqx.Module):
 
     **Fields:**
 
-    - `mean`: m, a callable that maps `n d` to `n`.
+    - `prior_mean`: m, a callable that maps `n d` to `n`; the posterior mean is `mean_path`.
     - `features`: φ, the basis of the prior draw.
     - `weights`: w, `*s f`.
     - `kernel`: k.
@@ -48,7 +48,7 @@ class PathwiseFunction(eqx.Module):
     Source: Matheron's rule, Wilson et al. (2021), equation 12.
     """
 
-    mean: Callable[..., Any]
+    prior_mean: Callable[..., Any]
     features: AbstractFeatures
     weights: Float[Array, "*s f"]
     kernel: AbstractKernel
@@ -130,7 +130,7 @@ class PathwiseFunction(eqx.Module):
     def mean_path(self) -> "PathwiseFunction":
         """The posterior mean as one path, m(·) + k(·, L)(L k Lᵀ + Σ)⁻¹(y − L m): exact, whatever the features."""
         return PathwiseFunction(
-            mean=self.mean,
+            prior_mean=self.prior_mean,
             features=NoFeatures(),
             weights=jnp.zeros((0,), self.weights.dtype),
             kernel=self.kernel,
@@ -207,7 +207,7 @@ def _check_joinable(paths: Sequence[PathwiseFunction], name: str) -> list[Pathwi
         raise ValueError(f"`{name}` needs a sequence of at least one PathwiseFunction; got {paths!r}.")
     first = paths[0]
     for path in paths[1:]:
-        for part in ("mean", "kernel", "inputs", "mean_coefficients", "noise", "spread"):
+        for part in ("prior_mean", "kernel", "inputs", "mean_coefficients", "noise", "spread"):
             if not _same(getattr(first, part), getattr(path, part)):
                 raise ValueError(
                     f"Only paths of one posterior can be joined, but `{part}` differs between them (or cannot be seen "
@@ -305,7 +305,7 @@ def _values(paths: PathwiseFunction, X: Float[Array, "n d"], block_bytes: int | 
     flat = eqx.combine(*_flatten(paths))
 
     def update(rows: Float[Array, "b d"]) -> Float[Array, "s b"]:
-        mean = _means.evaluate(flat.mean, rows)[None, :]
+        mean = _means.evaluate(flat.prior_mean, rows)[None, :]
         return mean + inner(flat.coefficients, flat.kernel.matrix(rows, flat.inputs))
 
     def prior_and_update(rows: Float[Array, "b d"]) -> Float[Array, "s b"]:
@@ -357,7 +357,7 @@ def _components(paths: PathwiseFunction) -> tuple[PathwiseFunction, ...]:
     made = [
         dataclasses.replace(
             paths,
-            mean=_means.ZeroMean(),
+            prior_mean=_means.ZeroMean(),
             kernel=kernel,
             features=features,
             weights=paths.weights[..., columns],
@@ -365,7 +365,7 @@ def _components(paths: PathwiseFunction) -> tuple[PathwiseFunction, ...]:
         )
         for kernel, (features, columns) in zip(kernels, parts, strict=True)
     ]
-    if not isinstance(paths.mean, _means.ZeroMean):
+    if not isinstance(paths.prior_mean, _means.ZeroMean):
         # No features and a weight of zero on the kernel: what is left is the mean.
         alone = dataclasses.replace(
             paths,

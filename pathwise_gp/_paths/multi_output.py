@@ -29,7 +29,7 @@ class MultiOutputPaths(eqx.Module):
 
     **Fields:**
 
-    - `mean`: m, a callable that maps `n d` to `n p`.
+    - `prior_mean`: m, a callable that maps `n d` to `n p`; the posterior mean is `mean_path`.
     - `features`: φ, the basis of the prior draw.
     - `weights`: w, `*s p f`, correlated between outputs.
     - `kernel`: k, of the inputs.
@@ -40,7 +40,7 @@ class MultiOutputPaths(eqx.Module):
     - `noise`: the variance of ε of each output, `p`.
     """
 
-    mean: Callable[..., Any]
+    prior_mean: Callable[..., Any]
     features: AbstractFeatures
     weights: Float[Array, "*s p f"]
     kernel: AbstractKernel
@@ -77,7 +77,7 @@ class MultiOutputPaths(eqx.Module):
         p = self.noise.shape[0]
         q = range(p)[_checks.index(q, p, "Output")]
         return PathwiseFunction(
-            mean=_OutputMean(self.mean, q, p),
+            prior_mean=_OutputMean(self.prior_mean, q, p),
             features=self.features,
             weights=self.weights[..., q, :],
             kernel=self.kernel,
@@ -155,7 +155,7 @@ def _evaluate(paths: MultiOutputPaths, X: Float[Array, "*n d"], block_bytes: int
 
     values = map_rows(block, rows, weights.shape[1] + coefficients.shape[1], block_bytes)
     values = jnp.moveaxis(values.reshape(*paths.weights.shape[:-1], rows.shape[0]), -2, -1)  # *s n p
-    values = values + jnp.broadcast_to(paths.mean(rows), values.shape)
+    values = values + jnp.broadcast_to(paths.prior_mean(rows), values.shape)
     return values.reshape(*paths.shape, *X.shape[:-1], paths.noise.shape[0])
 
 

@@ -117,7 +117,7 @@ class GPPrior(AbstractPrior):
         """
         n_paths, n_features = _checks.count(n_paths, "n_paths"), _checks.count(n_features, "n_features")
         share_features = _checks.flag(share_features, "share_features")
-        return _sample_prior(self, key, n_paths, n_features, check_basis(features), share_features)
+        return _sample_prior(self, _checks.key(key), n_paths, n_features, check_basis(features), share_features)
 
     def checked(self) -> "GPPrior":
         """This prior, or an error where an input is outside the kernel's domain (at run time under jit)."""
@@ -127,6 +127,7 @@ class GPPrior(AbstractPrior):
     def check(self, y: Any, noise_var: Any, mask: Any) -> tuple[Array, Array, Array | None]:
         """Observations, noise and mask that fit the training inputs."""
         n, dtype = self.X.shape[0], self.X.dtype
+        _checks.not_inputs(y, self.X)
         y, mask = _checks.observations(y, n, mask)
         return y.astype(dtype), _checks.noise_variance(noise_var, n, or_zero=True).astype(dtype), mask
 
@@ -377,7 +378,7 @@ def _sample_prior(
     settings = {"n_paths": n_paths, "n_features": n_features, "basis": basis, "share_features": share_features}
     features, weights = draw_prior(prior.kernel, prior.X, *jax.random.split(key), **settings)
     return PathwiseFunction(
-        mean=prior.mean,
+        prior_mean=prior.mean,
         features=features,
         weights=weights,
         kernel=prior.kernel,

@@ -52,7 +52,7 @@ class DecoupledPathwiseSampler(eqx.Module):
 
         **Warns:** outside jit, `PrecisionWarning` where the jitter that was needed is large beside the guide's variance.
         """
-        n_paths = _checks.count(n_paths, "n_paths")
+        key, n_paths = _checks.key(key), _checks.count(n_paths, "n_paths")
         paths, drowned = _sample(self, self.prior.settled(), key, n_paths)
         say_beside_guide(drowned, self.prior.Z.dtype)
         return paths
@@ -80,7 +80,7 @@ class DecoupledPathwiseSampler(eqx.Module):
         mean = prior.mean_at(Z)
         guide_mean, spread = self.guide.moments(prior)
         return PathwiseFunction(
-            mean=prior.mean,
+            prior_mean=prior.mean,
             features=features,
             weights=weights,
             kernel=prior.kernel,

@@ -83,7 +83,7 @@ class PathwiseSampler(eqx.Module):
 
         **Raises:** ValueError where `n_paths` is less than 1; NotImplementedError where the kernel has no features.
         """
-        return _sample(self, key, _checks.count(n_paths, "n_paths"))
+        return _sample(self, _checks.key(key), _checks.count(n_paths, "n_paths"))
 
     def update(
         self, features: AbstractFeatures, weights: Float[Array, "s f"], noise: Float[Array, "s n"]
@@ -101,7 +101,7 @@ class PathwiseSampler(eqx.Module):
         draw = evaluate_prior(features, weights, X, share_features=self.share_features)
         residual = (posterior.y - prior.mean_at(X))[None, :] - draw - epsilon
         return PathwiseFunction(
-            mean=prior.mean,
+            prior_mean=prior.mean,
             features=features,
             weights=weights,
             kernel=prior.kernel,

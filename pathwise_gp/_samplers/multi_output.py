@@ -43,7 +43,7 @@ class MultiOutputPathwiseSampler(eqx.Module):
 
         **Raises:** ValueError where `n_paths` is less than 1; NotImplementedError where the kernel has no features.
         """
-        return _sample(self, key, _checks.count(n_paths, "n_paths"))
+        return _sample(self, _checks.key(key), _checks.count(n_paths, "n_paths"))
 
     def update(
         self, features: AbstractFeatures, weights: Float[Array, "s c f"], noise: Float[Array, "s n p"]
@@ -64,7 +64,7 @@ class MultiOutputPathwiseSampler(eqx.Module):
         residual = (posterior.y - prior.mean_at(prior.X))[None, :, :] - draw - epsilon
         loaded = lambda alpha: inner(alpha.reshape(-1, p), prior.B).reshape(alpha.shape).swapaxes(-1, -2)
         return MultiOutputPaths(
-            mean=_OutputMean(prior),
+            prior_mean=_OutputMean(prior),
             features=features,
             weights=by_output,
             kernel=posterior.kernel,

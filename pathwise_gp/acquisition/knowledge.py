@@ -43,7 +43,7 @@ class KnowledgeGradient(AbstractAcquisition):
 
     paths: Callable[..., Any]
     candidates: Float[Array, "m d"] = eqx.field(converter=lambda X: _checks.points(X, "candidates"))
-    key: Key
+    key: Key = eqx.field(converter=_checks.key)
     noise_var: Float[Array, ""] = scalar_field("noise_var", positive=True)
     maximise: bool = flag_field("maximise")
 
@@ -103,7 +103,7 @@ class OneShotKnowledgeGradient(eqx.Module):
 
     mean: Callable[..., Any]
     covariance: Callable[..., Any]
-    key: Key
+    key: Key = eqx.field(converter=_checks.key)
     noise_var: Float[Array, ""] = scalar_field("noise_var", positive=True)
     best: Float[Array, ""] = scalar_field("best")
     q: int = eqx.field(static=True, default=1, converter=lambda x: _checks.count(x, "q"))
