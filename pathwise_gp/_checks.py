@@ -266,7 +266,9 @@ def mapping(values: Any, name: str) -> Mapping[Any, Any]:
         hint = f" Pass its draws: `{name}.get_samples()`."
     elif hasattr(values, "params"):
         hint = " Pass draws of the guide, `guide.sample_posterior(key, result.params, sample_shape=(100,))`."
-    raise ValueError(f"`{name}` must be a mapping from the names of sites to values; got {type(values).__name__}.{hint}")
+    raise ValueError(
+        f"`{name}` must be a mapping from the names of sites to values; got {type(values).__name__}.{hint}"
+    )
 
 
 def count(k: Any, name: str) -> int:

@@ -12,6 +12,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from . import _checks, _fields
 from ._addresses import Address, leaves_of, listed, put, resolve
+from ._modules import Printed
 from ._numerics.lapack import cholesky
 from ._numerics.linalg import CholeskyFactor, seen
 from ._priors import GPPrior
@@ -30,7 +31,7 @@ _ROUNDS = 4
 _SCALED_ONE_BY_ONE = 32
 
 
-class Fit(eqx.Module):
+class Fit(Printed, eqx.Module):
     """The best of all starts of `fit`, and what became of each.
 
     **Fields:** `prior`, `noise_var`: with the values found; `log_density`: the log marginal likelihood there (and the log

@@ -12,6 +12,7 @@ from . import _checks
 from ._features import AbstractBasis, QuasiMonteCarlo
 from ._guides import WhitenedGuide
 from ._guides.bound import marginals, pointwise_log_prob
+from ._modules import Printed
 from ._numerics.lapack import cholesky
 from ._numerics.linalg import CholeskyFactor, inner, inverse_factor, semidefinite_part
 from ._paths import PathwiseFunction
@@ -24,7 +25,7 @@ from ._types import AnyArray, Key
 _HALVINGS = 20
 
 
-class Laplace(eqx.Module):
+class Laplace(Printed, eqx.Module):
     """q(f(X)) = N(f̂, (K⁻¹ + W)⁻¹) at the mode f̂, with W the negative second derivatives of the log likelihood; made by
     `laplace`.
 

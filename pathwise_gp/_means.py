@@ -8,18 +8,19 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from . import _fields
+from ._modules import Printed
 
 Mean: TypeAlias = Callable[[Any], Any]
 
 
-class ZeroMean(eqx.Module):
+class ZeroMean(Printed, eqx.Module):
     """m(x) = 0."""
 
     def __call__(self, X: Float[Array, "*n d"]) -> Float[Array, "*n"]:
         return jnp.zeros(X.shape[:-1], X.dtype)
 
 
-class ConstantMean(eqx.Module):
+class ConstantMean(Printed, eqx.Module):
     """m(x) = value. **Fields:** `value`: a scalar, in units of the values."""
 
     value: Float[Array, ""] = _fields.real()

@@ -8,6 +8,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+
 from . import _checks, _tables
 from ._fit import fit
 from ._kernels import AbstractKernel, RBF

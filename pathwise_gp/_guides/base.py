@@ -9,12 +9,13 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from .. import _checks, _fields
+from .._modules import Printed
 from .._numerics.linalg import CholeskyFactor, inner
 from .._priors import SparseGPPrior
 from .._types import AnyArray, Key
 
 
-class AbstractGuide(eqx.Module):
+class AbstractGuide(Printed, eqx.Module):
     """q(u) = N(μ, T Tᵀ) over the inducing values u of a sparse prior, with T lower triangular.
 
     To write one, give `moments`; override the rest where the parametrisation allows something better.

@@ -12,6 +12,7 @@ from jaxtyping import Array, Bool, Float
 
 from .. import _checks, _fields
 from .._features import AbstractBasis, AbstractFeatures, Coordinates, fourier_pairs, QuasiMonteCarlo
+from .._modules import Printed
 from .._types import AnyArray, Key, Number
 
 
@@ -25,7 +26,7 @@ class Spectrum(NamedTuple):
     weights: Float[Array, "h"]
 
 
-class AbstractKernel(eqx.Module):
+class AbstractKernel(Printed, eqx.Module):
     """A covariance function k on ℝᵈ.
 
     To write one, give `matrix`; for paths give `coordinates` and `spectrum` (a stationary kernel), or `features` (any other).

@@ -10,13 +10,14 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from .. import _checks
+from .._modules import Printed, Shape
 from .._numerics.blocks import as_bytes
 from .._numerics.dependence import depends
 from .._types import AnyArray
 from .paired import at_own_inputs, check_own_inputs, map_paired
 
 
-class PathEnsemble(eqx.Module):
+class PathEnsemble(Printed, eqx.Module):
     """Paths under each of several draws of the hyperparameters: an equally weighted sample of the whole posterior.
 
     `len(ensemble)` is the number of draws; `ensemble[i]` the paths of draw i; slices and arrays of indices give smaller
@@ -109,6 +110,12 @@ class PathEnsemble(eqx.Module):
 
     def __iter__(self) -> Iterator[Any]:
         return (self[i] for i in range(len(self)))
+
+    def _printed(self) -> dict[str, Any]:
+        paths = eqx.combine(self.varying, self.common)
+        return {"shape": self.shape, "n_features": paths.weights.shape[-1], "inputs": Shape(paths.inputs)} | {
+            "kernel": paths.kernel
+        }
 
     def _as_inputs(self, X: Any) -> Array:
         inputs = self.varying.inputs if self.common.inputs is None else self.common.inputs

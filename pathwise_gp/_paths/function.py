@@ -14,6 +14,7 @@ from jaxtyping import Array, Bool, Float
 from .. import _checks, _means
 from .._features import AbstractFeatures, NoFeatures
 from .._kernels import AbstractKernel, require_valid
+from .._modules import Printed, Shape
 from .._numerics.blocks import as_bytes, map_rows
 from .._numerics.lapack import cholesky
 from .._numerics.linalg import add_diagonal, CholeskyFactor, inner, seen
@@ -23,7 +24,7 @@ from .prior_draw import evaluate_prior, require_covered, take
 from .variance import path_variance
 
 
-class PathwiseFunction(eqx.Module):
+class PathwiseFunction(Printed, eqx.Module):
     """Draws of a Gaussian process as functions, f(·) = m(·) + φ(·)ᵀw + k(·, L)α.
 
     A pytree. The leading axes `*s` run over paths and stand on the random leaves only (`weights`, `coefficients`, and
@@ -153,6 +154,10 @@ class PathwiseFunction(eqx.Module):
 
     def __iter__(self) -> Iterator["PathwiseFunction"]:
         return (self[i] for i in range(len(self)))
+
+    def _printed(self) -> dict[str, Any]:
+        sizes = {"shape": self.shape, "n_features": self.weights.shape[-1], "inputs": Shape(self.inputs)}
+        return sizes | {"kernel": self.kernel, "prior_mean": self.prior_mean}
 
     def _one_basis(self) -> AbstractFeatures:
         """The features, or those of the first path where each has its own."""

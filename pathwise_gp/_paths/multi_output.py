@@ -12,6 +12,7 @@ from jaxtyping import Array, Float
 from .. import _checks
 from .._features import AbstractFeatures, NoFeatures
 from .._kernels import AbstractKernel, check_valid
+from .._modules import Printed, Shape
 from .._numerics.blocks import as_bytes, map_rows
 from .._numerics.kronecker import factorise
 from .._numerics.linalg import inner
@@ -21,7 +22,7 @@ from .paired import check_own_inputs, map_paired
 from .prior_draw import check_covered
 
 
-class MultiOutputPaths(eqx.Module):
+class MultiOutputPaths(Printed, eqx.Module):
     """Draws of p outputs as functions: `paths(X)` is `*s *n p`, f_q(·) = m_q(·) + φ(·)ᵀw_q + k(·, X)α_q.
 
     All outputs share the basis, the kernel and the inputs, which are stored once. `len(paths)`, `paths[i]` and iteration go
@@ -125,6 +126,10 @@ class MultiOutputPaths(eqx.Module):
 
     def __iter__(self) -> Iterator["MultiOutputPaths"]:
         return (self[i] for i in range(len(self)))
+
+    def _printed(self) -> dict[str, Any]:
+        sizes = {"shape": self.shape, "n_outputs": self.weights.shape[-2], "n_features": self.weights.shape[-1]}
+        return sizes | {"inputs": Shape(self.inputs), "kernel": self.kernel}
 
     def _check(self, X: Any) -> Array:
         X = _checks.inputs(X, self.inputs.shape[1]).astype(self.inputs.dtype)

@@ -8,6 +8,7 @@ from jaxtyping import Array, Bool, Float
 
 from .. import _checks, _means
 from .._kernels import AbstractKernel, check_valid
+from .._modules import Printed
 from .._numerics.lapack import cholesky
 from .._numerics.linalg import add_diagonal, CholeskyFactor
 from .jitter import LARGEST, settle, Settled, smooth
@@ -22,7 +23,7 @@ def jitter_field() -> Any:
     return eqx.field(converter=_as_jitter, default=None, metadata={"domain": "positive"})
 
 
-class AbstractPrior(eqx.Module):
+class AbstractPrior(Printed, eqx.Module):
     """A Gaussian process and the points at which it is looked at."""
 
     kernel: eqx.AbstractVar[AbstractKernel]

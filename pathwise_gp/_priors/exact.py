@@ -12,6 +12,7 @@ from jaxtyping import Array, Bool, Float
 from .. import _checks, _means
 from .._features import AbstractBasis, check_basis, QuasiMonteCarlo
 from .._kernels import AbstractKernel, check_valid
+from .._modules import Printed
 from .._numerics.blocks import map_rows
 from .._numerics.linalg import CholeskyFactor, inner
 from .._paths import draw_prior, PathwiseFunction
@@ -135,7 +136,7 @@ class GPPrior(AbstractPrior):
         check_prior(self, self.X, "X")
 
 
-class ConditionedGP(eqx.Module):
+class ConditionedGP(Printed, eqx.Module):
     """The posterior of a Gaussian process given y, made by `GPPrior.condition`.
 
     The factor belongs to the hyperparameters it was made with: to change or differentiate those, change the prior and
@@ -222,6 +223,9 @@ class ConditionedGP(eqx.Module):
         **Returns:** mean, variance and log density, `n` each.
         """
         return _leave_one_out(self)
+
+    def _printed(self) -> dict[str, Any]:
+        return {"prior": self.prior, "noise_var": self.noise_var}
 
     def _inputs(self, X: Any, name: str) -> Array:
         X = _checks.inputs(X, self.prior.X.shape[1], name).astype(self.prior.X.dtype)

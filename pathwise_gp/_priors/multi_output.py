@@ -10,6 +10,7 @@ from jaxtyping import Array, Bool, Float
 
 from .. import _checks
 from .._kernels import AbstractKernel, check_valid, Coregionalised
+from .._modules import Printed
 from .._numerics.blocks import map_rows
 from .._numerics.kronecker import factorise, KroneckerFactor, rounding_of, scaled
 from .._numerics.lapack import eigh
@@ -28,7 +29,7 @@ def _as_output_mean(mean: Any) -> Any:
 _GAPS = "A grid with gaps is a `GPPrior` with a `Coregionalised` kernel at `with_outputs(X, p)`, and `mask=jnp.isfinite(y)`."
 
 
-class MultiOutputGPPrior(eqx.Module):
+class MultiOutputGPPrior(Printed, eqx.Module):
     """f ~ GP(m, k ⊗ B) with p outputs, all of them to be observed at each of the training inputs X.
 
     The same process as a `GPPrior` with a `Coregionalised` kernel on the grid of all inputs and outputs; the Kronecker
@@ -173,7 +174,7 @@ class MultiOutputGPPrior(eqx.Module):
         check_jitter(self.jitter, self.n_outputs)
 
 
-class ConditionedMultiOutputGP(eqx.Module):
+class ConditionedMultiOutputGP(Printed, eqx.Module):
     """The posterior of several outputs given y, made by `MultiOutputGPPrior.condition`.
 
     **Fields:** `prior`: with its training inputs X, `n d`, and p outputs; `y`: `n p`; `noise_var`: `p`; `factor`: of
@@ -216,6 +217,9 @@ class ConditionedMultiOutputGP(eqx.Module):
         """
         X = self._inputs(X)
         return _variance(self, X.reshape(-1, X.shape[-1])).reshape(*X.shape[:-1], self.prior.n_outputs)
+
+    def _printed(self) -> dict[str, Any]:
+        return {"prior": self.prior, "noise_var": self.noise_var}
 
     def _inputs(self, X: Any) -> Array:
         X = _checks.inputs(X, self.prior.X.shape[1]).astype(self.prior.X.dtype)

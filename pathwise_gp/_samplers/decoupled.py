@@ -8,13 +8,14 @@ from jaxtyping import Array, Bool, Float
 from .. import _checks
 from .._features import AbstractBasis, AbstractFeatures, check_basis, QuasiMonteCarlo
 from .._guides import AbstractGuide
+from .._modules import Printed
 from .._paths import draw_prior, evaluate_prior, PathwiseFunction
 from .._priors import SparseGPPrior
 from .._priors.jitter import drowns_guide, say_beside_guide, Settled
 from .._types import Key
 
 
-class DecoupledPathwiseSampler(eqx.Module):
+class DecoupledPathwiseSampler(Printed, eqx.Module):
     """Draws of a sparse posterior as functions: Matheron's rule on the inducing values.
 
     f(·) = m(·) + φ(·)ᵀw + k(·, Z)A⁻¹(u − m(Z) − φ(Z)ᵀw − ε), with u ~ q(u), w ~ N(0, I), ε ~ N(0, jitter) and

@@ -9,6 +9,7 @@ from jaxtyping import Array, Float
 
 from .. import _checks
 from .._features import AbstractBasis, AbstractFeatures, check_basis, QuasiMonteCarlo
+from .._modules import Printed
 from .._paths import draw_prior, evaluate_prior, PathwiseFunction
 from .._priors import ConditionedGP
 from .._types import Key, Number
@@ -17,7 +18,7 @@ from .error import enough_features
 _DEFAULT_FEATURES = 1024
 
 
-class PathwiseSampler(eqx.Module):
+class PathwiseSampler(Printed, eqx.Module):
     """Draws of a posterior as functions, by Matheron's rule.
 
     f(·) = m(·) + φ(·)ᵀw + k(·, X)A⁻¹(y − m(X) − φ(X)ᵀw − ε), with w ~ N(0, I), ε ~ N(0, noise + jitter) and

@@ -9,13 +9,14 @@ from jaxtyping import Array, Float
 
 from .. import _checks
 from .._features import AbstractBasis, AbstractFeatures, check_basis, QuasiMonteCarlo
+from .._modules import Printed
 from .._numerics.linalg import inner
 from .._paths import draw_prior, MultiOutputPaths
 from .._priors import ConditionedMultiOutputGP, MultiOutputGPPrior
 from .._types import Key
 
 
-class MultiOutputPathwiseSampler(eqx.Module):
+class MultiOutputPathwiseSampler(Printed, eqx.Module):
     """Draws of several outputs as functions, by Matheron's rule with the Kronecker structure of their covariance.
 
     f(·) = m(·) + φ(·)ᵀ w Rᵀ + k(·, X) α B with B = R Rᵀ, α = A⁻¹(y − m(X) − φ(X)ᵀ w Rᵀ − ε), w and ε normal as in

@@ -142,7 +142,9 @@ def contours(path: Function, level: Number, bounds: Float[AnyArray, "2 2"], n: i
     try:
         import contourpy  # for plots only
     except ImportError as e:  # pragma: no cover
-        raise ImportError('`contours` needs contourpy, which comes with the extra `plots`: pip install ".[plots]".') from e
+        raise ImportError(
+            '`contours` needs contourpy, which comes with the extra `plots`: pip install ".[plots]".'
+        ) from e
 
     level, n = as_level(level), several(n, "n")
     bounds = as_box(bounds, (2, 2), "the lower and the upper corner")

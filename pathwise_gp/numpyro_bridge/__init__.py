@@ -4,7 +4,7 @@ The one part of the package that imports NumPyro.
 """
 
 try:
-    import numpyro  # noqa: F401
+    import numpyro
 except ImportError as e:  # pragma: no cover
     raise ImportError(
         "`pathwise_gp.numpyro_bridge` needs NumPyro, which a whole installation of pathwise_gp brings: pip install numpyro."
