@@ -1,7 +1,7 @@
 """Draws of Gaussian process posteriors as functions: callable, differentiable, immutable pytrees."""
 
 from ._batched import Batched as Batched
-from ._checks import PrecisionWarning as PrecisionWarning
+from ._checks import PrecisionWarning as PrecisionWarning, ScaleWarning as ScaleWarning
 from ._features import (
     AbstractBasis as AbstractBasis,
     AbstractFeatures as AbstractFeatures,

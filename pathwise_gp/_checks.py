@@ -21,16 +21,21 @@ class PrecisionWarning(UserWarning):
     factorise it, or the rounding of the dtype is as large as the noise. The message says what to do."""
 
 
+class ScaleWarning(UserWarning):
+    """Data are far from what the prior expects of them: observations many prior standard deviations from the prior mean, or
+    inputs that are all uncorrelated. The message says what to do; `check_scales=False` of `condition` turns it off."""
+
+
 # What stands between the line of a user and ours.
 _BETWEEN = {"pathwise_gp", "equinox", "jax", "jaxtyping", "beartype"}
 
 
-def warn(message: str) -> None:
-    """A `PrecisionWarning` at the line that called the package, wherever in the package it arises."""
+def warn(message: str, category: type[Warning] = PrecisionWarning) -> None:
+    """A warning at the line that called the package, wherever in the package it arises."""
     frame, level = sys._getframe(1), 2
     while frame.f_back is not None and frame.f_globals.get("__name__", "").split(".")[0] in _BETWEEN:
         frame, level = frame.f_back, level + 1
-    warnings.warn(message, PrecisionWarning, stacklevel=level)
+    warnings.warn(message, category, stacklevel=level)
 
 
 def is_concrete(x: Any) -> bool:

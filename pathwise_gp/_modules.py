@@ -93,7 +93,9 @@ def _text(value: Any) -> str:
     if isinstance(value, dict):
         return _joined("{", [f"{key!r}: {_text(part)}" for key, part in value.items()], "}")
     if isinstance(value, eqx.Module) and not isinstance(value, Printed):
-        return _call(type(value).__name__, _fields_of(value))
+        name = type(value).__name__
+        text = _call(name, _fields_of(value))
+        return text if "\n" not in text else f"{name}(…)"  # a network
     if callable(value) and hasattr(value, "__name__"):
         return str(value.__name__)
     return repr(value)

@@ -917,14 +917,14 @@ MUTANTS = [
     ),
     Mutant(
         "contradictions pass",
-        "_priors/exact.py",
+        "_priors/conditioning.py",
         "contradicts = (misses > least) & (asked <= 0)",
         "contradicts = (misses > jnp.inf) & (asked <= 0)",
         f"{ROBUST}::test_contradictions_without_noise_are_an_error_that_says_where",
     ),
     Mutant(
         "contradictions in units",
-        "_priors/exact.py",
+        "_priors/conditioning.py",
         "* jnp.max(in_units) * deviation",
         "* jnp.max(in_units)",
         f"{ROBUST}::test_contradictions_without_noise_are_an_error_that_says_where",

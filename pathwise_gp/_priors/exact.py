@@ -1,12 +1,11 @@
 """A Gaussian process at its training inputs, and conditioned on what was observed there."""
 
 import math
-from typing import Any, NamedTuple
+from typing import Any
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from .. import _checks, _means
@@ -18,9 +17,11 @@ from .._numerics.linalg import CholeskyFactor, inner
 from .._paths import draw_prior, PathwiseFunction
 from .._types import AnyArray, Key, Number
 from .base import AbstractPrior, check_prior, jitter_field, not_definite
+from .conditioning import contradiction, solve
 from .evidence import log_prob, log_prob_and_whether_lost, observed_rows, without
-from .jitter import say, say_lost, Settled
+from .jitter import say, say_lost
 from .leave_one_out import leave_one_out, LeaveOneOut
+from .scales import say_scales
 
 
 class GPPrior(AbstractPrior):
@@ -76,12 +77,15 @@ class GPPrior(AbstractPrior):
         y: Float[AnyArray, "n"],
         noise_var: Number | Float[AnyArray, "n"],
         mask: Bool[AnyArray, "n"] | None = None,
+        *,
+        check_scales: bool = True,
     ) -> "ConditionedGP":
         """The posterior given y. The one factorisation is made here and serves every draw. Nothing is added to its diagonal
         unless it needs it; `posterior.jitter` is what was.
 
-        **Arguments:** `y`: observations, `n`; `noise_var`: variance of the noise, a scalar or one per point; `mask`: False
-        for points that were not observed, whose `y` does not count, `n`.
+        **Arguments:** `y`: observations, `n`; `noise_var`: variance of the noise (the square of its standard deviation), a
+        scalar or one per point; `mask`: False for points that were not observed, whose `y` does not count, `n`;
+        `check_scales`: whether it is said that data are far from what the prior expects.
 
         **Returns:** the posterior.
 
@@ -91,12 +95,14 @@ class GPPrior(AbstractPrior):
 
         **Warns:** outside jit, `PrecisionWarning` where a jitter that was given does not suffice, where what was added is
         beyond a hundredth of the noise (a millionth of the variance where there is none), or where the noise is lost in the
-        rounding of the dtype.
+        rounding of the dtype; and `ScaleWarning` where the observations lie many prior standard deviations from the prior
+        mean, or no two of ten and more points are correlated.
         """
         y, noise_var, mask = self.check(y, noise_var, mask)
+        check_scales = _checks.flag(check_scales, "check_scales")
         if not _checks.is_concrete(noise_var):  # else it has been looked at
             noise_var = _checks.require(jnp.all(noise_var >= 0), noise_var, "`noise_var` must not be negative.")
-        return condition(self, y, noise_var, mask)
+        return condition(self, y, noise_var, mask, check_scales)
 
     def sample_paths(
         self,
@@ -233,20 +239,26 @@ class ConditionedGP(Printed, eqx.Module):
 
 
 def condition(
-    prior: GPPrior, y: Float[Array, "n"], noise_var: Float[Array, "..."], mask: Bool[Array, "n"] | None = None
+    prior: GPPrior,
+    y: Float[Array, "n"],
+    noise_var: Float[Array, "..."],
+    mask: Bool[Array, "n"] | None = None,
+    check_scales: bool = False,
 ) -> ConditionedGP:
     """`GPPrior.condition` for values that have been checked."""
     seen_prior = without(prior, mask).checked()
-    found = _condition(seen_prior, y, noise_var, mask)
+    known = all(map(_checks.is_concrete, jax.tree.leaves((prior, y, noise_var, mask))))
+    found = solve(seen_prior, seen_prior.X, y, noise_var, mask, check_scales and known)
     settled = found.settled
     message = "`y` and the mean at `X` must be finite; got NaN or inf."
     factor, coefficients = _checks.verdict(
         (settled.factor, found.coefficients),
         not_definite(settled, prior.X, "X"),
         (found.infinite, message),
-        (found.contradictory, _contradiction(found)),
+        (found.contradictory, contradiction(found)),
     )
     say(settled.shortfall, prior.X.dtype, "X")
+    say_scales(found.scales)
     return ConditionedGP(prior, y, noise_var, factor, coefficients, settled.jitter)
 
 
@@ -256,61 +268,6 @@ def condition_latent(prior: GPPrior, f: Float[Array, "n"]) -> ConditionedGP:
     jitter = prior.smooth_jitter(prior.X, known)
     prior = eqx.tree_at(lambda p: p.jitter, prior, jitter, is_leaf=lambda leaf: leaf is None)
     return condition(prior, f.astype(prior.X.dtype), known)
-
-
-class _Conditioned(NamedTuple):
-    """What conditioning computes, and what may be wrong with it.
-
-    **Fields:** `misses`: what the posterior mean is off by, for want of noise; `contradicts`: whether that is too much, of
-    each point, and `contradictory`, of any; `infinite`: whether a coefficient is not finite.
-    """
-
-    settled: Settled
-    coefficients: Float[Array, "n"]
-    misses: Float[Array, "n"]
-    contradicts: Bool[Array, "n"]
-    contradictory: Bool[Array, ""]
-    infinite: Bool[Array, ""]
-
-
-@eqx.filter_jit
-def _condition(
-    prior: GPPrior, y: Float[Array, "n"], noise_var: Float[Array, "..."], mask: Bool[Array, "n"] | None
-) -> _Conditioned:
-    settled = prior.settle_at(prior.X, noise_var, mask)
-    residual = y - prior.mean_at(prior.X)
-    coefficients = settled.factor.solve(residual)
-    # The posterior mean misses y by (noise + jitter) α. What no noise explains of that is small, of the order of √added,
-    # where there is a function of this kernel through all y, and of the order of y where there is none.
-    misses = jnp.abs(settled.added * coefficients)
-    deviation = jnp.sqrt(settled.scale)
-    in_units = jnp.where(settled.scale > 0, jnp.abs(residual) / deviation, jnp.zeros_like(residual))
-    if mask is not None:
-        in_units = jnp.where(mask, in_units, jnp.zeros_like(in_units))
-    step = jnp.sqrt(jnp.max(jnp.where(settled.scale > 0, settled.added / settled.scale, jnp.zeros_like(residual))))
-    least = (_MISS + _MISS_PER_STEP * step) * jnp.max(in_units) * deviation
-    asked = prior.noise_at(prior.X, noise_var) + settled.jitter - settled.added
-    contradicts = (misses > least) & (asked <= 0)
-    infinite = ~jnp.all(jnp.isfinite(coefficients))
-    return _Conditioned(settled, coefficients, misses, contradicts, jnp.any(contradicts), infinite)
-
-
-# Of the largest observation in units of its standard deviation: by so much may the mean miss one without noise, and by so
-# much more for each standard deviation that was added.
-_MISS, _MISS_PER_STEP = 0.01, 10.0
-
-
-def _contradiction(found: _Conditioned) -> str:
-    where = ""
-    if all(map(_checks.is_concrete, (found.contradictory, found.contradicts, found.misses))) and found.contradictory:
-        points = np.flatnonzero(found.contradicts)
-        shown = ", ".join(map(str, points[:8])) + (", …" if points.size > 8 else "")
-        where = f" at point(s) {shown} of `X`, which the posterior mean misses by up to {np.max(found.misses):.3g}"
-    return (
-        f"`y` without noise contradicts itself or the kernel{where}: different values at (nearly) one point, or values that "
-        "no function as smooth as those of this kernel takes. Give a `noise_var` or a `jitter`, remove repeated points, or "
-        "use a rougher kernel or a shorter lengthscale."
-    )
 
 
 @eqx.filter_jit

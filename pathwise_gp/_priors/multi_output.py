@@ -19,6 +19,7 @@ from .._types import AnyArray, Number
 from .base import check_jitter, jitter_field
 from .jitter import FIRST, LARGEST, OF_NOISE, say, say_lost, Shortfall
 from .leave_one_out import leave_one_out, LeaveOneOut
+from .scales import say_scales, Scales, scales_of
 
 
 def _as_output_mean(mean: Any) -> Any:
@@ -100,11 +101,12 @@ class MultiOutputGPPrior(Printed, eqx.Module):
         return density
 
     def condition(
-        self, y: Float[AnyArray, "n p"], noise_var: Number | Float[AnyArray, "p"]
+        self, y: Float[AnyArray, "n p"], noise_var: Number | Float[AnyArray, "p"], *, check_scales: bool = True
     ) -> "ConditionedMultiOutputGP":
         """The posterior given y. Nothing is added unless the precision of the dtype needs it: see `posterior.jitter`.
 
-        **Arguments:** `y`: observations, `n p`; `noise_var`: variance of the noise, a scalar or one per output.
+        **Arguments:** `y`: observations, `n p`; `noise_var`: variance of the noise, a scalar or one per output;
+        `check_scales`: as of `GPPrior.condition`.
 
         **Returns:** the posterior. **Raises:** ValueError where a shape does not fit, `y` is not finite, `noise_var` is not
         positive, or the covariance is not positive definite (at run time under jit). **Warns:** as `GPPrior.condition`.
@@ -112,7 +114,9 @@ class MultiOutputGPPrior(Printed, eqx.Module):
         y, noise_var = self.check_observations(y), self.check_noise(noise_var)
         if not _checks.is_concrete(noise_var):
             noise_var = _checks.require(jnp.all(noise_var > 0), noise_var, "`noise_var` must be positive.")
-        factor, coefficients, jitter, shortfall = _condition(self.checked(), y, noise_var)
+        known = all(map(_checks.is_concrete, jax.tree.leaves((self, y, noise_var))))
+        look_at_scales = _checks.flag(check_scales, "check_scales") and known
+        factor, coefficients, jitter, shortfall, scales = _condition(self.checked(), y, noise_var, look_at_scales)
         definite = factor.is_definite() & jnp.all(jnp.isfinite(coefficients))
         message = (
             f"The covariance matrix of the {self.X.shape[0]} points `X` is not positive definite in {self.X.dtype}, not even "
@@ -121,6 +125,7 @@ class MultiOutputGPPrior(Printed, eqx.Module):
         )
         coefficients = _checks.require(definite, coefficients, message)
         say(shortfall, self.X.dtype, "X")
+        say_scales(scales)
         return ConditionedMultiOutputGP(self, y, noise_var, factor, coefficients, jitter)
 
     def checked(self) -> "MultiOutputGPPrior":
@@ -240,8 +245,8 @@ def _log_prob(
 
 @eqx.filter_jit
 def _condition(
-    prior: MultiOutputGPPrior, y: Float[Array, "n p"], noise_var: Float[Array, "p"]
-) -> tuple[KroneckerFactor, Float[Array, "n p"], Float[Array, "p"], Shortfall]:
+    prior: MultiOutputGPPrior, y: Float[Array, "n p"], noise_var: Float[Array, "p"], look_at_scales: bool
+) -> tuple[KroneckerFactor, Float[Array, "n p"], Float[Array, "p"], Shortfall, Scales | None]:
     given = prior.given_jitter()
     asked = noise_var + given
     factor = prior.factor(noise_var)
@@ -262,7 +267,12 @@ def _condition(
         coarse=jnp.zeros((), bool),
         lost=factor.rounding() > _LOST,
     )
-    return factor, factor.solve(y - prior.mean_at(prior.X)), given + added, shortfall
+    residual, scales = y - prior.mean_at(prior.X), None
+    if look_at_scales:
+        k = prior.kernel.kernel.diagonal(prior.X)
+        deviation = jnp.sqrt(k[:, None] * jnp.diagonal(prior.B)[None, :] + asked[None, :])
+        scales = scales_of(residual / deviation, prior.kernel.kernel.matrix(prior.X, prior.X))
+    return factor, factor.solve(residual), given + added, shortfall, scales
 
 
 @eqx.filter_jit
