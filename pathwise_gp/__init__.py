@@ -62,6 +62,7 @@ from ._priors import (
     GPPrior as GPPrior,
     LeaveOneOut as LeaveOneOut,
     MultiOutputGPPrior as MultiOutputGPPrior,
+    Prediction as Prediction,
     SparseGPPrior as SparseGPPrior,
 )
 from ._samplers import (

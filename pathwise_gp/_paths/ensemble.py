@@ -13,7 +13,7 @@ from .. import _checks
 from .._modules import Printed, Shape
 from .._numerics.blocks import as_bytes
 from .._numerics.dependence import depends
-from .._types import AnyArray
+from .._types import AnyArray, Key
 from .paired import at_own_inputs, check_own_inputs, map_paired
 
 
@@ -57,6 +57,18 @@ class PathEnsemble(Printed, eqx.Module):
         **Raises:** ValueError where the leading axes of `X` are not those of the paths, or its last not the dimension.
         """
         return _evaluate_paired(self, check_own_inputs(self._as_inputs(X), self.shape))
+
+    def observe(self, X: Float[AnyArray, "*n d"], key: Key, noise_var: Any = None) -> Float[Array, "..."]:
+        """Draws of new observations y* = f(x) + ε of each path of each draw, with independent normal noise.
+
+        **Arguments:** `X`: inputs, `*n d`; `key`: of the noise, used up; `noise_var`: its variance, a scalar, or in the shape that
+        the paths of one draw take; unless given that of each draw.
+
+        **Returns:** `draws *s *n`. **Raises:** ValueError as a call, and where `noise_var` is not known, negative or of
+        another shape.
+        """
+        noise_var = None if noise_var is None else _checks.floating(noise_var, "noise_var")
+        return _observe(self, self._as_inputs(X), _checks.key(key), noise_var)
 
     def map(self, function: Callable[[Any], Any]) -> Any:
         """What a function makes of the paths of each draw: compiled once, and called on one draw after the other.
@@ -177,6 +189,17 @@ def _map(ensemble: PathEnsemble, function: Callable[[Any], Any]) -> Any:
 def _evaluate(ensemble: PathEnsemble, X: Float[Array, "*n d"], block_bytes: int | None) -> Float[Array, "..."]:
     one = lambda varying: eqx.combine(varying, ensemble.common)(X, block_bytes=block_bytes)
     values = jax.lax.map(jax.checkpoint(one, prevent_cse=False), ensemble._flat())
+    return values.reshape(*ensemble._axes, *values.shape[1:])
+
+
+@eqx.filter_jit
+def _observe(ensemble: PathEnsemble, X: Float[Array, "*n d"], key: Key, noise_var: Any) -> Float[Array, "..."]:
+    def one(draw: Any) -> Float[Array, "..."]:
+        varying, own_key = draw
+        return eqx.combine(varying, ensemble.common).observe(X, own_key, noise_var)
+
+    keys = jax.random.split(key, math.prod(ensemble._axes))
+    values = jax.lax.map(jax.checkpoint(one, prevent_cse=False), (ensemble._flat(), keys))
     return values.reshape(*ensemble._axes, *values.shape[1:])
 
 

@@ -16,8 +16,9 @@ from .._modules import Printed, Shape
 from .._numerics.blocks import as_bytes, map_rows
 from .._numerics.kronecker import factorise
 from .._numerics.linalg import inner
-from .._types import AnyArray
+from .._types import AnyArray, Key
 from .function import PathwiseFunction
+from .observations import new_noise, observed_with
 from .paired import check_own_inputs, map_paired
 from .prior_draw import check_covered
 
@@ -67,6 +68,19 @@ class MultiOutputPaths(Printed, eqx.Module):
         """
         return _evaluate_paired(self, check_own_inputs(self._check(X), self.shape))
 
+    def observe(self, X: Float[AnyArray, "*n d"], key: Key, noise_var: Any = None) -> Float[Array, "..."]:
+        """Draws of new observations y* = f(x) + ε of each output of each path, with independent normal noise.
+
+        **Arguments:** `X`: inputs, `*n d`; `key`: of the noise, used up; `noise_var`: its variance, a scalar or `p`; unless given
+        that of the observations, with the jitter.
+
+        **Returns:** `*s *n p`. **Raises:** ValueError as a call, and where `noise_var` is not known, negative or of
+        another shape.
+        """
+        X = self._check(X)
+        noise_var = new_noise(noise_var, self.noise, self.noise.shape, X.dtype)
+        return observed_with(self(X), noise_var, _checks.key(key))
+
     def output(self, q: int) -> PathwiseFunction:
         """One of the outputs as paths `*s *n`: what searches, level sets and other functions of scalar paths take.
 
@@ -86,6 +100,7 @@ class MultiOutputPaths(Printed, eqx.Module):
             coefficients=self.coefficients[..., q, :],
             mean_coefficients=self.mean_coefficients[q],
             noise=None,
+            noise_var=self.noise[q],
         )
 
     def marginal_variance(self, X: Float[AnyArray, "*n d"]) -> Float[Array, "*n p"]:

@@ -15,12 +15,14 @@ from .._modules import Printed
 from .._numerics.blocks import map_rows
 from .._numerics.linalg import CholeskyFactor, inner
 from .._paths import draw_prior, PathwiseFunction
+from .._paths.observations import new_noise, noise_of_kernel
 from .._types import AnyArray, Key, Number
 from .base import AbstractPrior, check_prior, jitter_field, not_definite
 from .conditioning import contradiction, solve
 from .evidence import log_prob, log_prob_and_whether_lost, observed_rows, without
 from .jitter import say, say_lost
 from .leave_one_out import leave_one_out, LeaveOneOut
+from .prediction import Prediction
 from .scales import say_scales
 
 
@@ -201,6 +203,27 @@ class ConditionedGP(Printed, eqx.Module):
         variance, rounding = _variance(self, X.reshape(-1, X.shape[-1]))
         say_lost(rounding, X.dtype, "X")
         return variance.reshape(X.shape[:-1])
+
+    @property
+    def new_noise_var(self) -> Float[Array, ""] | None:
+        """The variance of the noise of a new observation, beside that of the kernel: that of the observations, with the
+        jitter that was given; None where one of them was given for each point."""
+        jitter = jnp.zeros((), self.prior.X.dtype) if self.prior.jitter is None else self.prior.jitter
+        one = self.noise_var.ndim == jitter.ndim == 0
+        return self.noise_var + jitter.astype(self.noise_var.dtype) if one else None
+
+    def predict(self, X: Float[AnyArray, "*n d"], noise_var: Any = None) -> Prediction:
+        """Mean and variance of new observations y* = f(x) + ε: those of f, with the noise; draws are `paths.observe`.
+
+        **Arguments:** `X`: inputs, `*n d`; `noise_var`: variance of the noise of the new observations, a scalar or `*n`;
+        unless given `new_noise_var`, that of the observations. Noise of the kernel (`White`) comes on top.
+
+        **Returns:** mean and variance, `*n` each. **Raises:** ValueError where the last axis of `X` is not d, or `noise_var`
+        is not known, negative or of another shape. **Warns:** as `variance`.
+        """
+        X = self._inputs(X, "X")
+        noise_var = new_noise(noise_var, self.new_noise_var, X.shape[:-1], X.dtype)
+        return Prediction(self.mean(X), self.variance(X) + noise_var + noise_of_kernel(self.prior.kernel, X))
 
     def covariance(self, X: Float[AnyArray, "*n d"], Z: Float[AnyArray, "*m d"] | None = None) -> Float[Array, "..."]:
         """Posterior covariance of f(x) and f(z): k(x, z) − k(x, X)A⁻¹k(X, z).

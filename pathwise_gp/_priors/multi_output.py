@@ -15,10 +15,12 @@ from .._numerics.blocks import map_rows
 from .._numerics.kronecker import factorise, KroneckerFactor, rounding_of, scaled
 from .._numerics.lapack import eigh
 from .._numerics.linalg import inner
+from .._paths.observations import new_noise
 from .._types import AnyArray, Number
 from .base import check_jitter, jitter_field
 from .jitter import FIRST, LARGEST, OF_NOISE, say, say_lost, Shortfall
 from .leave_one_out import leave_one_out, LeaveOneOut
+from .prediction import Prediction
 from .scales import say_scales, Scales, scales_of
 
 
@@ -222,6 +224,15 @@ class ConditionedMultiOutputGP(Printed, eqx.Module):
         """
         X = self._inputs(X)
         return _variance(self, X.reshape(-1, X.shape[-1])).reshape(*X.shape[:-1], self.prior.n_outputs)
+
+    def predict(self, X: Float[AnyArray, "*n d"], noise_var: Any = None) -> Prediction:
+        """Mean and variance of new observations of each output: those of f, with the noise; draws are `paths.observe`.
+
+        **Arguments:** `X`: inputs, `*n d`; `noise_var`: variance of their noise, a scalar or `p`; unless given that of the
+        observations, with the jitter. **Returns:** `*n p` each. **Raises:** ValueError as `ConditionedGP.predict`.
+        """
+        X, noise = self._inputs(X), self.noise_var + self.jitter
+        return Prediction(self.mean(X), self.variance(X) + new_noise(noise_var, noise, noise.shape, X.dtype))
 
     def _printed(self) -> dict[str, Any]:
         return {"prior": self.prior, "noise_var": self.noise_var}

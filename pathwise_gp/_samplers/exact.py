@@ -110,6 +110,7 @@ class PathwiseSampler(Printed, eqx.Module):
             coefficients=posterior.factor.solve(residual),
             mean_coefficients=posterior.coefficients,
             noise=variances if posterior.mask is None else jnp.where(posterior.mask, variances, jnp.inf),
+            noise_var=posterior.new_noise_var,
             share_features=self.share_features,
         )
 
