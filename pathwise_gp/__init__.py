@@ -71,6 +71,7 @@ from ._samplers import (
     MultiOutputPathwiseSampler as MultiOutputPathwiseSampler,
     PathwiseSampler as PathwiseSampler,
 )
+from ._scaling import Standardisation as Standardisation, standardise as standardise
 
 # What paths are for: each of these is imported when it is first used.
 _USES = (

@@ -5,6 +5,7 @@ from typing import Any, TypeAlias
 
 import equinox as eqx
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 from . import _fields
@@ -37,9 +38,10 @@ def as_mean(mean: Any) -> Mean:
     """`mean` if it is callable, a constant mean if it is a number."""
     if callable(mean):
         return mean
-    if jnp.ndim(mean) > 0 and not isinstance(mean, str):
+    shape = np.shape(mean)
+    if shape != ():
         raise ValueError(
-            f"`mean` must be a number, or a callable that maps `n d` to `n`; got an array of shape {jnp.shape(mean)}. "
+            f"`mean` must be a number, or a callable that maps `n d` to `n`; got an array of shape {shape}. "
             "Observations are not given to the prior: `GPPrior(kernel, X).condition(y, noise_var)`."
         )
     try:

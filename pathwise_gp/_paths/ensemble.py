@@ -13,6 +13,7 @@ from .. import _checks
 from .._modules import Printed, Shape
 from .._numerics.blocks import as_bytes
 from .._numerics.dependence import depends
+from .._scaling import Standardisation
 from .._types import AnyArray, Key
 from .paired import at_own_inputs, check_own_inputs, map_paired
 
@@ -61,8 +62,8 @@ class PathEnsemble(Printed, eqx.Module):
     def observe(self, X: Float[AnyArray, "*n d"], key: Key, noise_var: Any = None) -> Float[Array, "..."]:
         """Draws of new observations y* = f(x) + ε of each path of each draw, with independent normal noise.
 
-        **Arguments:** `X`: inputs, `*n d`; `key`: of the noise, used up; `noise_var`: its variance, a scalar, or in the shape that
-        the paths of one draw take; unless given that of each draw.
+        **Arguments:** `X`: inputs, `*n d`; `key`: of the noise, used up; `noise_var`: its variance, a scalar, or in
+        the shape that the paths of one draw take; unless given that of each draw.
 
         **Returns:** `draws *s *n`. **Raises:** ValueError as a call, and where `noise_var` is not known, negative or of
         another shape.
@@ -98,6 +99,11 @@ class PathEnsemble(Printed, eqx.Module):
     def mean_path(self) -> "PathEnsemble":
         """The posterior mean under each draw, as an ensemble with the axes of the draws."""
         (made,) = self._parts(lambda paths: (paths.mean_path,), 1)
+        return made
+
+    def rescaled(self, scaling: Standardisation) -> "PathEnsemble":
+        """Paths of standardised data in the original units: `Standardisation.original`."""
+        (made,) = self._parts(lambda paths: (paths.rescaled(scaling),), 1)
         return made
 
     def components(self) -> tuple["PathEnsemble", ...]:

@@ -18,6 +18,7 @@ from .._modules import Printed, Shape
 from .._numerics.blocks import as_bytes, map_rows
 from .._numerics.lapack import cholesky
 from .._numerics.linalg import add_diagonal, CholeskyFactor, inner, seen
+from .._scaling import Standardisation
 from .._types import AnyArray, Key
 from .observations import new_noise, noise_of_kernel, observed_with
 from .paired import check_own_inputs, map_paired
@@ -101,6 +102,23 @@ class PathwiseFunction(Printed, eqx.Module):
         X = _as_inputs(self, X)
         noise_var = new_noise(noise_var, self.noise_var, X.shape[:-1], X.dtype) + noise_of_kernel(self.kernel, X)
         return observed_with(self(X), noise_var, _checks.key(key))
+
+    def rescaled(self, scaling: Standardisation) -> "PathwiseFunction":
+        """Paths of standardised data in the original units: `Standardisation.original`."""
+        a = scaling.value.scale.astype(self.weights.dtype)
+        square = lambda leaf: None if leaf is None else leaf * a**2
+        return dataclasses.replace(
+            self,
+            prior_mean=scaling.of_mean(self.prior_mean),
+            features=scaling.of_features(self.features, a, self.shape if self._own_features else ()),
+            kernel=scaling.of_kernel(self.kernel),
+            inputs=scaling.original_inputs(self.inputs),
+            coefficients=self.coefficients / a,
+            mean_coefficients=self.mean_coefficients / a,
+            noise=square(self.noise),
+            noise_var=square(self.noise_var),
+            spread=None if self.spread is None else self.spread * a,
+        )
 
     @property
     def shape(self) -> tuple[int, ...]:

@@ -16,6 +16,7 @@ from .._modules import Printed, Shape
 from .._numerics.blocks import as_bytes, map_rows
 from .._numerics.kronecker import factorise
 from .._numerics.linalg import inner
+from .._scaling import Standardisation
 from .._types import AnyArray, Key
 from .function import PathwiseFunction
 from .observations import new_noise, observed_with
@@ -71,8 +72,8 @@ class MultiOutputPaths(Printed, eqx.Module):
     def observe(self, X: Float[AnyArray, "*n d"], key: Key, noise_var: Any = None) -> Float[Array, "..."]:
         """Draws of new observations y* = f(x) + ε of each output of each path, with independent normal noise.
 
-        **Arguments:** `X`: inputs, `*n d`; `key`: of the noise, used up; `noise_var`: its variance, a scalar or `p`; unless given
-        that of the observations, with the jitter.
+        **Arguments:** `X`: inputs, `*n d`; `key`: of the noise, used up; `noise_var`: its variance, a scalar or `p`; unless
+        given that of the observations, with the jitter.
 
         **Returns:** `*s *n p`. **Raises:** ValueError as a call, and where `noise_var` is not known, negative or of
         another shape.
@@ -101,6 +102,24 @@ class MultiOutputPaths(Printed, eqx.Module):
             mean_coefficients=self.mean_coefficients[q],
             noise=None,
             noise_var=self.noise[q],
+        )
+
+    def rescaled(self, scaling: Standardisation) -> "MultiOutputPaths":
+        """Paths of standardised data in the original units: `Standardisation.original`."""
+        p = self.noise.shape[0]
+        a = jnp.broadcast_to(scaling.value.scale.astype(self.noise.dtype), (p,))
+        by_output = lambda leaf: leaf * jnp.broadcast_to(a[:, None], leaf.shape)
+        return dataclasses.replace(
+            self,
+            prior_mean=scaling.of_mean(self.prior_mean),
+            features=scaling.of_features(self.features, jnp.ones((), self.noise.dtype)),
+            weights=by_output(self.weights),
+            kernel=scaling.of_inputs(self.kernel),
+            inputs=scaling.original_inputs(self.inputs),
+            coefficients=by_output(self.coefficients),
+            mean_coefficients=by_output(self.mean_coefficients),
+            root=by_output(self.root),
+            noise=self.noise * a**2,
         )
 
     def marginal_variance(self, X: Float[AnyArray, "*n d"]) -> Float[Array, "*n p"]:

@@ -16,6 +16,7 @@ from .._numerics.blocks import map_rows
 from .._numerics.linalg import CholeskyFactor, inner
 from .._paths import draw_prior, PathwiseFunction
 from .._paths.observations import new_noise, noise_of_kernel
+from .._scaling import Standardisation
 from .._types import AnyArray, Key, Number
 from .base import AbstractPrior, check_prior, jitter_field, not_definite
 from .conditioning import contradiction, solve
@@ -252,6 +253,22 @@ class ConditionedGP(Printed, eqx.Module):
         **Returns:** mean, variance and log density, `n` each.
         """
         return _leave_one_out(self)
+
+    def rescaled(self, scaling: Standardisation) -> "ConditionedGP":
+        """The posterior of standardised data in the original units: `Standardisation.original`."""
+        prior, a = self.prior, scaling.value.scale.astype(self.y.dtype)
+        y, lower = scaling.original_values(self.y), self.factor.lower * a
+        if self.mask is not None:  # what was not observed has rows of the identity
+            y = jnp.where(self.mask, y, jnp.zeros_like(y))
+            lower = jnp.where(self.mask[:, None], lower, self.factor.lower)
+        original = GPPrior(
+            kernel=scaling.of_kernel(prior.kernel),
+            X=scaling.original_inputs(prior.X),
+            mean=scaling.of_mean(prior.mean),
+            jitter=None if prior.jitter is None else prior.jitter * a.astype(prior.jitter.dtype) ** 2,
+        )
+        factor, noise_var = CholeskyFactor(lower, self.mask), self.noise_var * a**2
+        return ConditionedGP(original, y, noise_var, factor, self.coefficients / a, self.jitter * a**2)
 
     def _printed(self) -> dict[str, Any]:
         return {"prior": self.prior, "noise_var": self.noise_var}

@@ -16,6 +16,7 @@ from .._numerics.kronecker import factorise, KroneckerFactor, rounding_of, scale
 from .._numerics.lapack import eigh
 from .._numerics.linalg import inner
 from .._paths.observations import new_noise
+from .._scaling import Standardisation
 from .._types import AnyArray, Number
 from .base import check_jitter, jitter_field
 from .jitter import FIRST, LARGEST, OF_NOISE, say, say_lost, Shortfall
@@ -233,6 +234,23 @@ class ConditionedMultiOutputGP(Printed, eqx.Module):
         """
         X, noise = self._inputs(X), self.noise_var + self.jitter
         return Prediction(self.mean(X), self.variance(X) + new_noise(noise_var, noise, noise.shape, X.dtype))
+
+    def rescaled(self, scaling: Standardisation) -> "ConditionedMultiOutputGP":
+        """The posterior of standardised data in the original units, solved anew: `Standardisation.original`."""
+        prior, kernel = self.prior, self.prior.kernel
+        a = jnp.broadcast_to(scaling.value.scale.astype(self.y.dtype), (prior.n_outputs,))
+        mean = (
+            scaling.of_mean(prior.mean)
+            if callable(prior.mean)
+            else scaling.original_values(prior.mean_at(prior.X[:1]))[0]
+        )
+        original = MultiOutputGPPrior(
+            kernel=Coregionalised(scaling.of_inputs(kernel.kernel), kernel.W * a[:, None], kernel.kappa * a**2),
+            X=scaling.original_inputs(prior.X),
+            mean=mean,
+            jitter=None if prior.jitter is None else prior.given_jitter() * a**2,
+        )
+        return original.condition(scaling.original_values(self.y), self.noise_var * a**2, check_scales=False)
 
     def _printed(self) -> dict[str, Any]:
         return {"prior": self.prior, "noise_var": self.noise_var}
