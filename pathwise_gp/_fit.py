@@ -72,7 +72,8 @@ def fit(
     **Arguments:**
 
     - `prior`: with the values to start from, and the training inputs, `n d`.
-    - `y`: observations, `n`; `noise_var`: variance of the noise to start from, a scalar or one per point; `mask`: False for
+    - `y`: observations, `n`; `noise_var`: variance of the noise to start from (the square of its standard deviation), a
+      scalar or one per point; `mask`: False for
       points that were not observed, whose `y` does not count, `n`.
     - `fields`: which fields of the prior are learnt: an address such as `"kernel.lengthscale"`, a pattern (`"kernel.*"`), a
       function that picks one, or several of these; all of the kernel's and the mean's unless given.

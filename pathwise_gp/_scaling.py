@@ -69,8 +69,8 @@ class Standardisation(Printed, eqx.Module):
 
     def original_inputs(self, X: Float[AnyArray, "*n d"]) -> Float[Array, "*n d"]:
         """The inputs of which `inputs` makes these."""
-        X = _checks.floating(X, "X")
-        return X if self.input is None else self.input.inverse(_last(X, self.input.offset, "X"))
+        there = _checks.floating(X, "X")
+        return there if self.input is None else self.input.inverse(_last(there, self.input.offset, "X"))
 
     def original_values(self, y: Float[AnyArray, "..."]) -> Float[Array, "..."]:
         """The values of which `values` makes these."""
@@ -78,8 +78,8 @@ class Standardisation(Printed, eqx.Module):
 
     def original_variances(self, variance: Float[AnyArray, "..."]) -> Float[Array, "..."]:
         """Variances in the original units: times a²."""
-        variance = _last(_checks.floating(variance, "variance"), self.value.scale, "variance")
-        return variance * _square(self.value.scale, variance)
+        there = _last(_checks.floating(variance, "variance"), self.value.scale, "variance")
+        return there * _square(self.value.scale, there)
 
     def original(self, model: Any) -> Any:
         """A posterior of standardised data, its paths or an ensemble of paths, in the original units.
@@ -160,7 +160,8 @@ def standardise(
     if there is None:
         _checks.finite(y, "y", _checks.MASK)
     columns = [range(X.shape[1])[_checks.index(i, X.shape[1], "Column")] for i in keep]
-    return Standardisation(_moments(X, None, np.isin(np.arange(X.shape[1]), columns)), _moments(y, there, None))
+    kept = np.isin(np.arange(X.shape[1]), columns)
+    return Standardisation(None if kept.all() else _moments(X, None, kept), _moments(y, there, None))
 
 
 def _moments(z: Any, mask: Any, kept: np.ndarray | None) -> Affine:

@@ -200,6 +200,7 @@ def test_public_names_are_documented(name, value):
         "ConditionedGP",
         "ConditionedMultiOutputGP",
         "LeaveOneOut",
+        "Prediction",
         "Fit",
         "Laplace",
         "PrecisionWarning",

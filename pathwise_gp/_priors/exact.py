@@ -55,8 +55,9 @@ class GPPrior(AbstractPrior):
     ) -> Float[Array, ""]:
         """Log marginal likelihood, log N(y | m(X), k(X, X) + noise + jitter).
 
-        **Arguments:** `y`: observations, `n`; `noise_var`: variance of the noise, a scalar or one per point, to which noise
-        of the kernel (`White`) is added; `mask`: False for points that were not observed, whose `y` does not count, `n`.
+        **Arguments:** `y`: observations, `n`; `noise_var`: variance of the noise (the square of its standard deviation), a
+        scalar or one per point, to which noise of the kernel (`White`) is added; `mask`: False for points that
+        were not observed, whose `y` does not count, `n`.
 
         **Returns:** a scalar: −inf, with zero derivatives, where the covariance is not positive definite in the dtype of
         X, so that a sampler of hyperparameters rejects the step. It is smooth in the hyperparameters: unless a jitter is

@@ -233,7 +233,8 @@ class ConditionedMultiOutputGP(Printed, eqx.Module):
         observations, with the jitter. **Returns:** `*n p` each. **Raises:** ValueError as `ConditionedGP.predict`.
         """
         X, noise = self._inputs(X), self.noise_var + self.jitter
-        return Prediction(self.mean(X), self.variance(X) + new_noise(noise_var, noise, noise.shape, X.dtype))
+        noise, variance = new_noise(noise_var, noise, noise.shape, X.dtype), self.variance(X)
+        return Prediction(self.mean(X), variance + jnp.broadcast_to(noise, variance.shape))
 
     def rescaled(self, scaling: Standardisation) -> "ConditionedMultiOutputGP":
         """The posterior of standardised data in the original units, solved anew: `Standardisation.original`."""

@@ -201,8 +201,8 @@ def gp_factor(
     - `prior`: a `GPPrior` with n training inputs; a `Batched` of them, one for each member of a plate, in or outside of that
       plate; or a `MultiOutputGPPrior`.
     - `y`: the observations, `n` (`*b n`, or of p outputs `n p`), or None, which draws them from the prior.
-    - `noise_var`: variance of the noise, a scalar or one per point (of a batch, one per member or one per point of each; of
-      several outputs, one per output).
+    - `noise_var`: variance of the noise (the square of its standard deviation), a scalar or one per point (of a batch, one
+      per member or one per point of each; of several outputs, one per output).
     - `mask`: False for points that were not observed, in the shape of `y`, whose values do not count; for groups that are not
       all of one size.
 
