@@ -1150,8 +1150,8 @@ MUTANTS = [
     Mutant(
         "features that stay in their unit",
         "_features/compose.py",
-        "self.features(self.transform(X)) * self.scale.astype(X.dtype)",
-        "self.features(self.transform(X))",
+        "self.scale.astype(X.dtype) * self.features(self.transform(X))",
+        "(1 + 0 * self.scale.astype(X.dtype)) * self.features(self.transform(X))",
         f"{SCALING}::test_paths_are_read_in_the_original_units",
     ),
     Mutant(
@@ -1180,14 +1180,14 @@ MUTANTS = [
         "_priors/conditioning.py",
         "scales_of(in_units, prior",
         "scales_of(jnp.abs(residual), prior",
-        f"{SCALING}::test_data_far_from_the_prior_are_said_once_and_only_then[lengthscale]",
+        f"{SCALING}::test_a_mask_a_unit_and_a_few_points_are_heard",
     ),
     Mutant(
-        "what is masked is far from the prior",
+        "what is masked is a neighbour",
         "_priors/scales.py",
         "pair = there[:, None] & there[None, :] & ~jnp",
         "pair = ~jnp",
-        f"{SCALING}::test_a_mask_and_a_few_points_are_heard",
+        f"{SCALING}::test_a_mask_a_unit_and_a_few_points_are_heard",
     ),
     Mutant(
         "a small matrix of data printed as hyperparameters",

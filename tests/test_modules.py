@@ -33,6 +33,7 @@ PRINTED = {
     "function": (pgp.Warped(KERNEL, jnp.tanh), f"Warped(kernel={TEXT}, transform=tanh)"),
     "hyperparameters": (ICM, "W=[[0.5], [0.4]], kappa=[0.3, 0.2]"),
     "prior": (PRIOR, f"GPPrior(kernel={TEXT}, X=f64[28,1])"),
+    "two points": (pgp.GPPrior(kernel=KERNEL, X=X[:2]), "X=f64[2,1])"),
     "posterior": (POSTERIOR, f"ConditionedGP(prior=GPPrior(kernel={TEXT}, X=f64[28,1]), noise_var=0.02)"),
     "paths": (PATHS, "PathwiseFunction(shape=(3,), n_features=6, inputs=f64[28,1]"),
     "outputs": (GRID_PATHS, "MultiOutputPaths(shape=(1,), n_outputs=2, n_features=6, inputs=f64[28,1]"),

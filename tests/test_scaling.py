@@ -51,10 +51,10 @@ def test_data_are_standardised_and_back():
 def test_posteriors_are_read_in_the_original_units():
     original = SCALING.original(POSTERIOR)
     close(original.mean(AT), SCALING.original_values(POSTERIOR.mean(THERE)))
-    close(original.variance(AT), SCALING.original_variances(POSTERIOR.variance(THERE)))
-    close(original.predict(AT).variance, SCALING.original_variances(POSTERIOR.predict(THERE).variance))
     density = POSTERIOR.log_marginal_likelihood() - MASK.sum() * np.log(SCALING.value.scale)
     close(original.log_marginal_likelihood(), density)
+    close(original.variance(AT), SCALING.original_variances(POSTERIOR.variance(THERE)))
+    close(original.predict(AT).variance, SCALING.original_variances(POSTERIOR.predict(THERE).variance))
     close(original.leave_one_out().mean, SCALING.original_values(POSTERIOR.leave_one_out().mean))
     # It is the posterior of its own prior.
     again = original.prior.condition(Y, original.noise_var, MASK)
@@ -105,7 +105,7 @@ def test_outputs_are_read_in_units_of_their_own():
 
 
 YEARS = np.arange(-15.0, 15.0)[:, None]
-LEVEL = 340 + 10 * np.sin(YEARS[:, 0] / 3)
+LEVEL = 340 + 20 * np.sin(YEARS[:, 0] / 3)
 GRID = pgp.Coregionalised(pgp.RBF(1.0, 0.3), [[0.5], [0.4]], [0.3, 0.2])
 FAR = {
     "level": (
@@ -141,12 +141,16 @@ def test_data_far_from_the_prior_are_said_once_and_only_then(name):
     )
 
 
-def test_a_mask_and_a_few_points_are_heard():
+def test_a_mask_a_unit_and_a_few_points_are_heard():
     prior = pgp.GPPrior(pgp.RBF(1.0, 0.3), YEARS)
     few = np.arange(30) < 9
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         prior.condition(np.where(few, 0.5, 1e6), 0.1, few)
+    with pytest.warns(pgp.ScaleWarning, match="`y` lies 50 prior"):  # whatever the unit
+        pgp.GPPrior(pgp.RBF(1e-4, 3.0), YEARS).condition(np.full(30, 0.5), 1e-7)
+    with pytest.warns(pgp.ScaleWarning, match="expects: no two points"):
+        prior.condition(np.full(30, 0.5), 0.1, np.arange(30) < 15)
 
 
 def test_new_observations_have_the_noise():

@@ -150,7 +150,7 @@ class RescaledFeatures(AbstractFeatures):
     scale: Float[Array, "..."]
 
     def __call__(self, X: Float[Array, "n d"]) -> Float[Array, "n f"]:
-        return self.features(self.transform(X)) * self.scale.astype(X.dtype)
+        return self.scale.astype(X.dtype) * self.features(self.transform(X))
 
     def covers(self, X: Float[Array, "n d"]) -> Literal[True] | Bool[Array, ""]:
         return self.features.covers(self.transform(X))
