@@ -240,7 +240,9 @@ def observations(y: Any, n: int, mask: Any, remedy: str = MASK) -> tuple[Array, 
 
 def not_inputs(y: Any, X: Array) -> None:
     """Raises where the inputs of a prior were given once more, in place of the observations."""
-    if X is y or (np.shape(y) == X.shape and is_concrete(y) and is_concrete(X) and _same_numbers(np.asarray(y), X)):
+    if X is y or (
+        getattr(y, "shape", None) == X.shape and is_concrete(y) and is_concrete(X) and _same_numbers(np.asarray(y), X)
+    ):
         raise ValueError(
             "`y` is `X`: the prior has its inputs already. Pass the observations and the variance of their noise alone, "
             "`condition(y, noise_var)`."

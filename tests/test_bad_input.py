@@ -1,5 +1,8 @@
 """Wrong input is an error that names the argument and says what is wanted, without the checks of the import hook."""
 
+import subprocess
+import sys
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -1146,3 +1149,29 @@ def test_tables_are_advised_on_in_their_words():
         with pytest.raises(ValueError, match=words):
             call()
     assert np.isfinite(prior.condition(missing, 0.1, mask=missing.notna()).mean(X[:, :1])).all()
+
+
+def test_what_is_not_installed_is_named_with_its_extra():
+    program = """
+import importlib, sys
+import numpy as np
+import pathwise_gp as pgp
+
+for missing, module, words in (
+    ("sklearn", "estimator", 'the extra `sklearn`: pip install ".[sklearn]"'),
+    ("matplotlib", "plots", 'the extra `plots`: pip install ".[plots]"'),
+    ("numpyro", "numpyro_bridge", "needs NumPyro"),
+    ("contourpy", "level_sets", 'the extra `plots`: pip install ".[plots]"'),
+):
+    for name in [name for name in sys.modules if name.split(".")[0] == missing] + [missing]:
+        sys.modules[name] = None
+    try:
+        found = importlib.import_module(f"pathwise_gp.{module}")
+        found.contours(None, 0.0, np.zeros((2, 2)))
+    except ImportError as e:
+        assert words in str(e), e
+    else:
+        raise AssertionError(missing)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
