@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from . import _checks
+from ._paths.observations import observed_with
 from ._types import AnyArray, Key, Number
 
 
@@ -34,10 +35,7 @@ def observe(
     _checks.positive(noise_var, "noise_var", or_zero=True)
     noise_var = _required(noise_var >= 0, noise_var, "noise_var", "not be negative or NaN")
     noise_var = _broadcast(noise_var, "noise_var", values.shape)
-    # The root has no derivative at 0: where there is no noise it has none.
-    none = noise_var == 0
-    root = jnp.where(none, jnp.zeros_like(values), jnp.sqrt(jnp.where(none, jnp.ones_like(values), noise_var)))
-    return values + root * jax.random.normal(_checks.key(key), values.shape, values.dtype)
+    return observed_with(values, noise_var, _checks.key(key))
 
 
 def crps(samples: Float[AnyArray, "..."], y: Float[AnyArray, "..."], *, fair: bool = True) -> Float[Array, "..."]:
