@@ -3,7 +3,7 @@
 import typing as _typing
 
 from ._batched import Batched as Batched
-from ._checks import PrecisionWarning as PrecisionWarning
+from ._checks import PrecisionWarning as PrecisionWarning, ScaleWarning as ScaleWarning
 from ._features import (
     AbstractBasis as AbstractBasis,
     AbstractFeatures as AbstractFeatures,
@@ -64,6 +64,7 @@ from ._priors import (
     GPPrior as GPPrior,
     LeaveOneOut as LeaveOneOut,
     MultiOutputGPPrior as MultiOutputGPPrior,
+    Prediction as Prediction,
     SparseGPPrior as SparseGPPrior,
 )
 from ._samplers import (
@@ -72,6 +73,7 @@ from ._samplers import (
     MultiOutputPathwiseSampler as MultiOutputPathwiseSampler,
     PathwiseSampler as PathwiseSampler,
 )
+from ._scaling import Standardisation as Standardisation, standardise as standardise
 
 # What paths are for: each of these is imported when it is first used.
 _USES = (

@@ -81,7 +81,7 @@ def place(
         raise ValueError("`batch_shape` is for a module that is not `Batched` already; this one is.")
     leaves = leaves_of(module)
     chosen: dict[str, Array] = {}
-    for address, value in values.items():
+    for address, value in _checks.mapping(values, "values").items():
         if ignore_others and isinstance(address, str) and not address.startswith(f"{prefix}."):
             continue
         short = address.removeprefix(f"{prefix}.") if isinstance(address, str) else address

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from . import _checks
+from ._modules import Printed
 
 ModuleT = TypeVar("ModuleT", bound=eqx.Module)
 
@@ -20,7 +21,7 @@ def as_batch_shape(shape: Sequence[SupportsIndex]) -> tuple[int, ...]:
     return tuple(_checks.count(length, "batch_shape") for length in shape)
 
 
-class Batched(eqx.Module, Generic[ModuleT]):
+class Batched(Printed, eqx.Module, Generic[ModuleT]):
     """Modules of one structure, stacked: kernels, priors or posteriors of several groups, each with numbers of its own.
 
     `batched[i]`, `len(batched)` and iteration go along the first of the axes `*b`; `batched.map(f)` calls f with each module.

@@ -3,7 +3,7 @@
 import operator
 import sys
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, Literal
 
 import equinox as eqx
@@ -13,22 +13,29 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
+from . import _tables
+
 
 class PrecisionWarning(UserWarning):
     """What was computed is not the model as it was given, to the digits that matter: something was added to the covariance to
     factorise it, or the rounding of the dtype is as large as the noise. The message says what to do."""
 
 
+class ScaleWarning(UserWarning):
+    """Data are far from what the prior expects of them: observations many prior standard deviations from the prior mean, or
+    inputs that are all uncorrelated. The message says what to do; `check_scales=False` of `condition` turns it off."""
+
+
 # What stands between the line of a user and ours.
 _BETWEEN = {"pathwise_gp", "equinox", "jax", "jaxtyping", "beartype"}
 
 
-def warn(message: str) -> None:
-    """A `PrecisionWarning` at the line that called the package, wherever in the package it arises."""
+def warn(message: str, category: type[Warning] = PrecisionWarning) -> None:
+    """A warning at the line that called the package, wherever in the package it arises."""
     frame, level = sys._getframe(1), 2
     while frame.f_back is not None and frame.f_globals.get("__name__", "").split(".")[0] in _BETWEEN:
         frame, level = frame.f_back, level + 1
-    warnings.warn(message, PrecisionWarning, stacklevel=level)
+    warnings.warn(message, category, stacklevel=level)
 
 
 def is_concrete(x: Any) -> bool:
@@ -41,9 +48,12 @@ def floating(x: Any, name: str) -> Array:
         return _enough_bits(x, name)
     if isinstance(x, str):  # which NumPy would take for the name of a dtype
         raise ValueError(f"`{name}` must be an array of numbers; got the string {x!r}.")
+    _tables.refuse_columns(x, name)
     try:
         array = jnp.asarray(x)
     except (TypeError, ValueError) as e:
+        if isinstance(x, (list, tuple)) and x and all(isinstance(entry, str) for entry in x):
+            _tables.refuse_columns(np.asarray(x), name)
         raise ValueError(f"`{name}` must be an array of numbers; got {type(x).__name__}.") from e
     if jnp.issubdtype(array.dtype, jnp.integer):
         array = array.astype(jnp.result_type(float))
@@ -112,7 +122,10 @@ def resolved(y: Any, name: str, mask: Array | None = None) -> None:
             )
 
 
-def finite(x: Array | np.ndarray, name: str, remedy: str = "Remove or impute those entries first.") -> None:
+MISSING = "Remove or impute those entries first."
+
+
+def finite(x: Array | np.ndarray, name: str, remedy: str = MISSING) -> None:
     """Raises where a concrete `x` holds NaN or inf."""
     if not is_concrete(x):
         return
@@ -148,11 +161,11 @@ def points(X: Any, name: str) -> Array:
     """A finite set of inputs of shape (n, d), n >= 1."""
     given, X = X, floating(X, name)
     if X.ndim != 2:
-        hint = f" For one input dimension pass `{name}[:, None]`." if X.ndim == 1 else ""
+        hint = f" For one input dimension pass `{_tables.column(name, given)}`." if X.ndim == 1 else ""
         raise ValueError(f"`{name}` must have shape (n, d); got {X.shape}.{hint}")
     if X.shape[0] == 0 or X.shape[1] == 0:
         raise ValueError(f"`{name}` must hold at least one point of at least one dimension; got shape {X.shape}.")
-    finite(X, name)
+    finite(X, name, _tables.in_words_of(given, MISSING))
     distinct(given, name)
     return X
 
@@ -161,7 +174,8 @@ def inputs(X: Any, dim: int, name: str = "X") -> Array:
     """Inputs of shape (*n, d) for functions of `dim` dimensions."""
     given, X = X, floating(X, name)
     if X.ndim == 0 or X.shape[-1] != dim:
-        hint = f" Pass `{name}[:, None]` for a set of one-dimensional inputs." if dim == 1 and X.ndim == 1 else ""
+        column = _tables.column(name, given)
+        hint = f" Pass `{column}` for a set of one-dimensional inputs." if dim == 1 and X.ndim == 1 else ""
         raise ValueError(f"The last axis of `{name}` must be the input dimension, {dim}; got shape {X.shape}.{hint}")
     distinct(given, name)
     return X
@@ -176,9 +190,9 @@ def vector(y: Any, n: int, name: str, like: str) -> Array:
 
 
 def _of_length(y: Any, n: int, name: str, like: str) -> Array:
-    y = floating(y, name)
+    given, y = y, floating(y, name)
     if y.shape != (n,):
-        hint = f" Pass `{name}[:, 0]`." if y.shape == (n, 1) else ""
+        hint = f" Pass `{_tables.values(name, given)}`." if y.shape == (n, 1) else ""
         raise ValueError(f"`{name}` must have shape ({n},), one value for each point of `{like}`; got {y.shape}.{hint}")
     return y
 
@@ -219,9 +233,49 @@ def as_mask(mask: Any, shape: tuple[int, ...]) -> Array:
 def observations(y: Any, n: int, mask: Any, remedy: str = MASK) -> tuple[Array, Array | None]:
     """Observations at n points, finite where they were made and 0 elsewhere, and the mask that says where."""
     given, y, where = y, _of_length(y, n, "y", "X"), None if mask is None else as_mask(mask, (n,))
-    y = observed(y, remedy, where, given)
+    y = observed(y, _tables.in_words_of(given, remedy), where, given)
     resolved(given, "y", where)
     return y, where
+
+
+def not_inputs(y: Any, X: Array) -> None:
+    """Raises where the inputs of a prior were given once more, in place of the observations."""
+    if X is y or (
+        getattr(y, "shape", None) == X.shape and is_concrete(y) and is_concrete(X) and _same_numbers(np.asarray(y), X)
+    ):
+        raise ValueError(
+            "`y` is `X`: the prior has its inputs already. Pass the observations and the variance of their noise alone, "
+            "`condition(y, noise_var)`."
+        )
+
+
+def _same_numbers(given: np.ndarray, taken: Array) -> bool:
+    return given.dtype.kind in "fiu" and np.array_equal(given.astype(taken.dtype), np.asarray(taken))
+
+
+def key(key: Any, name: str = "key") -> Any:
+    """One key of `jax.random`, typed or raw."""
+    dtype, shape = getattr(key, "dtype", None), np.shape(key) if hasattr(key, "shape") else None
+    typed = dtype is not None and jnp.issubdtype(dtype, jax.dtypes.prng_key)
+    if (typed and shape == ()) or (dtype == np.uint32 and shape is not None and len(shape) == 1):
+        return key
+    got = f"{dtype} of shape {shape}" if shape is not None else repr(key)
+    many = f" Take one of them: `{name}[0]`." if typed else ""
+    raise ValueError(f"`{name}` must be a key of jax.random, such as `jax.random.key(0)`; got {got}.{many}")
+
+
+def mapping(values: Any, name: str) -> Mapping[Any, Any]:
+    """A mapping, or an error that says where in the results of NumPyro it is."""
+    if isinstance(values, Mapping):
+        return values
+    hint = ""
+    if hasattr(values, "get_samples"):
+        hint = f" Pass its draws: `{name}.get_samples()`."
+    elif hasattr(values, "params"):
+        hint = " Pass draws of the guide, `guide.sample_posterior(key, result.params, sample_shape=(100,))`."
+    raise ValueError(
+        f"`{name}` must be a mapping from the names of sites to values; got {type(values).__name__}.{hint}"
+    )
 
 
 def count(k: Any, name: str) -> int:

@@ -13,6 +13,7 @@ from jaxtyping import Array, Bool, Float, Int
 from . import _checks, _fields
 from ._addresses import Address, leaves_of, listed, put, resolve
 from ._kernels import KernelT
+from ._modules import Printed
 from ._numerics.lapack import cholesky
 from ._numerics.linalg import CholeskyFactor, seen
 from ._priors import GPPrior
@@ -31,7 +32,7 @@ _ROUNDS = 4
 _SCALED_ONE_BY_ONE = 32
 
 
-class Fit(eqx.Module, Generic[KernelT]):
+class Fit(Printed, eqx.Module, Generic[KernelT]):
     """The best of all starts of `fit`, and what became of each.
 
     **Fields:** `prior`, `noise_var`: with the values found; `log_density`: the log marginal likelihood there (and the log
@@ -72,7 +73,8 @@ def fit(
     **Arguments:**
 
     - `prior`: with the values to start from, and the training inputs, `n d`.
-    - `y`: observations, `n`; `noise_var`: variance of the noise to start from, a scalar or one per point; `mask`: False for
+    - `y`: observations, `n`; `noise_var`: variance of the noise to start from (the square of its standard deviation), a
+      scalar or one per point; `mask`: False for
       points that were not observed, whose `y` does not count, `n`.
     - `fields`: which fields of the prior are learnt: an address such as `"kernel.lengthscale"`, a pattern (`"kernel.*"`), a
       function that picks one, or several of these; all of the kernel's and the mean's unless given.
@@ -99,6 +101,7 @@ def fit(
     if not isinstance(prior, GPPrior):
         raise ValueError(f"`prior` must be a GPPrior; got {type(prior).__name__}.")
     n, dtype = prior.X.shape[0], prior.X.dtype
+    _checks.not_inputs(y, prior.X)
     y, mask = _checks.observations(y, n, mask)
     y = y.astype(dtype)
     learn_noise = _learns(learn_noise, noise_var)
@@ -109,6 +112,7 @@ def fit(
     n_starts = 1 + (_checks.count(n_restarts, "n_restarts") if n_restarts else 0)
     if n_starts > 1 and key is None:
         raise ValueError("`n_restarts` needs a `key`.")
+    key = None if key is None else _checks.key(key)
     if tolerance is None:
         eps = float(jnp.finfo(dtype).eps)
         tolerance = max(eps ** (1 / 3), 3 * n * eps**0.5)

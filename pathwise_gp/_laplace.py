@@ -12,6 +12,7 @@ from . import _checks
 from ._features import AbstractBasis, QuasiMonteCarlo
 from ._guides import WhitenedGuide
 from ._guides.bound import marginals, pointwise_log_prob
+from ._modules import Printed
 from ._numerics.lapack import cholesky
 from ._numerics.linalg import CholeskyFactor, inner, inverse_factor, semidefinite_part
 from ._paths import PathwiseFunction
@@ -24,7 +25,7 @@ from ._types import AnyArray, Key
 _HALVINGS = 20
 
 
-class Laplace(eqx.Module):
+class Laplace(Printed, eqx.Module):
     """q(f(X)) = N(f̂, (K⁻¹ + W)⁻¹) at the mode f̂, with W the negative second derivatives of the log likelihood; made by
     `laplace`.
 
@@ -34,7 +35,7 @@ class Laplace(eqx.Module):
     **Fields:**
 
     - `priors`: of each process, with Z = X, `n d`; `guides`: the q(v) of each process alone.
-    - `mean`: v̂, `p n`; `scale_tril`: a root of the covariance of all of v, `pn pn`.
+    - `whitened_mean`: v̂, `p n`; `whitened_scale_tril`: a root of the covariance of all of v, `pn pn`.
     - `log_marginal_likelihood`: its approximation, log p(y | f̂) − ½ v̂ᵀv̂ − ½ log |I + LᵀWL|, a scalar, which may be
       differentiated in the hyperparameters.
     - `converged`: whether the mode was found; `steps`: of Newton's method.
@@ -42,8 +43,8 @@ class Laplace(eqx.Module):
 
     priors: tuple[SparseGPPrior, ...]
     guides: tuple[WhitenedGuide, ...]
-    mean: Float[Array, "p n"]
-    scale_tril: Float[Array, "k k"]
+    whitened_mean: Float[Array, "p n"]
+    whitened_scale_tril: Float[Array, "k k"]
     log_marginal_likelihood: Float[Array, ""]
     converged: Bool[Array, ""]
     steps: Int[Array, ""]
@@ -73,13 +74,14 @@ class Laplace(eqx.Module):
         **Arguments:** as of `GPPrior.sample_paths`. **Returns:** paths with one axis of length `n_paths`; for several
         processes a tuple of these, of which path i of one belongs to path i of the others.
         """
+        key = _checks.key(key)
         n_paths, n_features = _checks.count(n_paths, "n_paths"), _checks.count(n_features, "n_features")
         samplers = tuple(
             DecoupledPathwiseSampler(prior, guide, n_features, features=features, share_features=share_features)
             for prior, guide in zip(self.priors, self.guides, strict=True)
         )
         paths, drowned = _sample(self, samplers, key, n_paths)
-        say_beside_guide(drowned, self.mean.dtype)
+        say_beside_guide(drowned, self.whitened_mean.dtype)
         return paths if self.several else paths[0]
 
 
@@ -251,9 +253,9 @@ def _sample(
     found: Laplace, samplers: tuple[DecoupledPathwiseSampler, ...], key: Key, n_paths: int
 ) -> tuple[tuple[PathwiseFunction, ...], Bool[Array, ""]]:
     key_values, *keys = jax.random.split(key, 1 + len(samplers))
-    p, n = found.mean.shape
-    z = jax.random.normal(key_values, (n_paths, p * n), found.mean.dtype)
-    v = found.mean[None, :, :] + inner(z, found.scale_tril).reshape(n_paths, p, n)
+    p, n = found.whitened_mean.shape
+    z = jax.random.normal(key_values, (n_paths, p * n), found.whitened_mean.dtype)
+    v = found.whitened_mean[None, :, :] + inner(z, found.whitened_scale_tril).reshape(n_paths, p, n)
     paths, drowned = [], jnp.zeros((), bool)
     for j, (sampler, key_process) in enumerate(zip(samplers, keys, strict=True)):
         prior = sampler.prior

@@ -5,9 +5,11 @@ from typing import Any, TypeAlias
 
 import equinox as eqx
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 from . import _fields
+from ._modules import Printed
 from ._types import Number
 
 Mean: TypeAlias = Callable[[Any], Any]
@@ -15,14 +17,14 @@ Mean: TypeAlias = Callable[[Any], Any]
 AnyMean: TypeAlias = Any
 
 
-class ZeroMean(eqx.Module):
+class ZeroMean(Printed, eqx.Module):
     """m(x) = 0."""
 
     def __call__(self, X: Float[Array, "*n d"]) -> Float[Array, "*n"]:
         return jnp.zeros(X.shape[:-1], X.dtype)
 
 
-class ConstantMean(eqx.Module):
+class ConstantMean(Printed, eqx.Module):
     """m(x) = value. **Fields:** `value`: a scalar, in units of the values."""
 
     value: Float[Array, ""] = eqx.field(converter=_fields.real)
@@ -39,6 +41,12 @@ def as_mean(mean: Mean | Number) -> Mean:
     """`mean` if it is callable, a constant mean if it is a number."""
     if callable(mean):
         return mean
+    shape = np.shape(mean)
+    if shape != ():
+        raise ValueError(
+            f"`mean` must be a number, or a callable that maps `n d` to `n`; got an array of shape {shape}. "
+            "Observations are not given to the prior: `GPPrior(kernel, X).condition(y, noise_var)`."
+        )
     try:
         return ConstantMean(mean)
     except ValueError as e:

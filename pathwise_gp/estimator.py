@@ -8,19 +8,26 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from sklearn.base import BaseEstimator, RegressorMixin
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.utils import check_random_state
-from sklearn.utils.validation import check_is_fitted, validate_data
 
-from . import _checks
+from . import _checks, _tables
 from ._fit import fit
 from ._kernels import AbstractKernel, RBF
 from ._means import as_mean
 from ._paths import PathwiseFunction
 from ._priors import GPPrior
 from ._samplers import PathwiseSampler
+from ._scaling import standardise
 from ._types import Key
+
+try:
+    from sklearn.base import BaseEstimator, RegressorMixin
+    from sklearn.exceptions import ConvergenceWarning
+    from sklearn.utils import check_random_state
+    from sklearn.utils.validation import check_is_fitted, validate_data
+except ImportError as e:  # pragma: no cover
+    raise ImportError(
+        '`pathwise_gp.estimator` needs scikit-learn, which comes with the extra `sklearn`: pip install ".[sklearn]".'
+    ) from e
 
 
 class PathwiseGPRegressor(RegressorMixin, BaseEstimator):
@@ -34,8 +41,12 @@ class PathwiseGPRegressor(RegressorMixin, BaseEstimator):
 
     - `kernel`: with the values to start from; unless given an RBF with the variance of y, and one lengthscale for each
       input, √d times its standard deviation.
-    - `noise_var`: variance of the noise to start from; unless given a tenth of the variance of y.
+    - `noise_var`: variance of the noise (the square of its standard deviation) to start from; unless given a tenth of
+      the variance of y.
     - `mean`: a number, or a callable that maps `n d` to `n`; unless given a constant, which starts at the mean of y.
+    - `normalize_y`: whether y is shifted to mean 0 and scaled to standard deviation 1. `kernel`, `noise_var`, `mean` and
+      `jitter` are then in these units, and so are `kernel_`, `noise_var_`, `mean_` and the likelihood; predictions, paths,
+      `prior_` and `posterior_` are in those of y.
     - `jitter`: as of `GPPrior`: a variance that is added to the diagonal and counts as noise; none unless given.
     - `learn`: whether kernel, mean and noise are learnt by `fit` (maximum marginal likelihood), or kept as they start.
     - `n_restarts`: further starts from random values.
@@ -60,6 +71,7 @@ class PathwiseGPRegressor(RegressorMixin, BaseEstimator):
         noise_var: Any = None,
         mean: Any = None,
         *,
+        normalize_y: Any = False,
         jitter: Any = None,
         learn: Any = True,
         n_restarts: Any = 0,
@@ -71,6 +83,7 @@ class PathwiseGPRegressor(RegressorMixin, BaseEstimator):
         self.kernel = kernel
         self.noise_var = noise_var
         self.mean = mean
+        self.normalize_y = normalize_y
         self.jitter = jitter
         self.learn = learn
         self.n_restarts = n_restarts
@@ -84,6 +97,8 @@ class PathwiseGPRegressor(RegressorMixin, BaseEstimator):
         **Arguments:** `X`: inputs, `n d`; `y`: observations, `n`. **Returns:** itself. **Raises:** ValueError where an
         argument does not fit or is not valid, and a `ConvergenceWarning` where learning did not converge.
         """
+        for given, name in ((X, "X"), (y, "y")):
+            _tables.refuse_columns(given, name)
         given = np.asarray(y)
         if given.dtype.kind == "f":  # of which scikit-learn would not say where, and what to do
             _checks.finite(given, "y", _checks.LEAVE_OUT)
@@ -96,6 +111,7 @@ class PathwiseGPRegressor(RegressorMixin, BaseEstimator):
             raise ValueError(f"`kernel` must be a kernel of pathwise_gp, or None; got {self.kernel!r}.")
         # All are looked at, also those that nothing is made of while nothing is learnt.
         learn = _checks.flag(self.learn, "learn")
+        normalize_y = _checks.flag(self.normalize_y, "normalize_y")
         n_restarts = _restarts(self.n_restarts)
         max_steps = _checks.count(self.max_steps, "max_steps")
         _checks.count(self.n_features, "n_features")
@@ -104,6 +120,10 @@ class PathwiseGPRegressor(RegressorMixin, BaseEstimator):
         if learn and np.ptp(y) == 0:
             what = "one sample" if len(y) == 1 else f"a `y` that is {y[0]} throughout"
             raise ValueError(f"Hyperparameters cannot be learnt from {what}. Pass `learn=False` to keep them.")
+        scaling = standardise(X, y, keep=range(X.shape[1])) if normalize_y else None
+        if scaling is not None:
+            y = np.asarray(scaling.values(y))
+            variance = float(np.var(y)) or 1.0
         kernel = self.kernel
         if kernel is None:
             scale = np.sqrt(X.shape[1]) * np.std(X, axis=0)
@@ -121,18 +141,19 @@ class PathwiseGPRegressor(RegressorMixin, BaseEstimator):
             if not self.converged_:
                 message = f"The hyperparameters had not converged after {int(jnp.max(found.steps))} steps. Give more "
                 warnings.warn(message + "`max_steps`, or other values to start from.", ConvergenceWarning, stacklevel=3)
-        self.posterior_ = prior.condition(y, noise_var)
+        posterior = prior.condition(y, noise_var)
+        self.kernel_, self.mean_ = prior.kernel, prior.mean
+        self.noise_var_ = np.asarray(posterior.noise_var, dtype=float)
+        self.log_marginal_likelihood_value_ = float(posterior.log_marginal_likelihood())
+        self.posterior_ = posterior if scaling is None else scaling.original(posterior)
         self.prior_ = self.posterior_.prior
-        self.kernel_, self.mean_ = self.prior_.kernel, self.prior_.mean
-        self.noise_var_ = np.asarray(self.posterior_.noise_var, dtype=float)
-        self.log_marginal_likelihood_value_ = float(self.posterior_.log_marginal_likelihood())
         return self
 
     def predict(self, X: Any, return_std: bool = False, return_cov: bool = False) -> Any:
         """Posterior mean of the function, without noise, and its standard deviations or covariance.
 
-        **Arguments:** `X`: inputs, `n d`; `return_std`, `return_cov`: what else is returned, at most one of them. For
-        observations `noise_var_` is to be added to the variances.
+        **Arguments:** `X`: inputs, `n d`; `return_std`, `return_cov`: what else is returned, at most one of them. New
+        observations are predicted by `posterior_.predict`.
 
         **Returns:** the mean, `n`; with it, where asked for, standard deviations, `n`, or the covariance, `n n`.
 

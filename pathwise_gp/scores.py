@@ -15,6 +15,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from . import _checks
+from ._paths.observations import observed_with
 from ._types import AnyArray, Key, Number
 
 
@@ -35,10 +36,7 @@ def observe(
     _checks.positive(noise_var, "noise_var", or_zero=True)
     noise_var = _required(noise_var >= 0, noise_var, "noise_var", "not be negative or NaN")
     noise_var = _broadcast(noise_var, "noise_var", values.shape)
-    # The root has no derivative at 0: where there is no noise it has none.
-    none = noise_var == 0
-    root = jnp.where(none, jnp.zeros_like(values), jnp.sqrt(jnp.where(none, jnp.ones_like(values), noise_var)))
-    return values + root * jax.random.normal(key, values.shape, values.dtype)
+    return observed_with(values, noise_var, _checks.key(key))
 
 
 def crps(samples: Float[AnyArray, "..."], y: Float[AnyArray, "..."], *, fair: bool = True) -> Float[Array, "..."]:
@@ -181,7 +179,7 @@ def pit(samples: Float[AnyArray, "..."], y: Float[AnyArray, "..."], key: Key | N
     samples, y = _pair(samples, y, 0)
     below = jnp.sum(samples < y[None], axis=0).astype(y.dtype)
     ties = jnp.sum(samples == y[None], axis=0).astype(y.dtype)
-    place = jnp.full(y.shape, 0.5, y.dtype) if key is None else jax.random.uniform(key, y.shape, y.dtype)
+    place = jnp.full(y.shape, 0.5, y.dtype) if key is None else jax.random.uniform(_checks.key(key), y.shape, y.dtype)
     return (below + place * (ties + 1)) / (samples.shape[0] + 1)
 
 

@@ -48,6 +48,7 @@ OUTPUTS = f"{OUT}::test_moments_of_paths_on_a_grid"
 BATCHES, LIKELIHOODS = "test_batches.py", "test_likelihoods.py"
 EVERYDAY, FAILED = "test_everyday.py", "test_failed_evaluations.py"
 TYPES = "test_types.py::test_a_checker_knows_what_the_classes_take"
+SCALING = "test_scaling.py"
 MEAN_KERNEL = f"{FEATURES}::test_features_have_the_kernel_as_their_mean"
 
 MUTANTS = [
@@ -589,8 +590,8 @@ MUTANTS = [
     Mutant(
         "processes taken for independent at the mode",
         "_laplace.py",
-        "v = found.mean[None, :, :] + inner(z, found.scale_tril).reshape(n_paths, p, n)",
-        "v = found.mean[None] + jnp.stack([inner(z[:, :n], g.scale_tril) for g in found.guides], 1)",
+        "v = found.whitened_mean[None, :, :] + inner(z, found.whitened_scale_tril).reshape(n_paths, p, n)",
+        "v = found.whitened_mean[None] + jnp.stack([inner(z[:, :n], g.scale_tril) for g in found.guides], 1)",
         f"{LIKELIHOODS}::test_laplace_of_several_processes_is_the_curvature_at_the_mode",
     ),
     Mutant(
@@ -918,14 +919,14 @@ MUTANTS = [
     ),
     Mutant(
         "contradictions pass",
-        "_priors/exact.py",
+        "_priors/conditioning.py",
         "contradicts = (misses > least) & (asked <= 0)",
         "contradicts = (misses > jnp.inf) & (asked <= 0)",
         f"{ROBUST}::test_contradictions_without_noise_are_an_error_that_says_where",
     ),
     Mutant(
         "contradictions in units",
-        "_priors/exact.py",
+        "_priors/conditioning.py",
         "* jnp.max(in_units) * deviation",
         "* jnp.max(in_units)",
         f"{ROBUST}::test_contradictions_without_noise_are_an_error_that_says_where",
@@ -1134,6 +1135,83 @@ MUTANTS = [
         TYPES,
     ),
     Mutant("the type of a kernel is lost in a fit", "_fit.py", ") -> Fit[KernelT]:", ") -> Fit[Any]:", TYPES),
+    Mutant(
+        "predicted observations without noise",
+        "_priors/exact.py",
+        "self.variance(X) + noise_var + noise_of_kernel(self.prior.kernel, X)",
+        "self.variance(X) + 0 * noise_var + noise_of_kernel(self.prior.kernel, X)",
+        f"{SCALING}::test_new_observations_have_the_noise",
+    ),
+    Mutant(
+        "observations of paths without the kernel's noise",
+        "_paths/function.py",
+        "X.dtype) + noise_of_kernel(self.kernel, X)",
+        "X.dtype)",
+        f"{SCALING}::test_new_observations_have_the_noise",
+    ),
+    Mutant(
+        "the noise of a new observation without the jitter",
+        "_priors/exact.py",
+        "return self.noise_var + jitter.astype(self.noise_var.dtype) if one else None",
+        "return self.noise_var if one else None",
+        f"{SCALING}::test_new_observations_have_the_noise",
+    ),
+    Mutant(
+        "one noise for all draws of an ensemble",
+        "_paths/ensemble.py",
+        "eqx.combine(varying, ensemble.common).observe(X, own_key, noise_var)",
+        "ensemble[0].observe(X, own_key, noise_var)",
+        f"{SCALING}::test_new_observations_have_the_noise",
+    ),
+    Mutant(
+        "features that stay in their unit",
+        "_features/compose.py",
+        "self.scale.astype(X.dtype) * self.features(self.transform(X))",
+        "(1 + 0 * self.scale.astype(X.dtype)) * self.features(self.transform(X))",
+        f"{SCALING}::test_paths_are_read_in_the_original_units",
+    ),
+    Mutant(
+        "the noise of paths stays in its unit",
+        "_paths/function.py",
+        "noise=square(self.noise),",
+        "noise=self.noise,",
+        f"{SCALING}::test_paths_are_read_in_the_original_units",
+    ),
+    Mutant(
+        "a factor in the unit of the data",
+        "_priors/exact.py",
+        "scaling.original_values(self.y), self.factor.lower * a",
+        "scaling.original_values(self.y), self.factor.lower",
+        f"{SCALING}::test_posteriors_are_read_in_the_original_units",
+    ),
+    Mutant(
+        "what is masked moves the scale",
+        "_scaling.py",
+        "there = np.ones(z.shape[0], bool) if mask is None else np_.asarray(mask)",
+        "there = np.ones(z.shape[0], bool)",
+        f"{SCALING}::test_data_are_standardised_and_back",
+    ),
+    Mutant(
+        "the distance of data from the prior in their unit",
+        "_priors/conditioning.py",
+        "scales_of(in_units, prior",
+        "scales_of(jnp.abs(residual), prior",
+        f"{SCALING}::test_a_mask_a_unit_and_a_few_points_are_heard",
+    ),
+    Mutant(
+        "what is masked is a neighbour",
+        "_priors/scales.py",
+        "pair = there[:, None] & there[None, :] & ~jnp",
+        "pair = ~jnp",
+        f"{SCALING}::test_a_mask_a_unit_and_a_few_points_are_heard",
+    ),
+    Mutant(
+        "a small matrix of data printed as hyperparameters",
+        "_modules.py",
+        "_rank(value) > 1 and not hyperparameter",
+        "_rank(value) > 1 and False",
+        "test_modules.py::test_what_is_printed",
+    ),
 ]
 
 

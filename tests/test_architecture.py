@@ -19,6 +19,8 @@ SOURCES = sorted(PACKAGE.rglob("*.py"))
 # A module may import from a floor below its own, or from its own folder.
 FLOORS = {
     "_types": 0,
+    "_tables": -1,
+    "_modules": 0,
     "_checks": 0,
     "_fields": 1,
     "_batched": 1,
@@ -28,6 +30,7 @@ FLOORS = {
     "_fit": 7,
     "_features": 2,
     "_kernels": 3,
+    "_scaling": 4,
     "_paths": 5,
     "_priors": 6,
     "_guides": 7,
@@ -197,9 +200,11 @@ def test_public_names_are_documented(name, value):
         "ConditionedGP",
         "ConditionedMultiOutputGP",
         "LeaveOneOut",
+        "Prediction",
         "Fit",
         "Laplace",
         "PrecisionWarning",
+        "ScaleWarning",
     }
     fails = name not in never_fails | made_by_others
     if fails and not name.startswith("Abstract"):
@@ -207,6 +212,6 @@ def test_public_names_are_documented(name, value):
     if (
         inspect.isclass(value)
         and not name.startswith("Abstract")
-        and name not in {"ZeroMean", "MonteCarlo", "Orthogonal", "PrecisionWarning"}
+        and name not in {"ZeroMean", "MonteCarlo", "Orthogonal", "PrecisionWarning", "ScaleWarning"}
     ):
         assert "**Fields:**" in text

@@ -1,13 +1,18 @@
 """Wrong input is an error that names the argument and says what is wanted, without the checks of the import hook."""
 
+import subprocess
+import sys
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jaxtyping
 import numpy as np
+import numpyro.distributions as dist
 import pytest
 
 import pathwise_gp as pgp
+from pathwise_gp import numpyro_bridge as bridge
 
 pytestmark = pytest.mark.usefixtures("no_hook")
 
@@ -50,6 +55,19 @@ class Indefinite(pgp.AbstractKernel):
 
 
 WRONG = Indefinite()
+
+
+class Finished:
+    """What has draws, as `MCMC` does."""
+
+    def get_samples(self):
+        return {}
+
+
+class Optimised:
+    """What has parameters, as the result of `SVI` does."""
+
+    params = None
 
 
 def holed(array, value, index):
@@ -891,6 +909,127 @@ BAD = {
     "decoupled n_features float": (lambda: decoupled(4.0), ValueError, r"`n_features` must be a whole number"),
     "decoupled n_paths zero": (lambda: decoupled().sample_paths(KEY, 0), ValueError, r"`n_paths` must be at least 1"),
     "decoupled n_paths float": (lambda: decoupled().sample_paths(KEY, 1.5), ValueError, r"`n_paths` must be a whole"),
+    # ------------------------------------------------------------------ what is often passed in place of another
+    "key an integer": (
+        lambda: sampler().sample_paths(0),
+        ValueError,
+        r"`key` must be a key.*`jax.random.key\(0\)`; got 0",
+    ),
+    "key None": (lambda: decoupled().sample_paths(None), ValueError, r"`key` must be a key of jax.random.*got None"),
+    "key a number of paths": (lambda: PRIOR.sample_paths(64), ValueError, r"`key` must be a key of jax.random.*got 64"),
+    "keys": (
+        lambda: sampler().sample_paths(jax.random.split(KEY, 3)),
+        ValueError,
+        r"`key` must be a key.*of shape \(3,\). Take one of them: `key\[0\]`",
+    ),
+    "key of features": (lambda: K.features(8, 3, key=0), ValueError, r"`key` must be a key of jax.random"),
+    "key of a search": (
+        lambda: pgp.optimise.minimise(PATHS, np.array([[0.0] * 3, [1.0] * 3]), 0),
+        ValueError,
+        r"`key` must be a key of jax.random",
+    ),
+    "key of several outputs": (
+        lambda: pgp.MultiOutputPathwiseSampler(GRID.condition(Y2, 0.1), 4).sample_paths(1),
+        ValueError,
+        r"`key` must be a key of jax.random",
+    ),
+    "y in the prior": (
+        lambda: pgp.GPPrior(K, X, Y),
+        ValueError,
+        r"`mean` must be a number.*array of shape \(4,\).*`GPPrior\(kernel, X\).condition\(y, noise_var\)`",
+    ),
+    "X in condition": (lambda: PRIOR.condition(X, Y, 0.1), ValueError, r"`y` is `X`: .*`condition\(y, noise_var\)`"),
+    "X in fit": (lambda: pgp.fit(PRIOR, X, Y), ValueError, r"`y` is `X`: the prior has its inputs already"),
+    "y of digits": (
+        lambda: PRIOR.condition(np.array(list("1234")), 0.1),
+        ValueError,
+        r"`y` must be an array of numbers; got dtype <U1. Digits become numbers by `.astype\(float\)`",
+    ),
+    "X of dates": (
+        lambda: pgp.GPPrior(K, np.array([["2020-01-01"], ["2021-01-01"]], "datetime64[D]")),
+        ValueError,
+        r"`X` must be an array of numbers; got dtype datetime64\[D\]. Dates become numbers as days since the first",
+    ),
+    "jit of paths": (
+        lambda: jax.jit(PATHS)(X),
+        TypeError,
+        r"`PathwiseFunction` holds arrays.*`equinox.filter_jit\(f\)`",
+    ),
+    "draws in place of a mapping": (
+        lambda: bridge.posterior_paths(lambda: PRIOR, Finished(), KEY),
+        ValueError,
+        r"`samples` must be a mapping.*got Finished. Pass its draws: `samples.get_samples\(\)`",
+    ),
+    "results of SVI in place of a mapping": (
+        lambda: bridge.place(K, Optimised()),
+        ValueError,
+        r"`values` must be a mapping.*got Optimised. Pass draws of the guide",
+    ),
+    "lift outside of a handler": (
+        lambda: bridge.lift(K, {"lengthscale": dist.LogNormal(0.0, 1.0)}),
+        ValueError,
+        r"Site `RBF.lengthscale` has no key.*`MCMC\(NUTS\(model\), ...\)`.*`numpyro.handlers.seed",
+    ),
+    "gp_sample outside of a handler": (
+        lambda: bridge.gp_sample("f", PRIOR),
+        ValueError,
+        r"Gaussian process has no key",
+    ),
+    "gp_factor outside of a handler": (
+        lambda: bridge.gp_factor("y", PRIOR, None, 0.1),
+        ValueError,
+        r"Gaussian process has no key to be drawn with",
+    ),
+    # ------------------------------------------------------------------ scales, and new observations
+    "check_scales a word": (
+        lambda: PRIOR.condition(Y, 0.1, check_scales="no"),
+        ValueError,
+        r"`check_scales` must be True or False; got 'no'",
+    ),
+    "standardise flat inputs": (lambda: pgp.standardise(Y, Y), ValueError, r"`X` must have shape \(n, d\); got \(4,\)"),
+    "standardise y of another length": (lambda: pgp.standardise(X, Y[:2]), ValueError, r"`y` must have shape \(4,\)"),
+    "standardise NaN": (lambda: pgp.standardise(X, holed(Y, NAN, 1)), ValueError, r"`y` must be finite.*`mask=`"),
+    "standardise keep": (
+        lambda: pgp.standardise(X, Y, keep=[3]),
+        IndexError,
+        r"Column 3 was asked for, but there are 3",
+    ),
+    "standardised inputs": (
+        lambda: pgp.standardise(X, Y).inputs(X[:, :2]),
+        ValueError,
+        r"last axis of `X` must have length 3; got shape \(4, 2\)",
+    ),
+    "original of a number": (
+        lambda: pgp.standardise(X, Y).original(1.0),
+        ValueError,
+        r"`model` must be a posterior or",
+    ),
+    "noise of new observations": (
+        lambda: PRIOR.condition(Y, np.full(4, 0.1)).predict(X),
+        ValueError,
+        r"`noise_var` of new observations is not known here: give it",
+    ),
+    "noise of observations of a prior's paths": (
+        lambda: PRIOR.sample_paths(KEY, 2, 4).observe(X, KEY),
+        ValueError,
+        r"`noise_var` of new observations is not known here",
+    ),
+    "noise of new observations negative": (
+        lambda: POSTERIOR.predict(X, -1.0),
+        ValueError,
+        r"`noise_var` must not be negative",
+    ),
+    "noise of new observations of another shape": (
+        lambda: PATHS.observe(X, KEY, np.ones(3)),
+        ValueError,
+        r"`noise_var` must be a scalar or have the last of the axes \(4,\).*\(3,\)",
+    ),
+    "noise of new observations of outputs": (
+        lambda: GRID_PATHS.observe(X, KEY, np.ones(3)),
+        ValueError,
+        r"`noise_var` must be a scalar or have the last of the axes \(2,\)",
+    ),
+    "guide of another size in predict": (lambda: WIDE.predict(SPARSE, X, 0.1), ValueError, r"has 5 inducing values"),
     # ------------------------------------------------------------------ indefinite covariances
     "indefinite": (
         lambda: pgp.GPPrior(WRONG, CLOSE).condition(jnp.zeros(50), 1e-12),
@@ -990,3 +1129,49 @@ def test_mean_may_be_a_number():
 def test_noise_may_differ_between_points():
     one, many = PRIOR.condition(Y, 0.1), PRIOR.condition(Y, np.full(4, 0.1))
     np.testing.assert_allclose(one.mean(X), many.mean(X), rtol=1e-12)
+
+
+def test_tables_are_advised_on_in_their_words():
+    pandas = pytest.importorskip("pandas")
+    table = pandas.DataFrame({"a": Y, "town": list("abcd"), "day": pandas.date_range("2020", periods=4), "on": Y > 0})
+    prior = pgp.GPPrior(K, table[["a"]])
+    np.testing.assert_array_equal(prior.condition(table["a"], 0.1).y, Y)
+    missing = table["a"].where(table["on"])
+    wrong = {
+        r"`X` must have shape .* pass `X.to_frame\(\)`": lambda: pgp.GPPrior(K, table["a"]),
+        r"`y` must have shape .* Pass `y.iloc\[:, 0\]`": lambda: prior.condition(2 * table[["a"]], 0.1),
+        r"the column\(s\) 'town' \(.*\) are not. Digits": lambda: pgp.GPPrior(K, table[["a", "town"]]),
+        r"'day' \(datetime64.*\) are not. Dates .* by `.astype": lambda: pgp.GPPrior(K, table[["a", "day", "on"]]),
+        r"the Series 'town' \(.*\) are not": lambda: prior.condition(table["town"], 0.1),
+        r"`y` must be finite.*mask=y.notna\(\)": lambda: prior.condition(missing, 0.1),
+    }
+    for words, call in wrong.items():
+        with pytest.raises(ValueError, match=words):
+            call()
+    assert np.isfinite(prior.condition(missing, 0.1, mask=missing.notna()).mean(X[:, :1])).all()
+
+
+def test_what_is_not_installed_is_named_with_its_extra():
+    program = """
+import importlib, sys
+import numpy as np
+import pathwise_gp as pgp
+
+for missing, module, words in (
+    ("sklearn", "estimator", 'the extra `sklearn`: pip install ".[sklearn]"'),
+    ("matplotlib", "plots", 'the extra `plots`: pip install ".[plots]"'),
+    ("numpyro", "numpyro_bridge", "needs NumPyro"),
+    ("contourpy", "level_sets", 'the extra `plots`: pip install ".[plots]"'),
+):
+    for name in [name for name in sys.modules if name.split(".")[0] == missing] + [missing]:
+        sys.modules[name] = None
+    try:
+        found = importlib.import_module(f"pathwise_gp.{module}")
+        found.contours(None, 0.0, np.zeros((2, 2)))
+    except ImportError as e:
+        assert words in str(e), e
+    else:
+        raise AssertionError(missing)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]

@@ -507,7 +507,9 @@ def with_kernel(kernel, base="fourier", paths=PATHS):
     features = eqx.filter_jit(lambda k: k.features(16, dim, key=KEY, basis=BASES[base]))(kernel)
     n = features(paths.inputs).shape[1]
     weights = jax.random.normal(KEY, (3, n))
-    return dataclasses.replace(paths, kernel=kernel, features=features, weights=weights, mean=pgp.ConstantMean(0.4))
+    return dataclasses.replace(
+        paths, kernel=kernel, features=features, weights=weights, prior_mean=pgp.ConstantMean(0.4)
+    )
 
 
 @pytest.mark.parametrize(
@@ -702,7 +704,7 @@ REFUSED = {
         r"the kernel `RBF \* RBF`",
     ),
     "closed form, mean": (
-        lambda: calculus.integrate_exactly(dataclasses.replace(PATHS, mean=lambda X: X[:, 0]), BOX2),
+        lambda: calculus.integrate_exactly(dataclasses.replace(PATHS, prior_mean=lambda X: X[:, 0]), BOX2),
         "the mean `function`",
     ),
     "closed form, mean of outputs": (

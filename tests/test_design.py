@@ -50,7 +50,7 @@ def normal(f):
 
 MULTI = pgp.MultiOutputPathwiseSampler(
     pgp.MultiOutputGPPrior(kernel=pgp.Coregionalised(pgp.RBF(1.0, 0.9), np.ones((2, 1)), np.ones(2)), X=X).condition(
-        np.stack([np.sin(X[:, 0]), 100 + X[:, 0]], axis=1), 0.1
+        np.stack([np.sin(X[:, 0]), 100 + X[:, 0]], axis=1), 0.1, check_scales=False
     ),
     8,
 ).sample_paths(KEY, 5)

@@ -146,6 +146,25 @@ def test_a_jitter_is_noise():
     np.testing.assert_allclose(with_jitter.predict(X), without.predict(X), rtol=1e-10)
 
 
+def test_a_normalised_y_is_one_in_other_units():
+    kernel = pgp.RBF(1.2, jnp.asarray([0.9, 1.5]))
+    mean, sd = Y.mean(), Y.std()
+    ours = PathwiseGPRegressor(kernel, 0.05, 0.0, learn=False, normalize_y=True).fit(X, Y)
+    same = PathwiseGPRegressor(pgp.RBF(1.2 * sd**2, kernel.lengthscale), 0.05 * sd**2, mean, learn=False).fit(X, Y)
+    for one, other in zip(ours.predict(TEST, return_std=True), same.predict(TEST, return_std=True), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-8)
+    draws = ours.sample_y(TEST, 400)
+    assert (np.abs(draws.mean(1) - ours.predict(TEST)) < 4.5 * draws.std(1) / 20).all()
+    assert (ours.kernel_.variance, ours.noise_var_, ours.mean_.value) == (1.2, 0.05, 0.0)
+    np.testing.assert_allclose(
+        ours.posterior_.predict(TEST).variance, same.posterior_.predict(TEST).variance, rtol=1e-8
+    )
+    theirs = GaussianProcessRegressor(
+        sk.ConstantKernel(1.2) * sk.RBF([0.9, 1.5]), alpha=0.05, normalize_y=True, optimizer=None
+    )
+    np.testing.assert_allclose(ours.predict(TEST), theirs.fit(X, Y).predict(TEST), rtol=1e-8)
+
+
 def test_the_package_does_not_import_scikit_learn():
     code = "import sys, pathwise_gp; sys.exit('sklearn' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
@@ -158,6 +177,7 @@ def test_the_package_does_not_import_scikit_learn():
         ({"kernel": 1.0}, "`kernel` must be a kernel of pathwise_gp"),
         ({"noise_var": -1.0}, "`noise_var` must be positive"),
         ({"mean": "zero"}, "`mean` must be a number"),
+        ({"normalize_y": 1}, "`normalize_y` must be True or False"),
         ({"learn": "yes"}, "`learn` must be True or False"),
         ({"n_restarts": -1}, "`n_restarts` must not be negative; got -1"),
         # Also while nothing is learnt.

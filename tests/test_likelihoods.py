@@ -268,11 +268,13 @@ def test_laplace_of_several_processes_is_the_curvature_at_the_mode(kind):
         f = [lower @ one for lower, one in zip(lowers, v, strict=True)]
         return likelihood(*f).log_prob(y).sum() - 0.5 * (v**2).sum()
 
-    mode = found.mean.reshape(-1)
+    mode = found.whitened_mean.reshape(-1)
     np.testing.assert_allclose(jax.grad(log_joint)(mode), 0, atol=1e-7)
     precision = -jax.hessian(log_joint)(mode)
     covariance = np.linalg.inv(precision)
-    np.testing.assert_allclose(found.scale_tril @ found.scale_tril.T, covariance, rtol=1e-6, atol=1e-8)
+    np.testing.assert_allclose(
+        found.whitened_scale_tril @ found.whitened_scale_tril.T, covariance, rtol=1e-6, atol=1e-8
+    )
     evidence = log_joint(mode) - 0.5 * np.linalg.slogdet(precision)[1]
     np.testing.assert_allclose(found.log_marginal_likelihood, evidence, rtol=1e-9)
     # The paths of the processes are drawn together: their values at X have the joint covariance.

@@ -64,7 +64,7 @@ def by_hand(path, x):
     """One path at one point, from its formula."""
     phi = path.features(x[None, :])[0]
     update = path.kernel(x, path.inputs) @ path.coefficients if path.inputs.shape[0] else 0.0
-    return path.mean(x[None, :])[0] + phi @ path.weights + update
+    return path.prior_mean(x[None, :])[0] + phi @ path.weights + update
 
 
 def test_values_follow_the_formula_and_the_shape_rule(paths):

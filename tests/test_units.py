@@ -128,13 +128,14 @@ def row(*names: str):
     return keep
 
 
-@row("GPPrior", "ConditionedGP", "LeaveOneOut", "RBF", "ConstantMean")
+@row("GPPrior", "ConditionedGP", "LeaveOneOut", "Prediction", "RBF", "ConstantMean")
 def moments(u):
     posterior, at = u.posterior(), u.x(AT)
     loo = posterior.leave_one_out()
     return {
         "mean": u.of_y(posterior.mean(at)),
         "variance": u.of_variance(posterior.variance(at)),
+        "of an observation": u.of_variance(posterior.predict(at).variance),
         "covariance": u.of_variance(posterior.covariance(at)),
         "evidence": u.of_density(posterior.log_marginal_likelihood(), N),
         "density": u.of_density(u.prior().log_prob(u.y(Y), u.noise), N),
@@ -160,6 +161,7 @@ def paths(u):
     parts = drawn.components()
     return {
         "values": u.of_y(drawn(at)),
+        "observed": u.of_y(drawn.observe(at, KEY)),
         "mean": u.of_y(drawn.mean_path(at)),
         "variance": u.of_variance(drawn.marginal_variance(at)),
         "prior": u.of_y(prior(at)),
@@ -168,6 +170,25 @@ def paths(u):
         "joined": u.of_y(pgp.concatenate([drawn, drawn])(at)),
         "error": pgp.feature_error(posterior, at, N_FEATURES),
         "enough": pgp.PathwiseSampler(posterior, tolerance=0.3).n_features,
+    }
+
+
+@row("standardise", "Standardisation")
+def standardised(u):
+    """The prior is always the same; what comes of it is said in the units of the data."""
+    inputs, y, at = np.asarray(u.x(X)), np.asarray(u.y(Y)), u.x(AT)
+    scaling = pgp.standardise(inputs, y)
+    posterior = pgp.GPPrior(kernel=pgp.RBF(1.0, 0.7), X=scaling.inputs(inputs)).condition(scaling.values(y), 0.02)
+    drawn = scaling.original(pgp.PathwiseSampler(posterior, N_FEATURES).sample_paths(KEY, 2))
+    original = scaling.original(posterior)
+    return {
+        "inputs": scaling.inputs(inputs),
+        "mean": u.of_y(original.mean(at)),
+        "covariance": u.of_variance(original.covariance(at)),
+        "evidence": u.of_density(original.log_marginal_likelihood(), N),
+        "paths": u.of_y(drawn(at)),
+        "slope": u.of_dy(jax.vmap(jax.grad(drawn[0]))(at), -1),
+        "observed": u.of_y(drawn.observe(at, KEY)),
     }
 
 
@@ -574,7 +595,7 @@ def test_nothing_depends_on_units(name, units, base):
 # Structure, words, and what is made of the above.
 EXEMPT = {
     *("AbstractBasis", "AbstractFeatures", "AbstractGuide", "AbstractKernel", "Coordinates"),
-    *("PrecisionWarning", "Spectrum", "ZeroMean"),
+    *("PrecisionWarning", "ScaleWarning", "Spectrum", "ZeroMean"),
 }
 
 

@@ -3,6 +3,7 @@ from .compose import (
     ConcatenatedFeatures as ConcatenatedFeatures,
     PairedFeatures as PairedFeatures,
     ProductFeatures as ProductFeatures,
+    RescaledFeatures as RescaledFeatures,
     SelectedFeatures as SelectedFeatures,
     side_by_side as side_by_side,
     WarpedFeatures as WarpedFeatures,

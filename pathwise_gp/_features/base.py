@@ -8,8 +8,10 @@ import equinox as eqx
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
+from .._modules import Printed
 
-class AbstractFeatures(eqx.Module):
+
+class AbstractFeatures(Printed, eqx.Module):
     """A finite basis φ: ℝᵈ → ℝᶠ. With w ~ N(0, I), φ(·)ᵀw is a draw of the process with kernel φ(x)ᵀφ(z)."""
 
     @abc.abstractmethod

@@ -137,3 +137,26 @@ class WarpedFeatures(AbstractFeatures):
 
     def about(self, point: Float[Array, "d"]) -> "WarpedFeatures":
         return WarpedFeatures(self.features.about(self.transform(point[None, :])[0]), self.transform)
+
+
+class RescaledFeatures(AbstractFeatures):
+    """A basis in other units, a·φ(g(·)): of transformed inputs, and larger by a factor.
+
+    **Fields:** `features`: φ; `transform`: g, which maps `n d` to `n d`; `scale`: a, a scalar.
+    """
+
+    features: AbstractFeatures = eqx.field(converter=as_features)
+    transform: Callable[[Float[Array, "n d"]], Float[Array, "n d"]]
+    scale: Float[Array, "..."]
+
+    def __call__(self, X: Float[Array, "n d"]) -> Float[Array, "n f"]:
+        return self.scale.astype(X.dtype) * self.features(self.transform(X))
+
+    def covers(self, X: Float[Array, "n d"]) -> Literal[True] | Bool[Array, ""]:
+        return self.features.covers(self.transform(X))
+
+    def split(self, n_terms: int) -> tuple[tuple[AbstractFeatures, np.ndarray], ...]:
+        return tuple(
+            (part if isinstance(part, NoFeatures) else RescaledFeatures(part, self.transform, self.scale), own)
+            for part, own in self.features.split(n_terms)
+        )

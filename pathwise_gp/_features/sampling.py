@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, UInt32
 
+from .._modules import Printed
 from .._numerics.lapack import qr
 from .._numerics.sobol import sobol
 from .._types import Key
@@ -37,7 +38,7 @@ class Coordinates(NamedTuple):
         return Coordinates(self.number, radial, tuple((a + by, b + by) for a, b in self.directions))
 
 
-class AbstractBasis(eqx.Module):
+class AbstractBasis(Printed, eqx.Module):
     """A rule that gives a kernel without an exact basis a finite one."""
 
     @abc.abstractmethod

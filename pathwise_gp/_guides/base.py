@@ -2,6 +2,7 @@
 
 import abc
 import math
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -9,12 +10,16 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from .. import _checks, _fields
+from .._kernels import check_valid
+from .._modules import Printed
+from .._numerics.blocks import map_rows
 from .._numerics.linalg import CholeskyFactor, inner
-from .._priors import SparseGPPrior
+from .._paths.observations import new_noise, noise_of_kernel
+from .._priors import Prediction, SparseGPPrior
 from .._types import AnyArray, Key
 
 
-class AbstractGuide(eqx.Module):
+class AbstractGuide(Printed, eqx.Module):
     """q(u) = N(μ, T Tᵀ) over the inducing values u of a sparse prior, with T lower triangular.
 
     To write one, give `moments`; override the rest where the parametrisation allows something better.
@@ -36,7 +41,7 @@ class AbstractGuide(eqx.Module):
         **Returns:** `*s m`. **Raises:** ValueError where the guide does not fit the prior.
         """
         self.check(prior)
-        z = jax.random.normal(key, (math.prod(shape), self.size()), prior.Z.dtype)
+        z = jax.random.normal(_checks.key(key), (math.prod(shape), self.size()), prior.Z.dtype)
         return self.transform(z, prior).reshape(*shape, self.size())
 
     def transform(self, z: Float[Array, "s m"], prior: SparseGPPrior) -> Float[Array, "s m"]:
@@ -75,6 +80,23 @@ class AbstractGuide(eqx.Module):
         difference = mean - prior.mean_at(prior.Z)
         return kl_to_standard(solve_lower(lower, difference[None, :])[0], solve_lower(lower, scale.T).T)
 
+    def predict(self, prior: SparseGPPrior, X: Float[AnyArray, "*n d"], noise_var: Any) -> Prediction:
+        """Mean and variance of new observations y* = f(x) + ε under u ~ q: those of f, with the noise.
+
+        **Arguments:** `prior`: with m inducing points; `X`: inputs, `*n d`; `noise_var`: variance of the noise, a scalar or
+        `*n`; 0 for f itself. Noise of the kernel (`White`) comes on top.
+
+        **Returns:** mean and variance, `*n` each. **Raises:** ValueError where the guide does not fit the prior, the last
+        axis of `X` is not d, or `noise_var` is negative or of another shape.
+        """
+        self.check(prior)
+        X = _checks.inputs(X, prior.Z.shape[1]).astype(prior.Z.dtype)
+        flat = check_valid(prior.kernel, X.reshape(-1, X.shape[-1]), "X")
+        noise_var = new_noise(noise_var, None, X.shape[:-1], X.dtype)
+        mean, variance = _marginals(prior, self, prior.checked_factor().lower, flat)
+        noise_var = noise_var + noise_of_kernel(prior.kernel, X)
+        return Prediction(mean.reshape(X.shape[:-1]), jnp.maximum(variance, 0).reshape(X.shape[:-1]) + noise_var)
+
     def check(self, prior: SparseGPPrior) -> None:
         """Raises where the guide does not fit the prior."""
         m = prior.Z.shape[0]
@@ -85,6 +107,27 @@ class AbstractGuide(eqx.Module):
 
     def __check_init__(self):
         _fields.check(self)
+
+
+def marginals(
+    prior: SparseGPPrior, guide: AbstractGuide, lower: Float[Array, "m m"], X: Float[Array, "n d"]
+) -> tuple[Float[Array, "n"], Float[Array, "n"]]:
+    """Mean and variance of f(x) with u ~ q, for each of n inputs; `lower` is the factor of k(Z, Z) + jitter."""
+    mean, scale = guide.moments(prior)
+    white_mean = solve_lower(lower, (mean - prior.mean_at(prior.Z))[None, :])
+    white_scale = solve_lower(lower, scale.T)  # (L⁻¹T)ᵀ
+
+    def block(rows: Float[Array, "b d"]) -> Float[Array, "2 b"]:
+        white = solve_lower(lower, prior.kernel.matrix(rows, prior.Z))
+        spread = inner(white, white_scale)
+        variance = prior.kernel.diagonal(rows) - jnp.sum(white * white, axis=1) + jnp.sum(spread * spread, axis=1)
+        return jnp.stack([inner(white_mean, white)[0], variance])
+
+    update, variance = map_rows(block, X, prior.Z.shape[0])
+    return prior.mean_at(X) + update, variance
+
+
+_marginals = eqx.filter_jit(marginals)
 
 
 def solve_lower(lower: Float[Array, "m m"], B: Float[Array, "s m"]) -> Float[Array, "s m"]:

@@ -12,11 +12,9 @@ from jaxtyping import Array, Float
 
 from .. import _checks
 from .._kernels import check_valid
-from .._numerics.blocks import map_rows
-from .._numerics.linalg import inner
 from .._priors import SparseGPPrior
 from .._types import AnyArray, Number
-from .base import AbstractGuide, solve_lower
+from .base import AbstractGuide, marginals as marginals
 
 
 def elbo(
@@ -53,24 +51,6 @@ def _elbo(
     residual = y - mean
     expected = -0.5 * (jnp.log(noise_var) + (residual * residual + variance) / noise_var + math.log(2 * math.pi))
     return jnp.sum(expected) - guide.kl_divergence(prior)
-
-
-def marginals(
-    prior: SparseGPPrior, guide: AbstractGuide, lower: Float[Array, "m m"], X: Float[Array, "n d"]
-) -> tuple[Float[Array, "n"], Float[Array, "n"]]:
-    """Mean and variance of f(x) with u ~ q, for each of n inputs; `lower` is the factor of k(Z, Z) + jitter."""
-    mean, scale = guide.moments(prior)
-    white_mean = solve_lower(lower, (mean - prior.mean_at(prior.Z))[None, :])
-    white_scale = solve_lower(lower, scale.T)  # (L⁻¹T)ᵀ
-
-    def block(rows: Float[Array, "b d"]) -> Float[Array, "2 b"]:
-        white = solve_lower(lower, prior.kernel.matrix(rows, prior.Z))
-        spread = inner(white, white_scale)
-        variance = prior.kernel.diagonal(rows) - jnp.sum(white * white, axis=1) + jnp.sum(spread * spread, axis=1)
-        return jnp.stack([inner(white_mean, white)[0], variance])
-
-    update, variance = map_rows(block, X, prior.Z.shape[0])
-    return prior.mean_at(X) + update, variance
 
 
 def expected_log_prob(

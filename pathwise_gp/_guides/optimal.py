@@ -24,7 +24,7 @@ def optimal_guide(
     B has no eigenvalue below 1, so its factorisation is stable; no covariance is inverted.
 
     **Arguments:** `prior`: with inducing points `m d`; `X`: training inputs, `n d`; `y`: observations, `n`; `noise_var`:
-    variance of the noise, a scalar or one per point.
+    variance of the noise (the square of its standard deviation), a scalar or one per point.
 
     **Returns:** a `WhitenedGuide` of m values.
 

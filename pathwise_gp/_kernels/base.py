@@ -12,6 +12,7 @@ from jaxtyping import Array, Bool, Float
 
 from .. import _checks, _fields
 from .._features import AbstractBasis, AbstractFeatures, Coordinates, fourier_pairs, QuasiMonteCarlo
+from .._modules import Printed
 from .._types import AnyArray, Key, Number
 
 
@@ -25,7 +26,7 @@ class Spectrum(NamedTuple):
     weights: Float[Array, "h"]
 
 
-class AbstractKernel(eqx.Module):
+class AbstractKernel(Printed, eqx.Module):
     """A covariance function k on ℝᵈ.
 
     To write one, give `matrix`; for paths give `coordinates` and `spectrum` (a stationary kernel), or `features` (any other).
@@ -123,7 +124,7 @@ class AbstractKernel(eqx.Module):
         """
         n_features = _checks.count(n_features, "n_features")
         self.check_dim(dim)
-        return basis.features(self, n_features, dim, key=key)
+        return basis.features(self, n_features, dim, key=_checks.key(key))
 
     def smoothness(self, dim: int) -> float:
         """How often the paths can be differentiated, in mean square: as often as k(x, z) in each argument at x = z; inf where

@@ -1,5 +1,6 @@
 from .ensemble import map_draws as map_draws, PathEnsemble as PathEnsemble, separate as separate
-from .function import concatenate as concatenate, PathwiseFunction as PathwiseFunction, stack as stack
+from .function import PathwiseFunction as PathwiseFunction
+from .joining import concatenate as concatenate, stack as stack
 from .multi_output import MultiOutputPaths as MultiOutputPaths
 from .prior_draw import (
     check_covered as check_covered,

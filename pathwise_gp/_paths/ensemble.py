@@ -10,13 +10,15 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from .. import _checks
+from .._modules import Printed, Shape
 from .._numerics.blocks import as_bytes
 from .._numerics.dependence import depends
-from .._types import AnyArray
+from .._scaling import Standardisation
+from .._types import AnyArray, Key
 from .paired import at_own_inputs, check_own_inputs, map_paired
 
 
-class PathEnsemble(eqx.Module):
+class PathEnsemble(Printed, eqx.Module):
     """Paths under each of several draws of the hyperparameters: an equally weighted sample of the whole posterior.
 
     `len(ensemble)` is the number of draws; `ensemble[i]` the paths of draw i; slices and arrays of indices give smaller
@@ -57,6 +59,18 @@ class PathEnsemble(eqx.Module):
         """
         return _evaluate_paired(self, check_own_inputs(self._as_inputs(X), self.shape))
 
+    def observe(self, X: Float[AnyArray, "*n d"], key: Key, noise_var: Any = None) -> Float[Array, "..."]:
+        """Draws of new observations y* = f(x) + ε of each path of each draw, with independent normal noise.
+
+        **Arguments:** `X`: inputs, `*n d`; `key`: of the noise, used up; `noise_var`: its variance, a scalar, or in
+        the shape that the paths of one draw take; unless given that of each draw.
+
+        **Returns:** `draws *s *n`. **Raises:** ValueError as a call, and where `noise_var` is not known, negative or of
+        another shape.
+        """
+        noise_var = None if noise_var is None else _checks.floating(noise_var, "noise_var")
+        return _observe(self, self._as_inputs(X), _checks.key(key), noise_var)
+
     def map(self, function: Callable[[Any], Any]) -> Any:
         """What a function makes of the paths of each draw: compiled once, and called on one draw after the other.
 
@@ -87,6 +101,11 @@ class PathEnsemble(eqx.Module):
         (made,) = self._parts(lambda paths: (paths.mean_path,), 1)
         return made
 
+    def rescaled(self, scaling: Standardisation) -> "PathEnsemble":
+        """Paths of standardised data in the original units: `Standardisation.original`."""
+        (made,) = self._parts(lambda paths: (paths.rescaled(scaling),), 1)
+        return made
+
     def components(self) -> tuple["PathEnsemble", ...]:
         """For a sum of kernels: the part of each of them in the same draws; see `PathwiseFunction.components`.
 
@@ -109,6 +128,12 @@ class PathEnsemble(eqx.Module):
 
     def __iter__(self) -> Iterator[Any]:
         return (self[i] for i in range(len(self)))
+
+    def _printed(self) -> dict[str, Any]:
+        paths = eqx.combine(self.varying, self.common)
+        return {"shape": self.shape, "n_features": paths.weights.shape[-1], "inputs": Shape(paths.inputs)} | {
+            "kernel": paths.kernel
+        }
 
     def _as_inputs(self, X: Any) -> Array:
         inputs = self.varying.inputs if self.common.inputs is None else self.common.inputs
@@ -170,6 +195,17 @@ def _map(ensemble: PathEnsemble, function: Callable[[Any], Any]) -> Any:
 def _evaluate(ensemble: PathEnsemble, X: Float[Array, "*n d"], block_bytes: int | None) -> Float[Array, "..."]:
     one = lambda varying: eqx.combine(varying, ensemble.common)(X, block_bytes=block_bytes)
     values = jax.lax.map(jax.checkpoint(one, prevent_cse=False), ensemble._flat())
+    return values.reshape(*ensemble._axes, *values.shape[1:])
+
+
+@eqx.filter_jit
+def _observe(ensemble: PathEnsemble, X: Float[Array, "*n d"], key: Key, noise_var: Any) -> Float[Array, "..."]:
+    def one(draw: Any) -> Float[Array, "..."]:
+        varying, own_key = draw
+        return eqx.combine(varying, ensemble.common).observe(X, own_key, noise_var)
+
+    keys = jax.random.split(key, math.prod(ensemble._axes))
+    values = jax.lax.map(jax.checkpoint(one, prevent_cse=False), (ensemble._flat(), keys))
     return values.reshape(*ensemble._axes, *values.shape[1:])
 
 

@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from typing import Any, Literal, NamedTuple
 
 import equinox as eqx
@@ -14,16 +14,19 @@ from jaxtyping import Array, Bool, Float
 from .. import _checks, _means
 from .._features import AbstractFeatures, NoFeatures
 from .._kernels import AbstractKernel, require_valid
+from .._modules import Printed, Shape
 from .._numerics.blocks import as_bytes, map_rows
 from .._numerics.lapack import cholesky
 from .._numerics.linalg import add_diagonal, CholeskyFactor, inner, seen
-from .._types import AnyArray
+from .._scaling import Standardisation
+from .._types import AnyArray, Key
+from .observations import new_noise, noise_of_kernel, observed_with
 from .paired import check_own_inputs, map_paired
 from .prior_draw import evaluate_prior, require_covered, take
 from .variance import path_variance
 
 
-class PathwiseFunction(eqx.Module):
+class PathwiseFunction(Printed, eqx.Module):
     """Draws of a Gaussian process as functions, f(·) = m(·) + φ(·)ᵀw + k(·, L)α.
 
     A pytree. The leading axes `*s` run over paths and stand on the random leaves only (`weights`, `coefficients`, and
@@ -32,7 +35,7 @@ class PathwiseFunction(eqx.Module):
 
     **Fields:**
 
-    - `mean`: m, a callable that maps `n d` to `n`.
+    - `prior_mean`: m, a callable that maps `n d` to `n`; the posterior mean is `mean_path`.
     - `features`: φ, the basis of the prior draw.
     - `weights`: w, `*s f`.
     - `kernel`: k.
@@ -41,6 +44,7 @@ class PathwiseFunction(eqx.Module):
     - `mean_coefficients`: those of the posterior mean, `n`.
     - `noise`: the variances of ε, which were added to the diagonal of k(L, L) in the solve, `n`: inf for points that were
       not observed; None for a part of a path.
+    - `noise_var`: the variance of the noise of a new observation, beside that of the kernel; None where it is not known.
     - `spread`: a square root of the covariance of the inducing values under the guide, `n n`; None where what was observed is
       known.
     - `share_features`: whether one basis serves all paths; part of the structure, not a leaf.
@@ -48,7 +52,7 @@ class PathwiseFunction(eqx.Module):
     Source: Matheron's rule, Wilson et al. (2021), equation 12.
     """
 
-    mean: Callable[..., Any]
+    prior_mean: Callable[..., Any]
     features: AbstractFeatures
     weights: Float[Array, "*s f"]
     kernel: AbstractKernel
@@ -57,6 +61,7 @@ class PathwiseFunction(eqx.Module):
     mean_coefficients: Float[Array, "n"]
     noise: Float[Array, "n"] | None
     spread: Float[Array, "n n"] | None = None
+    noise_var: Float[Array, "..."] | None = None
     share_features: bool = eqx.field(static=True, default=True)
 
     def __call__(self, X: Float[AnyArray, "*n d"], *, block_bytes: int | None = None) -> Float[Array, "..."]:
@@ -83,6 +88,37 @@ class PathwiseFunction(eqx.Module):
         **Raises:** ValueError where the leading axes of `X` are not those of the paths, or its last not the dimension.
         """
         return _inside(_evaluate_paired(self, check_own_inputs(_as_inputs(self, X), self.shape)))
+
+    def observe(self, X: Float[AnyArray, "*n d"], key: Key, noise_var: Any = None) -> Float[Array, "..."]:
+        """Draws of new observations y* = f(x) + ε of each path, with independent normal noise.
+
+        **Arguments:** `X`: inputs, `*n d`; `key`: of the noise, used up; `noise_var`: its variance, a scalar or `*n`;
+        unless given that of the observations that the paths are conditioned on, where it is one number. Noise of
+        the kernel (`White`) comes on top.
+
+        **Returns:** `*s *n`. **Raises:** ValueError as a call, and where `noise_var` is not known, negative or of
+        another shape.
+        """
+        X = _as_inputs(self, X)
+        noise_var = new_noise(noise_var, self.noise_var, X.shape[:-1], X.dtype) + noise_of_kernel(self.kernel, X)
+        return observed_with(self(X), noise_var, _checks.key(key))
+
+    def rescaled(self, scaling: Standardisation) -> "PathwiseFunction":
+        """Paths of standardised data in the original units: `Standardisation.original`."""
+        a = scaling.value.scale.astype(self.weights.dtype)
+        square = lambda leaf: None if leaf is None else leaf * a**2
+        return dataclasses.replace(
+            self,
+            prior_mean=scaling.of_mean(self.prior_mean),
+            features=scaling.of_features(self.features, a, self.shape if self._own_features else ()),
+            kernel=scaling.of_kernel(self.kernel),
+            inputs=scaling.original_inputs(self.inputs),
+            coefficients=self.coefficients / a,
+            mean_coefficients=self.mean_coefficients / a,
+            noise=square(self.noise),
+            noise_var=square(self.noise_var),
+            spread=None if self.spread is None else self.spread * a,
+        )
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -130,7 +166,7 @@ class PathwiseFunction(eqx.Module):
     def mean_path(self) -> "PathwiseFunction":
         """The posterior mean as one path, m(·) + k(·, L)(L k Lᵀ + Σ)⁻¹(y − L m): exact, whatever the features."""
         return PathwiseFunction(
-            mean=self.mean,
+            prior_mean=self.prior_mean,
             features=NoFeatures(),
             weights=jnp.zeros((0,), self.weights.dtype),
             kernel=self.kernel,
@@ -148,11 +184,15 @@ class PathwiseFunction(eqx.Module):
 
     def __getitem__(self, index: Any) -> "PathwiseFunction":
         index = _checks.index(index, len(self), "Path")
-        random, fixed = _partition(self)
+        random, fixed = partition(self)
         return eqx.combine(jax.tree.map(lambda leaf: leaf[index], random), fixed)
 
     def __iter__(self) -> Iterator["PathwiseFunction"]:
         return (self[i] for i in range(len(self)))
+
+    def _printed(self) -> dict[str, Any]:
+        sizes = {"shape": self.shape, "n_features": self.weights.shape[-1], "inputs": Shape(self.inputs)}
+        return sizes | {"kernel": self.kernel, "prior_mean": self.prior_mean}
 
     def _one_basis(self) -> AbstractFeatures:
         """The features, or those of the first path where each has its own."""
@@ -166,93 +206,7 @@ class PathwiseFunction(eqx.Module):
         return not self.share_features and self.shape != ()
 
 
-def stack(paths: Sequence[PathwiseFunction]) -> PathwiseFunction:
-    """Paths along a new first axis.
-
-    **Arguments:** `paths`: paths of one posterior, all of the same axes `*s`. Where their bases differ (they come from
-    different draws) each path gets its own.
-
-    **Returns:** paths with axes `(len(paths), *s)`.
-
-    **Raises:** ValueError where there are none, the axes differ, or the paths are of different posteriors.
-    """
-    paths = _check_joinable(paths, "stack")
-    if len({path.shape for path in paths}) > 1:
-        raise ValueError(f"`stack` needs paths of the same axes; got {[path.shape for path in paths]}.")
-    return _join(paths, jnp.stack)
-
-
-def concatenate(paths: Sequence[PathwiseFunction]) -> PathwiseFunction:
-    """Paths along their first axis.
-
-    **Arguments:** `paths`: batches of paths of one posterior. Where their bases differ (they come from different draws)
-    each path gets its own.
-
-    **Returns:** paths with axes `(Σ len, *rest)`.
-
-    **Raises:** ValueError where there are none, one is a single path, the other axes differ, or the paths are of
-    different posteriors.
-    """
-    paths = _check_joinable(paths, "concatenate")
-    if any(path.shape == () for path in paths):
-        raise ValueError("`concatenate` needs batches of paths; put single paths together with `stack`.")
-    if len({path.shape[1:] for path in paths}) > 1:
-        raise ValueError(f"`concatenate` needs the same axes after the first; got {[path.shape for path in paths]}.")
-    return _join(paths, jnp.concatenate)
-
-
-def _check_joinable(paths: Sequence[PathwiseFunction], name: str) -> list[PathwiseFunction]:
-    paths = list(paths) if isinstance(paths, Iterable) else []
-    if not paths or not all(isinstance(path, PathwiseFunction) for path in paths):
-        raise ValueError(f"`{name}` needs a sequence of at least one PathwiseFunction; got {paths!r}.")
-    first = paths[0]
-    for path in paths[1:]:
-        for part in ("mean", "kernel", "inputs", "mean_coefficients", "noise", "spread"):
-            if not _same(getattr(first, part), getattr(path, part)):
-                raise ValueError(
-                    f"Only paths of one posterior can be joined, but `{part}` differs between them (or cannot be seen "
-                    "to be the same under jit). Keep paths of different posteriors in a list."
-                )
-    return paths
-
-
-def _join(paths: list[PathwiseFunction], join: Callable[..., Array]) -> PathwiseFunction:
-    shared = all(p.share_features and _same(p.features, paths[0].features) for p in paths)
-    if not shared:
-        paths = [_with_own_features(path) for path in paths]
-    parts = [_partition(path, own_features=not shared) for path in paths]
-    if len({jax.tree.structure(random) for random, _ in parts}) > 1:
-        raise ValueError("Only paths whose bases are of one structure can be joined.")
-    try:
-        random = jax.tree.map(lambda *leaves: join(leaves), *(random for random, _ in parts))
-    except TypeError as e:
-        raise ValueError("Only paths with the same number of features can be joined.") from e
-    return eqx.combine(random, parts[0][1])
-
-
-def _with_own_features(path: PathwiseFunction) -> PathwiseFunction:
-    def repeat(leaf: Any) -> Any:
-        return jnp.broadcast_to(leaf, (*path.shape, *leaf.shape)) if eqx.is_array(leaf) else leaf
-
-    features = path.features if path._own_features else jax.tree.map(repeat, path.features)
-    return dataclasses.replace(path, features=features, share_features=False)
-
-
-def _same(left: Any, right: Any) -> bool:
-    left_leaves, left_structure = jax.tree.flatten(left)
-    right_leaves, right_structure = jax.tree.flatten(right)
-    return left_structure == right_structure and all(map(_same_leaf, left_leaves, right_leaves))
-
-
-def _same_leaf(left: Any, right: Any) -> bool:
-    if left is right:
-        return True
-    if not (_checks.is_concrete(left) and _checks.is_concrete(right)):
-        return False
-    return bool(np.array_equal(left, right)) if eqx.is_array(left) else left == right
-
-
-def _partition(
+def partition(
     paths: PathwiseFunction, *, own_features: bool | None = None
 ) -> tuple[PathwiseFunction, PathwiseFunction]:
     """The leaves that have the axes `*s`, and the rest."""
@@ -265,7 +219,7 @@ def _partition(
 
 def _flatten(paths: PathwiseFunction) -> tuple[PathwiseFunction, PathwiseFunction]:
     """The same, with the axes `*s` made one."""
-    random, fixed = _partition(paths)
+    random, fixed = partition(paths)
     n_axes, s = len(paths.shape), math.prod(paths.shape)
     return jax.tree.map(lambda leaf: leaf.reshape(s, *leaf.shape[n_axes:]), random), fixed
 
@@ -305,7 +259,7 @@ def _values(paths: PathwiseFunction, X: Float[Array, "n d"], block_bytes: int | 
     flat = eqx.combine(*_flatten(paths))
 
     def update(rows: Float[Array, "b d"]) -> Float[Array, "s b"]:
-        mean = _means.evaluate(flat.mean, rows)[None, :]
+        mean = _means.evaluate(flat.prior_mean, rows)[None, :]
         return mean + inner(flat.coefficients, flat.kernel.matrix(rows, flat.inputs))
 
     def prior_and_update(rows: Float[Array, "b d"]) -> Float[Array, "s b"]:
@@ -357,15 +311,16 @@ def _components(paths: PathwiseFunction) -> tuple[PathwiseFunction, ...]:
     made = [
         dataclasses.replace(
             paths,
-            mean=_means.ZeroMean(),
+            prior_mean=_means.ZeroMean(),
             kernel=kernel,
             features=features,
             weights=paths.weights[..., columns],
             noise=None,
+            noise_var=None,
         )
         for kernel, (features, columns) in zip(kernels, parts, strict=True)
     ]
-    if not isinstance(paths.mean, _means.ZeroMean):
+    if not isinstance(paths.prior_mean, _means.ZeroMean):
         # No features and a weight of zero on the kernel: what is left is the mean.
         alone = dataclasses.replace(
             paths,
@@ -374,6 +329,7 @@ def _components(paths: PathwiseFunction) -> tuple[PathwiseFunction, ...]:
             coefficients=jnp.zeros_like(paths.coefficients),
             mean_coefficients=jnp.zeros_like(paths.mean_coefficients),
             noise=None,
+            noise_var=None,
         )
         made.append(alone)
     return tuple(made)

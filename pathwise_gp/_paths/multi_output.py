@@ -12,16 +12,19 @@ from jaxtyping import Array, Float
 from .. import _checks
 from .._features import AbstractFeatures, NoFeatures
 from .._kernels import AbstractKernel, check_valid
+from .._modules import Printed, Shape
 from .._numerics.blocks import as_bytes, map_rows
 from .._numerics.kronecker import factorise
 from .._numerics.linalg import inner
-from .._types import AnyArray
+from .._scaling import Standardisation
+from .._types import AnyArray, Key
 from .function import PathwiseFunction
+from .observations import new_noise, observed_with
 from .paired import check_own_inputs, map_paired
 from .prior_draw import check_covered
 
 
-class MultiOutputPaths(eqx.Module):
+class MultiOutputPaths(Printed, eqx.Module):
     """Draws of p outputs as functions: `paths(X)` is `*s *n p`, f_q(·) = m_q(·) + φ(·)ᵀw_q + k(·, X)α_q.
 
     All outputs share the basis, the kernel and the inputs, which are stored once. `len(paths)`, `paths[i]` and iteration go
@@ -29,7 +32,7 @@ class MultiOutputPaths(eqx.Module):
 
     **Fields:**
 
-    - `mean`: m, a callable that maps `n d` to `n p`.
+    - `prior_mean`: m, a callable that maps `n d` to `n p`; the posterior mean is `mean_path`.
     - `features`: φ, the basis of the prior draw.
     - `weights`: w, `*s p f`, correlated between outputs.
     - `kernel`: k, of the inputs.
@@ -40,7 +43,7 @@ class MultiOutputPaths(eqx.Module):
     - `noise`: the variance of ε of each output, `p`.
     """
 
-    mean: Callable[..., Any]
+    prior_mean: Callable[..., Any]
     features: AbstractFeatures
     weights: Float[Array, "*s p f"]
     kernel: AbstractKernel
@@ -66,6 +69,19 @@ class MultiOutputPaths(eqx.Module):
         """
         return _evaluate_paired(self, check_own_inputs(self._check(X), self.shape))
 
+    def observe(self, X: Float[AnyArray, "*n d"], key: Key, noise_var: Any = None) -> Float[Array, "..."]:
+        """Draws of new observations y* = f(x) + ε of each output of each path, with independent normal noise.
+
+        **Arguments:** `X`: inputs, `*n d`; `key`: of the noise, used up; `noise_var`: its variance, a scalar or `p`; unless
+        given that of the observations, with the jitter.
+
+        **Returns:** `*s *n p`. **Raises:** ValueError as a call, and where `noise_var` is not known, negative or of
+        another shape.
+        """
+        X = self._check(X)
+        noise_var = new_noise(noise_var, self.noise, self.noise.shape, X.dtype)
+        return observed_with(self(X), noise_var, _checks.key(key))
+
     def output(self, q: int) -> PathwiseFunction:
         """One of the outputs as paths `*s *n`: what searches, level sets and other functions of scalar paths take.
 
@@ -77,7 +93,7 @@ class MultiOutputPaths(eqx.Module):
         p = self.noise.shape[0]
         q = range(p)[_checks.index(q, p, "Output")]
         return PathwiseFunction(
-            mean=_OutputMean(self.mean, q, p),
+            prior_mean=_OutputMean(self.prior_mean, q, p),
             features=self.features,
             weights=self.weights[..., q, :],
             kernel=self.kernel,
@@ -85,6 +101,25 @@ class MultiOutputPaths(eqx.Module):
             coefficients=self.coefficients[..., q, :],
             mean_coefficients=self.mean_coefficients[q],
             noise=None,
+            noise_var=self.noise[q],
+        )
+
+    def rescaled(self, scaling: Standardisation) -> "MultiOutputPaths":
+        """Paths of standardised data in the original units: `Standardisation.original`."""
+        p = self.noise.shape[0]
+        a = jnp.broadcast_to(scaling.value.scale.astype(self.noise.dtype), (p,))
+        by_output = lambda leaf: leaf * jnp.broadcast_to(a[:, None], leaf.shape)
+        return dataclasses.replace(
+            self,
+            prior_mean=scaling.of_mean(self.prior_mean),
+            features=scaling.of_features(self.features, jnp.ones((), self.noise.dtype)),
+            weights=by_output(self.weights),
+            kernel=scaling.of_inputs(self.kernel),
+            inputs=scaling.original_inputs(self.inputs),
+            coefficients=by_output(self.coefficients),
+            mean_coefficients=by_output(self.mean_coefficients),
+            root=by_output(self.root),
+            noise=self.noise * a**2,
         )
 
     def marginal_variance(self, X: Float[AnyArray, "*n d"]) -> Float[Array, "*n p"]:
@@ -126,6 +161,10 @@ class MultiOutputPaths(eqx.Module):
     def __iter__(self) -> Iterator["MultiOutputPaths"]:
         return (self[i] for i in range(len(self)))
 
+    def _printed(self) -> dict[str, Any]:
+        sizes = {"shape": self.shape, "n_outputs": self.weights.shape[-2], "n_features": self.weights.shape[-1]}
+        return sizes | {"inputs": Shape(self.inputs), "kernel": self.kernel}
+
     def _check(self, X: Any) -> Array:
         X = _checks.inputs(X, self.inputs.shape[1]).astype(self.inputs.dtype)
         flat = check_valid(self.kernel, X.reshape(-1, X.shape[-1]), "X")
@@ -155,7 +194,7 @@ def _evaluate(paths: MultiOutputPaths, X: Float[Array, "*n d"], block_bytes: int
 
     values = map_rows(block, rows, weights.shape[1] + coefficients.shape[1], block_bytes)
     values = jnp.moveaxis(values.reshape(*paths.weights.shape[:-1], rows.shape[0]), -2, -1)  # *s n p
-    values = values + jnp.broadcast_to(paths.mean(rows), values.shape)
+    values = values + jnp.broadcast_to(paths.prior_mean(rows), values.shape)
     return values.reshape(*paths.shape, *X.shape[:-1], paths.noise.shape[0])
 
 

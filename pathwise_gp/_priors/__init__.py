@@ -5,4 +5,5 @@ from .multi_output import (
     ConditionedMultiOutputGP as ConditionedMultiOutputGP,
     MultiOutputGPPrior as MultiOutputGPPrior,
 )
+from .prediction import Prediction as Prediction
 from .sparse import SparseGPPrior as SparseGPPrior

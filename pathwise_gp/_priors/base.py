@@ -8,12 +8,13 @@ from jaxtyping import Array, Bool, Float
 
 from .. import _checks, _means
 from .._kernels import AbstractKernel, check_valid, KernelT
+from .._modules import Printed
 from .._numerics.lapack import cholesky
 from .._numerics.linalg import add_diagonal, CholeskyFactor
 from .jitter import LARGEST, settle, Settled, smooth
 
 
-class AbstractPrior(eqx.Module, Generic[KernelT]):
+class AbstractPrior(Printed, eqx.Module, Generic[KernelT]):
     """A Gaussian process and the points at which it is looked at."""
 
     kernel: eqx.AbstractVar[KernelT]

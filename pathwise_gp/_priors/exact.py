@@ -1,25 +1,30 @@
 """A Gaussian process at its training inputs, and conditioned on what was observed there."""
 
 import math
-from typing import Any, Generic, NamedTuple, TYPE_CHECKING
+from typing import Any, Generic, TYPE_CHECKING
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from .. import _checks, _fields, _means
 from .._features import AbstractBasis, check_basis, QuasiMonteCarlo
 from .._kernels import check_valid, KernelT
+from .._modules import Printed
 from .._numerics.blocks import map_rows
 from .._numerics.linalg import CholeskyFactor, inner
 from .._paths import draw_prior, PathwiseFunction
+from .._paths.observations import new_noise, noise_of_kernel
+from .._scaling import Standardisation
 from .._types import AnyArray, Key, Number, Numbers
 from .base import AbstractPrior, check_prior, not_definite
+from .conditioning import contradiction, solve
 from .evidence import log_prob, log_prob_and_whether_lost, observed_rows, without
-from .jitter import say, say_lost, Settled
+from .jitter import say, say_lost
 from .leave_one_out import leave_one_out, LeaveOneOut
+from .prediction import Prediction
+from .scales import say_scales
 
 
 class GPPrior(AbstractPrior[KernelT]):
@@ -57,8 +62,9 @@ class GPPrior(AbstractPrior[KernelT]):
     ) -> Float[Array, ""]:
         """Log marginal likelihood, log N(y | m(X), k(X, X) + noise + jitter).
 
-        **Arguments:** `y`: observations, `n`; `noise_var`: variance of the noise, a scalar or one per point, to which noise
-        of the kernel (`White`) is added; `mask`: False for points that were not observed, whose `y` does not count, `n`.
+        **Arguments:** `y`: observations, `n`; `noise_var`: variance of the noise (the square of its standard deviation), a
+        scalar or one per point, to which noise of the kernel (`White`) is added; `mask`: False for points that
+        were not observed, whose `y` does not count, `n`.
 
         **Returns:** a scalar: −inf, with zero derivatives, where the covariance is not positive definite in the dtype of
         X, so that a sampler of hyperparameters rejects the step. It is smooth in the hyperparameters: unless a jitter is
@@ -82,12 +88,15 @@ class GPPrior(AbstractPrior[KernelT]):
         y: Float[AnyArray, "n"],
         noise_var: Number | Float[AnyArray, "n"],
         mask: Bool[AnyArray, "n"] | None = None,
+        *,
+        check_scales: bool = True,
     ) -> "ConditionedGP[KernelT]":
         """The posterior given y. The one factorisation is made here and serves every draw. Nothing is added to its diagonal
         unless it needs it; `posterior.jitter` is what was.
 
-        **Arguments:** `y`: observations, `n`; `noise_var`: variance of the noise, a scalar or one per point; `mask`: False
-        for points that were not observed, whose `y` does not count, `n`.
+        **Arguments:** `y`: observations, `n`; `noise_var`: variance of the noise (the square of its standard deviation), a
+        scalar or one per point; `mask`: False for points that were not observed, whose `y` does not count, `n`;
+        `check_scales`: whether it is said that data are far from what the prior expects.
 
         **Returns:** the posterior.
 
@@ -97,12 +106,14 @@ class GPPrior(AbstractPrior[KernelT]):
 
         **Warns:** outside jit, `PrecisionWarning` where a jitter that was given does not suffice, where what was added is
         beyond a hundredth of the noise (a millionth of the variance where there is none), or where the noise is lost in the
-        rounding of the dtype.
+        rounding of the dtype; and `ScaleWarning` where the observations lie many prior standard deviations from the prior
+        mean, or no two of ten and more points are correlated.
         """
         y, noise_var, mask = self.check(y, noise_var, mask)
+        check_scales = _checks.flag(check_scales, "check_scales")
         if not _checks.is_concrete(noise_var):  # else it has been looked at
             noise_var = _checks.require(jnp.all(noise_var >= 0), noise_var, "`noise_var` must not be negative.")
-        return condition(self, y, noise_var, mask)
+        return condition(self, y, noise_var, mask, check_scales)
 
     def sample_paths(
         self,
@@ -124,7 +135,7 @@ class GPPrior(AbstractPrior[KernelT]):
         """
         n_paths, n_features = _checks.count(n_paths, "n_paths"), _checks.count(n_features, "n_features")
         share_features = _checks.flag(share_features, "share_features")
-        return _sample_prior(self, key, n_paths, n_features, check_basis(features), share_features)
+        return _sample_prior(self, _checks.key(key), n_paths, n_features, check_basis(features), share_features)
 
     def checked(self) -> "GPPrior[KernelT]":
         """This prior, or an error where an input is outside the kernel's domain (at run time under jit)."""
@@ -134,6 +145,7 @@ class GPPrior(AbstractPrior[KernelT]):
     def check(self, y: Any, noise_var: Any, mask: Any) -> tuple[Array, Array, Array | None]:
         """Observations, noise and mask that fit the training inputs."""
         n, dtype = self.X.shape[0], self.X.dtype
+        _checks.not_inputs(y, self.X)
         y, mask = _checks.observations(y, n, mask)
         return y.astype(dtype), _checks.noise_variance(noise_var, n, or_zero=True).astype(dtype), mask
 
@@ -141,7 +153,7 @@ class GPPrior(AbstractPrior[KernelT]):
         check_prior(self, self.X, "X")
 
 
-class ConditionedGP(eqx.Module, Generic[KernelT]):
+class ConditionedGP(Printed, eqx.Module, Generic[KernelT]):
     """The posterior of a Gaussian process given y, made by `GPPrior.condition`.
 
     The factor belongs to the hyperparameters it was made with: to change or differentiate those, change the prior and
@@ -201,6 +213,27 @@ class ConditionedGP(eqx.Module, Generic[KernelT]):
         say_lost(rounding, X.dtype, "X")
         return variance.reshape(X.shape[:-1])
 
+    @property
+    def new_noise_var(self) -> Float[Array, ""] | None:
+        """The variance of the noise of a new observation, beside that of the kernel: that of the observations, with the
+        jitter that was given; None where one of them was given for each point."""
+        jitter = jnp.zeros((), self.prior.X.dtype) if self.prior.jitter is None else self.prior.jitter
+        one = self.noise_var.ndim == jitter.ndim == 0
+        return self.noise_var + jitter.astype(self.noise_var.dtype) if one else None
+
+    def predict(self, X: Float[AnyArray, "*n d"], noise_var: Any = None) -> Prediction:
+        """Mean and variance of new observations y* = f(x) + ε: those of f, with the noise; draws are `paths.observe`.
+
+        **Arguments:** `X`: inputs, `*n d`; `noise_var`: variance of the noise of the new observations, a scalar or `*n`;
+        unless given `new_noise_var`, that of the observations. Noise of the kernel (`White`) comes on top.
+
+        **Returns:** mean and variance, `*n` each. **Raises:** ValueError where the last axis of `X` is not d, or `noise_var`
+        is not known, negative or of another shape. **Warns:** as `variance`.
+        """
+        X = self._inputs(X, "X")
+        noise_var = new_noise(noise_var, self.new_noise_var, X.shape[:-1], X.dtype)
+        return Prediction(self.mean(X), self.variance(X) + noise_var + noise_of_kernel(self.prior.kernel, X))
+
     def covariance(self, X: Float[AnyArray, "*n d"], Z: Float[AnyArray, "*m d"] | None = None) -> Float[Array, "..."]:
         """Posterior covariance of f(x) and f(z): k(x, z) − k(x, X)A⁻¹k(X, z).
 
@@ -229,26 +262,51 @@ class ConditionedGP(eqx.Module, Generic[KernelT]):
         """
         return _leave_one_out(self)
 
+    def rescaled(self, scaling: Standardisation) -> "ConditionedGP":
+        """The posterior of standardised data in the original units: `Standardisation.original`."""
+        prior, a = self.prior, scaling.value.scale.astype(self.y.dtype)
+        y, lower = scaling.original_values(self.y), self.factor.lower * a
+        if self.mask is not None:  # what was not observed has rows of the identity
+            y = jnp.where(self.mask, y, jnp.zeros_like(y))
+            lower = jnp.where(self.mask[:, None], lower, self.factor.lower)
+        original = GPPrior(
+            kernel=scaling.of_kernel(prior.kernel),
+            X=scaling.original_inputs(prior.X),
+            mean=scaling.of_mean(prior.mean),
+            jitter=None if prior.jitter is None else prior.jitter * a.astype(prior.jitter.dtype) ** 2,
+        )
+        factor, noise_var = CholeskyFactor(lower, self.mask), self.noise_var * a**2
+        return ConditionedGP(original, y, noise_var, factor, self.coefficients / a, self.jitter * a**2)
+
+    def _printed(self) -> dict[str, Any]:
+        return {"prior": self.prior, "noise_var": self.noise_var}
+
     def _inputs(self, X: Any, name: str) -> Array:
         X = _checks.inputs(X, self.prior.X.shape[1], name).astype(self.prior.X.dtype)
         return check_valid(self.prior.kernel, X.reshape(-1, X.shape[-1]), name).reshape(X.shape)
 
 
 def condition(
-    prior: GPPrior[KernelT], y: Float[Array, "n"], noise_var: Float[Array, "..."], mask: Bool[Array, "n"] | None = None
+    prior: GPPrior[KernelT],
+    y: Float[Array, "n"],
+    noise_var: Float[Array, "..."],
+    mask: Bool[Array, "n"] | None = None,
+    check_scales: bool = False,
 ) -> ConditionedGP[KernelT]:
     """`GPPrior.condition` for values that have been checked."""
     seen_prior = without(prior, mask).checked()
-    found = _condition(seen_prior, y, noise_var, mask)
+    known = all(map(_checks.is_concrete, jax.tree.leaves((prior, y, noise_var, mask))))
+    found = solve(seen_prior, seen_prior.X, y, noise_var, mask, check_scales and known)
     settled = found.settled
     message = "`y` and the mean at `X` must be finite; got NaN or inf."
     factor, coefficients = _checks.verdict(
         (settled.factor, found.coefficients),
         not_definite(settled, prior.X, "X"),
         (found.infinite, message),
-        (found.contradictory, _contradiction(found)),
+        (found.contradictory, contradiction(found)),
     )
     say(settled.shortfall, prior.X.dtype, "X")
+    say_scales(found.scales)
     return ConditionedGP(prior, y, noise_var, factor, coefficients, settled.jitter)
 
 
@@ -258,61 +316,6 @@ def condition_latent(prior: GPPrior, f: Float[Array, "n"]) -> ConditionedGP:
     jitter = prior.smooth_jitter(prior.X, known)
     prior = eqx.tree_at(lambda p: p.jitter, prior, jitter, is_leaf=lambda leaf: leaf is None)
     return condition(prior, f.astype(prior.X.dtype), known)
-
-
-class _Conditioned(NamedTuple):
-    """What conditioning computes, and what may be wrong with it.
-
-    **Fields:** `misses`: what the posterior mean is off by, for want of noise; `contradicts`: whether that is too much, of
-    each point, and `contradictory`, of any; `infinite`: whether a coefficient is not finite.
-    """
-
-    settled: Settled
-    coefficients: Float[Array, "n"]
-    misses: Float[Array, "n"]
-    contradicts: Bool[Array, "n"]
-    contradictory: Bool[Array, ""]
-    infinite: Bool[Array, ""]
-
-
-@eqx.filter_jit
-def _condition(
-    prior: GPPrior, y: Float[Array, "n"], noise_var: Float[Array, "..."], mask: Bool[Array, "n"] | None
-) -> _Conditioned:
-    settled = prior.settle_at(prior.X, noise_var, mask)
-    residual = y - prior.mean_at(prior.X)
-    coefficients = settled.factor.solve(residual)
-    # The posterior mean misses y by (noise + jitter) α. What no noise explains of that is small, of the order of √added,
-    # where there is a function of this kernel through all y, and of the order of y where there is none.
-    misses = jnp.abs(settled.added * coefficients)
-    deviation = jnp.sqrt(settled.scale)
-    in_units = jnp.where(settled.scale > 0, jnp.abs(residual) / deviation, jnp.zeros_like(residual))
-    if mask is not None:
-        in_units = jnp.where(mask, in_units, jnp.zeros_like(in_units))
-    step = jnp.sqrt(jnp.max(jnp.where(settled.scale > 0, settled.added / settled.scale, jnp.zeros_like(residual))))
-    least = (_MISS + _MISS_PER_STEP * step) * jnp.max(in_units) * deviation
-    asked = prior.noise_at(prior.X, noise_var) + settled.jitter - settled.added
-    contradicts = (misses > least) & (asked <= 0)
-    infinite = ~jnp.all(jnp.isfinite(coefficients))
-    return _Conditioned(settled, coefficients, misses, contradicts, jnp.any(contradicts), infinite)
-
-
-# Of the largest observation in units of its standard deviation: by so much may the mean miss one without noise, and by so
-# much more for each standard deviation that was added.
-_MISS, _MISS_PER_STEP = 0.01, 10.0
-
-
-def _contradiction(found: _Conditioned) -> str:
-    where = ""
-    if all(map(_checks.is_concrete, (found.contradictory, found.contradicts, found.misses))) and found.contradictory:
-        points = np.flatnonzero(found.contradicts)
-        shown = ", ".join(map(str, points[:8])) + (", …" if points.size > 8 else "")
-        where = f" at point(s) {shown} of `X`, which the posterior mean misses by up to {np.max(found.misses):.3g}"
-    return (
-        f"`y` without noise contradicts itself or the kernel{where}: different values at (nearly) one point, or values that "
-        "no function as smooth as those of this kernel takes. Give a `noise_var` or a `jitter`, remove repeated points, or "
-        "use a rougher kernel or a shorter lengthscale."
-    )
 
 
 @eqx.filter_jit
@@ -384,7 +387,7 @@ def _sample_prior(
     settings = {"n_paths": n_paths, "n_features": n_features, "basis": basis, "share_features": share_features}
     features, weights = draw_prior(prior.kernel, prior.X, *jax.random.split(key), **settings)
     return PathwiseFunction(
-        mean=prior.mean,
+        prior_mean=prior.mean,
         features=features,
         weights=weights,
         kernel=prior.kernel,

@@ -11,14 +11,19 @@ from jaxtyping import Array, Bool, Float
 
 from .. import _checks, _fields
 from .._kernels import AbstractKernel, check_valid, Coregionalised
+from .._modules import Printed
 from .._numerics.blocks import map_rows
 from .._numerics.kronecker import factorise, KroneckerFactor, rounding_of, scaled
 from .._numerics.lapack import eigh
 from .._numerics.linalg import inner
+from .._paths.observations import new_noise
+from .._scaling import Standardisation
 from .._types import AnyArray, Number, Numbers
 from .base import check_jitter
 from .jitter import FIRST, LARGEST, OF_NOISE, say, say_lost, Shortfall
 from .leave_one_out import leave_one_out, LeaveOneOut
+from .prediction import Prediction
+from .scales import say_scales, Scales, scales_of
 
 
 def _as_output_mean(mean: Callable[..., Any] | Numbers) -> Any:
@@ -29,7 +34,7 @@ def _as_output_mean(mean: Callable[..., Any] | Numbers) -> Any:
 _GAPS = "A grid with gaps is a `GPPrior` with a `Coregionalised` kernel at `with_outputs(X, p)`, and `mask=jnp.isfinite(y)`."
 
 
-class MultiOutputGPPrior(eqx.Module):
+class MultiOutputGPPrior(Printed, eqx.Module):
     """f ~ GP(m, k ⊗ B) with p outputs, all of them to be observed at each of the training inputs X.
 
     The same process as a `GPPrior` with a `Coregionalised` kernel on the grid of all inputs and outputs; the Kronecker
@@ -100,11 +105,12 @@ class MultiOutputGPPrior(eqx.Module):
         return density
 
     def condition(
-        self, y: Float[AnyArray, "n p"], noise_var: Number | Float[AnyArray, "p"]
+        self, y: Float[AnyArray, "n p"], noise_var: Number | Float[AnyArray, "p"], *, check_scales: bool = True
     ) -> "ConditionedMultiOutputGP":
         """The posterior given y. Nothing is added unless the precision of the dtype needs it: see `posterior.jitter`.
 
-        **Arguments:** `y`: observations, `n p`; `noise_var`: variance of the noise, a scalar or one per output.
+        **Arguments:** `y`: observations, `n p`; `noise_var`: variance of the noise, a scalar or one per output;
+        `check_scales`: as of `GPPrior.condition`.
 
         **Returns:** the posterior. **Raises:** ValueError where a shape does not fit, `y` is not finite, `noise_var` is not
         positive, or the covariance is not positive definite (at run time under jit). **Warns:** as `GPPrior.condition`.
@@ -112,7 +118,9 @@ class MultiOutputGPPrior(eqx.Module):
         y, noise_var = self.check_observations(y), self.check_noise(noise_var)
         if not _checks.is_concrete(noise_var):
             noise_var = _checks.require(jnp.all(noise_var > 0), noise_var, "`noise_var` must be positive.")
-        factor, coefficients, jitter, shortfall = _condition(self.checked(), y, noise_var)
+        known = all(map(_checks.is_concrete, jax.tree.leaves((self, y, noise_var))))
+        look_at_scales = _checks.flag(check_scales, "check_scales") and known
+        factor, coefficients, jitter, shortfall, scales = _condition(self.checked(), y, noise_var, look_at_scales)
         definite = factor.is_definite() & jnp.all(jnp.isfinite(coefficients))
         message = (
             f"The covariance matrix of the {self.X.shape[0]} points `X` is not positive definite in {self.X.dtype}, not even "
@@ -121,6 +129,7 @@ class MultiOutputGPPrior(eqx.Module):
         )
         coefficients = _checks.require(definite, coefficients, message)
         say(shortfall, self.X.dtype, "X")
+        say_scales(scales)
         return ConditionedMultiOutputGP(self, y, noise_var, factor, coefficients, jitter)
 
     def checked(self) -> "MultiOutputGPPrior":
@@ -174,7 +183,7 @@ class MultiOutputGPPrior(eqx.Module):
         check_jitter(self.jitter, self.n_outputs)
 
 
-class ConditionedMultiOutputGP(eqx.Module):
+class ConditionedMultiOutputGP(Printed, eqx.Module):
     """The posterior of several outputs given y, made by `MultiOutputGPPrior.condition`.
 
     **Fields:** `prior`: with its training inputs X, `n d`, and p outputs; `y`: `n p`; `noise_var`: `p`; `factor`: of
@@ -218,6 +227,36 @@ class ConditionedMultiOutputGP(eqx.Module):
         X = self._inputs(X)
         return _variance(self, X.reshape(-1, X.shape[-1])).reshape(*X.shape[:-1], self.prior.n_outputs)
 
+    def predict(self, X: Float[AnyArray, "*n d"], noise_var: Any = None) -> Prediction:
+        """Mean and variance of new observations of each output: those of f, with the noise; draws are `paths.observe`.
+
+        **Arguments:** `X`: inputs, `*n d`; `noise_var`: variance of their noise, a scalar or `p`; unless given that of the
+        observations, with the jitter. **Returns:** `*n p` each. **Raises:** ValueError as `ConditionedGP.predict`.
+        """
+        X, noise = self._inputs(X), self.noise_var + self.jitter
+        noise, variance = new_noise(noise_var, noise, noise.shape, X.dtype), self.variance(X)
+        return Prediction(self.mean(X), variance + jnp.broadcast_to(noise, variance.shape))
+
+    def rescaled(self, scaling: Standardisation) -> "ConditionedMultiOutputGP":
+        """The posterior of standardised data in the original units, solved anew: `Standardisation.original`."""
+        prior, kernel = self.prior, self.prior.kernel
+        a = jnp.broadcast_to(scaling.value.scale.astype(self.y.dtype), (prior.n_outputs,))
+        mean = (
+            scaling.of_mean(prior.mean)
+            if callable(prior.mean)
+            else scaling.original_values(prior.mean_at(prior.X[:1]))[0]
+        )
+        original = MultiOutputGPPrior(
+            kernel=Coregionalised(scaling.of_inputs(kernel.kernel), kernel.W * a[:, None], kernel.kappa * a**2),
+            X=scaling.original_inputs(prior.X),
+            mean=mean,
+            jitter=None if prior.jitter is None else prior.given_jitter() * a**2,
+        )
+        return original.condition(scaling.original_values(self.y), self.noise_var * a**2, check_scales=False)
+
+    def _printed(self) -> dict[str, Any]:
+        return {"prior": self.prior, "noise_var": self.noise_var}
+
     def _inputs(self, X: Any) -> Array:
         X = _checks.inputs(X, self.prior.X.shape[1]).astype(self.prior.X.dtype)
         return check_valid(self.kernel, X.reshape(-1, X.shape[-1]), "X").reshape(X.shape)
@@ -237,8 +276,8 @@ def _log_prob(
 
 @eqx.filter_jit
 def _condition(
-    prior: MultiOutputGPPrior, y: Float[Array, "n p"], noise_var: Float[Array, "p"]
-) -> tuple[KroneckerFactor, Float[Array, "n p"], Float[Array, "p"], Shortfall]:
+    prior: MultiOutputGPPrior, y: Float[Array, "n p"], noise_var: Float[Array, "p"], look_at_scales: bool
+) -> tuple[KroneckerFactor, Float[Array, "n p"], Float[Array, "p"], Shortfall, Scales | None]:
     given = prior.given_jitter()
     asked = noise_var + given
     factor = prior.factor(noise_var)
@@ -259,7 +298,12 @@ def _condition(
         coarse=jnp.zeros((), bool),
         lost=factor.rounding() > _LOST,
     )
-    return factor, factor.solve(y - prior.mean_at(prior.X)), given + added, shortfall
+    residual, scales = y - prior.mean_at(prior.X), None
+    if look_at_scales:
+        k = prior.kernel.kernel.diagonal(prior.X)
+        deviation = jnp.sqrt(k[:, None] * jnp.diagonal(prior.B)[None, :] + asked[None, :])
+        scales = scales_of(residual / deviation, prior.kernel.kernel.matrix(prior.X, prior.X))
+    return factor, factor.solve(residual), given + added, shortfall, scales
 
 
 @eqx.filter_jit

@@ -8,13 +8,14 @@ from jaxtyping import Array, Bool, Float
 from .. import _checks, _fields
 from .._features import AbstractBasis, AbstractFeatures, check_basis, QuasiMonteCarlo
 from .._guides import AbstractGuide
+from .._modules import Printed
 from .._paths import draw_prior, evaluate_prior, PathwiseFunction
 from .._priors import SparseGPPrior
 from .._priors.jitter import drowns_guide, say_beside_guide, Settled
 from .._types import Key
 
 
-class DecoupledPathwiseSampler(eqx.Module):
+class DecoupledPathwiseSampler(Printed, eqx.Module):
     """Draws of a sparse posterior as functions: Matheron's rule on the inducing values.
 
     f(·) = m(·) + φ(·)ᵀw + k(·, Z)A⁻¹(u − m(Z) − φ(Z)ᵀw − ε), with u ~ q(u), w ~ N(0, I), ε ~ N(0, jitter) and
@@ -50,7 +51,7 @@ class DecoupledPathwiseSampler(eqx.Module):
 
         **Warns:** outside jit, `PrecisionWarning` where the jitter that was needed is large beside the guide's variance.
         """
-        n_paths = _checks.count(n_paths, "n_paths")
+        key, n_paths = _checks.key(key), _checks.count(n_paths, "n_paths")
         paths, drowned = _sample(self, self.prior.settled(), key, n_paths)
         say_beside_guide(drowned, self.prior.Z.dtype)
         return paths
@@ -78,7 +79,7 @@ class DecoupledPathwiseSampler(eqx.Module):
         mean = prior.mean_at(Z)
         guide_mean, spread = self.guide.moments(prior)
         return PathwiseFunction(
-            mean=prior.mean,
+            prior_mean=prior.mean,
             features=features,
             weights=weights,
             kernel=prior.kernel,

@@ -65,7 +65,7 @@ def feature_error(
     n_features, n_draws = _checks.count(n_features, "n_features"), _checks.count(n_draws, "n_draws")
     posterior.variance(X)  # checks the inputs, and warns where no digits are left
     flat = jnp.asarray(X).astype(posterior.prior.X.dtype).reshape(-1, posterior.prior.X.shape[1])
-    keys = jax.random.split(jax.random.key(0) if key is None else key, n_draws)
+    keys = jax.random.split(jax.random.key(0) if key is None else _checks.key(key), n_draws)
     return _error(posterior, flat, n_features, check_basis(features), keys)
 
 

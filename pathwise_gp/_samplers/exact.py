@@ -9,6 +9,7 @@ from jaxtyping import Array, Float
 
 from .. import _checks
 from .._features import AbstractBasis, AbstractFeatures, check_basis, QuasiMonteCarlo
+from .._modules import Printed
 from .._paths import draw_prior, evaluate_prior, PathwiseFunction
 from .._priors import ConditionedGP
 from .._types import Key, Number
@@ -17,7 +18,7 @@ from .error import enough_features
 _DEFAULT_FEATURES = 1024
 
 
-class PathwiseSampler(eqx.Module):
+class PathwiseSampler(Printed, eqx.Module):
     """Draws of a posterior as functions, by Matheron's rule.
 
     f(·) = m(·) + φ(·)ᵀw + k(·, X)A⁻¹(y − m(X) − φ(X)ᵀw − ε), with w ~ N(0, I), ε ~ N(0, noise + jitter) and
@@ -83,7 +84,7 @@ class PathwiseSampler(eqx.Module):
 
         **Raises:** ValueError where `n_paths` is less than 1; NotImplementedError where the kernel has no features.
         """
-        return _sample(self, key, _checks.count(n_paths, "n_paths"))
+        return _sample(self, _checks.key(key), _checks.count(n_paths, "n_paths"))
 
     def update(
         self, features: AbstractFeatures, weights: Float[Array, "s f"], noise: Float[Array, "s n"]
@@ -101,7 +102,7 @@ class PathwiseSampler(eqx.Module):
         draw = evaluate_prior(features, weights, X, share_features=self.share_features)
         residual = (posterior.y - prior.mean_at(X))[None, :] - draw - epsilon
         return PathwiseFunction(
-            mean=prior.mean,
+            prior_mean=prior.mean,
             features=features,
             weights=weights,
             kernel=prior.kernel,
@@ -109,6 +110,7 @@ class PathwiseSampler(eqx.Module):
             coefficients=posterior.factor.solve(residual),
             mean_coefficients=posterior.coefficients,
             noise=variances if posterior.mask is None else jnp.where(posterior.mask, variances, jnp.inf),
+            noise_var=posterior.new_noise_var,
             share_features=self.share_features,
         )
 

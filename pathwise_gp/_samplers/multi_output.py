@@ -9,13 +9,14 @@ from jaxtyping import Array, Float
 
 from .. import _checks, _fields
 from .._features import AbstractBasis, AbstractFeatures, check_basis, QuasiMonteCarlo
+from .._modules import Printed
 from .._numerics.linalg import inner
 from .._paths import draw_prior, MultiOutputPaths
 from .._priors import ConditionedMultiOutputGP, MultiOutputGPPrior
 from .._types import Key
 
 
-class MultiOutputPathwiseSampler(eqx.Module):
+class MultiOutputPathwiseSampler(Printed, eqx.Module):
     """Draws of several outputs as functions, by Matheron's rule with the Kronecker structure of their covariance.
 
     f(·) = m(·) + φ(·)ᵀ w Rᵀ + k(·, X) α B with B = R Rᵀ, α = A⁻¹(y − m(X) − φ(X)ᵀ w Rᵀ − ε), w and ε normal as in
@@ -43,7 +44,7 @@ class MultiOutputPathwiseSampler(eqx.Module):
 
         **Raises:** ValueError where `n_paths` is less than 1; NotImplementedError where the kernel has no features.
         """
-        return _sample(self, key, _checks.count(n_paths, "n_paths"))
+        return _sample(self, _checks.key(key), _checks.count(n_paths, "n_paths"))
 
     def update(
         self, features: AbstractFeatures, weights: Float[Array, "s c f"], noise: Float[Array, "s n p"]
@@ -64,7 +65,7 @@ class MultiOutputPathwiseSampler(eqx.Module):
         residual = (posterior.y - prior.mean_at(prior.X))[None, :, :] - draw - epsilon
         loaded = lambda alpha: inner(alpha.reshape(-1, p), prior.B).reshape(alpha.shape).swapaxes(-1, -2)
         return MultiOutputPaths(
-            mean=_OutputMean(prior),
+            prior_mean=_OutputMean(prior),
             features=features,
             weights=by_output,
             kernel=posterior.kernel,

@@ -88,7 +88,7 @@ class AbstractAcquisition(eqx.Module):
         """
         q = _checks.count(q, "q")
         sets = Sets(q, q, functions(joint_constraints, "joint_constraints"))
-        return search(Joint(self, q), bounds, key, True, sets, **options)
+        return search(Joint(self, q), bounds, _checks.key(key), True, sets, **options)
 
     def optimise_over(
         self,

@@ -43,7 +43,7 @@ class KnowledgeGradient(AbstractAcquisition):
 
     paths: Callable[..., Any]
     candidates: Float[Array, "m d"] = eqx.field(converter=_fields.points("candidates"))
-    key: Key
+    key: Key = eqx.field(converter=_checks.key)
     noise_var: Float[Array, ""] = eqx.field(converter=_fields.scalar("noise_var", positive=True))
     maximise: bool = eqx.field(static=True, default=False, converter=_fields.flag("maximise"))
 
@@ -103,7 +103,7 @@ class OneShotKnowledgeGradient(eqx.Module):
 
     mean: Callable[..., Any]
     covariance: Callable[..., Any]
-    key: Key
+    key: Key = eqx.field(converter=_checks.key)
     noise_var: Float[Array, ""] = eqx.field(converter=_fields.scalar("noise_var", positive=True))
     best: Float[Array, ""] = eqx.field(converter=_fields.scalar("best"))
     q: int = eqx.field(static=True, default=1, converter=_fields.count("q"))

@@ -97,9 +97,9 @@ def _integrate_exactly(paths: Any, bounds: Float[Array, "2 d"]) -> Float[Array, 
     update = _dot(paths.coefficients, _kernel_integral(paths.kernel, paths.inputs, box))
     if isinstance(paths, MultiOutputPaths):
         without_mean = update + _dot(paths.weights, _feature_integral(paths.features, box))
-        mean = _mean_of_outputs(paths.mean, box)
+        mean = _mean_of_outputs(paths.prior_mean, box)
         return without_mean + jnp.broadcast_to(mean, without_mean.shape)
-    return _mean_integral(paths.mean, box) + update + _prior(paths, box)
+    return _mean_integral(paths.prior_mean, box) + update + _prior(paths, box)
 
 
 def _prior(paths: PathwiseFunction, box: _Box) -> Float[Array, "*s"]:

@@ -113,7 +113,7 @@ def nested_information_gain(
     """
     X = _as_sets(X)
     _checks.finite(X, "X")
-    return Estimate(*nested(paths, X, likelihood, key, _checks.flag(contrastive, "contrastive")))
+    return Estimate(*nested(paths, X, likelihood, _checks.key(key), _checks.flag(contrastive, "contrastive")))
 
 
 def bald(

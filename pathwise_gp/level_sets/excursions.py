@@ -139,7 +139,12 @@ def contours(path: Function, level: Number, bounds: Float[AnyArray, "2 2"], n: i
     **Raises:** ValueError where arguments have another shape, or `path` is a batch or not finite on the grid. Needs contourpy
     (part of matplotlib).
     """
-    import contourpy  # for plots only
+    try:
+        import contourpy  # for plots only
+    except ImportError as e:  # pragma: no cover
+        raise ImportError(
+            '`contours` needs contourpy, which comes with the extra `plots`: pip install ".[plots]".'
+        ) from e
 
     level, n = as_level(level), several(n, "n")
     bounds = as_box(bounds, (2, 2), "the lower and the upper corner")

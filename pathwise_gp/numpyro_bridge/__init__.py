@@ -3,6 +3,13 @@
 The one part of the package that imports NumPyro.
 """
 
+try:
+    import numpyro
+except ImportError as e:  # pragma: no cover
+    raise ImportError(
+        "`pathwise_gp.numpyro_bridge` needs NumPyro, which a whole installation of pathwise_gp brings: pip install numpyro."
+    ) from e
+
 from .._addresses import place as place
 from .lifting import learn as learn, lift as lift, Site as Site, sites as sites
 from .natural import natural_gradients as natural_gradients

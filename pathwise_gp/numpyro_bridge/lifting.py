@@ -25,6 +25,13 @@ _CONSTRAINTS: dict[_fields.Domain, Any] = {
 }
 
 
+# What is said of a site outside of all handlers.
+NO_KEY = (
+    "has no key to be drawn with. A model is run by an inference algorithm, such as `MCMC(NUTS(model), ...)`, or under a "
+    "handler, `numpyro.handlers.seed(model, rng_seed=0)`, and not called by itself."
+)
+
+
 class Site(NamedTuple):
     """A field as a site. **Fields:** `value`; `support`: the constraint of NumPyro that values of the field meet."""
 
@@ -69,7 +76,7 @@ def lift(module: ModuleT, priors: Addressed[dist.Distribution], name: str | None
     module, batch_shape = unstack(module)
     leaves = leaves_of(module)
     chosen: dict[str, tuple[dist.Distribution, tuple[int, ...]]] = {}
-    for address, prior in priors.items():
+    for address, prior in _checks.mapping(priors, "priors").items():
         for canonical in _once(resolve(module, leaves, address, prefix, "priors"), chosen, "priors", leaves):
             shape = leaves[canonical].value.shape[len(batch_shape) :]
             chosen[canonical] = _check_prior(prior, f"{prefix}.{canonical}", leaves[canonical], shape, leaves)
@@ -98,7 +105,7 @@ def _sample(
     prior that are taken for those of the field."""
     frames = _Frames(site)
     with frames:
-        value = jnp.asarray(numpyro.sample(site, prior))
+        value = jnp.asarray(_draw(site, prior))
     axes = value.shape[: value.ndim - len(shape)]
     plates = frames.shape()
     if value.shape != (*plates, *shape):
@@ -114,6 +121,17 @@ def _sample(
             "behind and expand it to the field, as in `LogNormal(mu[:, None], 1.0).expand([members, entries]).to_event(1)`."
         )
     return axes, value
+
+
+def _draw(site: str, law: dist.Distribution) -> Any:
+    """`numpyro.sample`, or an error that says why there is nothing to draw with."""
+    try:
+        return numpyro.sample(site, law)
+    except AssertionError as e:
+        if str(e):
+            raise
+        # What NumPyro's distributions say of a key that is None.
+        raise ValueError(f"Site `{site}` {NO_KEY}") from e
 
 
 class _Frames(Messenger):

@@ -17,6 +17,7 @@ from .._priors import GPPrior, MultiOutputGPPrior
 from .._priors.base import not_definite
 from .._priors.evidence import log_density
 from .._types import AnyArray, Number
+from .lifting import NO_KEY
 
 WHITE = ".white"
 
@@ -69,7 +70,7 @@ class WhitenedGP(AbstractGPSite):
         return jnp.ones(self.shape(), unstack(self.prior)[0].X.dtype)
 
     def sample(self, key: Any, sample_shape: tuple[int, ...] = ()) -> Float[Array, "*axes"]:
-        return jax.random.normal(key, (*sample_shape, *self.shape()), unstack(self.prior)[0].X.dtype)
+        return jax.random.normal(_as_key(key), (*sample_shape, *self.shape()), unstack(self.prior)[0].X.dtype)
 
     @validate_sample
     def log_prob(self, value: Any) -> Float[Array, "..."]:  # pyright: ignore[reportIncompatibleMethodOverride]
@@ -119,7 +120,7 @@ class GPMarginal(AbstractGPMarginal):
             return _add_mean(prior.mean_at(prior.X), factor.colour(z))
 
         dtype = unstack(self.prior)[0].X.dtype
-        z = jax.random.normal(key, (*self.batch_shape, *sample_shape, *self.event_shape), dtype)
+        z = jax.random.normal(_as_key(key), (*self.batch_shape, *sample_shape, *self.event_shape), dtype)
         return _axes_to_back(self._map(draw, z), len(self.batch_shape), len(sample_shape))
 
     @validate_sample
@@ -167,7 +168,7 @@ class MultiOutputGPMarginal(AbstractGPMarginal):
         return k[:, None] * jnp.diagonal(prior.B)[None, :] + (self.noise_var + prior.given_jitter())[None, :]
 
     def sample(self, key: Any, sample_shape: tuple[int, ...] = ()) -> Float[Array, "*s n p"]:
-        z = jax.random.normal(key, (*sample_shape, *self.event_shape), self.prior.X.dtype)
+        z = jax.random.normal(_as_key(key), (*sample_shape, *self.event_shape), self.prior.X.dtype)
         return _add_mean(self.mean, self.prior.factor(self.noise_var).colour(z))
 
     @validate_sample
@@ -176,6 +177,12 @@ class MultiOutputGPMarginal(AbstractGPMarginal):
         factor = self.prior.factor(self.noise_var)
         residual = _add_mean(-self.mean, value).reshape(-1, *self.event_shape)
         return jax.vmap(factor.log_density)(residual).reshape(value.shape[:-2])
+
+
+def _as_key(key: Any) -> Any:
+    if key is None:
+        raise ValueError(f"The site of a Gaussian process {NO_KEY}")
+    return _checks.key(key)
 
 
 def gp_factor(
@@ -194,8 +201,8 @@ def gp_factor(
     - `prior`: a `GPPrior` with n training inputs; a `Batched` of them, one for each member of a plate, in or outside of that
       plate; or a `MultiOutputGPPrior`.
     - `y`: the observations, `n` (`*b n`, or of p outputs `n p`), or None, which draws them from the prior.
-    - `noise_var`: variance of the noise, a scalar or one per point (of a batch, one per member or one per point of each; of
-      several outputs, one per output).
+    - `noise_var`: variance of the noise (the square of its standard deviation), a scalar or one per point (of a batch, one
+      per member or one per point of each; of several outputs, one per output).
     - `mask`: False for points that were not observed, in the shape of `y`, whose values do not count; for groups that are not
       all of one size.
 

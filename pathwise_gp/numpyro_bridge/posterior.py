@@ -120,7 +120,7 @@ class _Draws(NamedTuple):
 
 
 def _as_draws(samples: Mapping[str, Any], group_by_chain: bool, thin: int) -> _Draws:
-    arrays = {site: jnp.asarray(value) for site, value in samples.items()}
+    arrays = {site: jnp.asarray(value) for site, value in _checks.mapping(samples, "samples").items()}
     n_axes = 1 + _checks.flag(group_by_chain, "group_by_chain")
     leading = {value.shape[:n_axes] for value in arrays.values()}
     axes = next(iter(leading), ())
@@ -135,8 +135,7 @@ def _as_draws(samples: Mapping[str, Any], group_by_chain: bool, thin: int) -> _D
 
 def _as_key(key: Any) -> Any:
     """A typed key."""
-    if not isinstance(key, jax.Array):
-        raise ValueError(f"`key` must be a key of jax.random; got {key!r}.")
+    key = _checks.key(key)
     return key if jnp.issubdtype(key.dtype, jax.dtypes.prng_key) else jax.random.wrap_key_data(key)
 
 

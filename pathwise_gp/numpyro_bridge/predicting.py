@@ -41,7 +41,7 @@ class PredictivePaths(eqx.Module):
 
     paths: tuple[Callable[..., Any], ...] = eqx.field(converter=_as_tuple)
     likelihood: Callable[..., Any]
-    key: Key
+    key: Key = eqx.field(converter=_checks.key)
 
     def __call__(self, X: Float[AnyArray, "*n d"]) -> Array:
         """Draws of observations.

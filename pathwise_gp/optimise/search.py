@@ -106,7 +106,7 @@ def maximise(paths: Callable[..., Any], bounds: Float[AnyArray, "2 d"], key: Key
 
 
 def _of_one(paths: Any, bounds: Any, key: Any, maximise: bool, **options: Any) -> Optimum:
-    found = search(paths, bounds, key, maximise, Sets(), **options)
+    found = search(paths, bounds, _checks.key(key), maximise, Sets(), **options)
     return found._replace(points=found.points[..., 0, :])
 
 
