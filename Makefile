@@ -5,13 +5,13 @@ VENV := .venvs/$(shell $(PYTHON) -c 'import sys; print(*sys.version_info[:2], se
 BIN := $(VENV)/bin
 
 .DELETE_ON_ERROR:
-.PHONY: help demo examples test test-short test-floors test-others check format mutants stress bench figures docs docs-serve clean
+.PHONY: help demo examples test test-quick test-floors test-others check format mutants stress bench figures docs docs-serve clean
 
 help:
 	@echo "make demo     run the main job on real measurements (examples/quickstart.py)"
 	@echo "make examples run what paths are for (examples/gallery), in full; figures in examples/figures"
 	@echo "make test     run the tests"
-	@echo "make test-short   a few tests of everything, in a smaller environment; test-floors: on the lowest versions;"
+	@echo "make test-quick   a few tests of everything, in a smaller environment; test-floors: on the lowest versions;"
 	@echo "                  test-others: both, on the other interpreters of this machine"
 	@echo "make check    lint and check types, of the package and of the code that the pages and examples show"
 	@echo "make format   format the code"
@@ -45,8 +45,8 @@ examples: $(VENV)/extra-examples
 test: $(VENV)/extra-test
 	$(BIN)/python -m pytest
 
-test-short: $(VENV)/extra-short
-	$(BIN)/python -m pytest -n0 -q @tests/short.txt
+test-quick: $(VENV)/extra-short
+	$(BIN)/python -m pytest -q @tests/quick.txt
 
 # The lowest versions that pyproject.toml states, in an environment of their own.
 .cache/floors.txt: pyproject.toml .ci/floors.py
@@ -54,7 +54,7 @@ test-short: $(VENV)/extra-short
 	$(PYTHON) .ci/floors.py > $@
 
 test-floors: .cache/floors.txt
-	$(MAKE) VENV=.venvs/floors PIP_OPTIONS="--constraint .cache/floors.txt" test-short
+	$(MAKE) VENV=.venvs/floors PIP_OPTIONS="--constraint .cache/floors.txt" test-quick
 
 test-others:
 	$(PYTHON) .ci/others.py

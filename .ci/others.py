@@ -1,6 +1,6 @@
 """The short job on every interpreter of this machine but the one that runs this, and on the lowest versions.
 
-An interpreter counts if it runs and can make environments. Each job is `make test-short`, and `make test-floors` on the
+An interpreter counts if it runs and can make environments. Each job is `make test-quick`, and `make test-floors` on the
 oldest; two go at a time, on one core each.
 """
 
@@ -32,6 +32,7 @@ def run(name: str, python: str, target: str) -> bool:
     started = time.perf_counter()
     # What was given to the make that runs this is not for those that it runs.
     environment = {key: value for key, value in os.environ.items() if not key.startswith("MAKE") and key != "MFLAGS"}
+    environment["PYTEST_ADDOPTS"] = "-n0"
     command = ["make", "--no-print-directory", f"PYTHON={python}", target]
     done = subprocess.run(
         command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
@@ -47,7 +48,7 @@ def run(name: str, python: str, target: str) -> bool:
 def main() -> int:
     found = {minor: path for minor in range(OLDEST, OLDEST + 20) if (path := interpreter(minor))}
     own = sys.version_info.minor
-    jobs = [(f"Python 3.{minor}", path, "test-short") for minor, path in found.items() if minor != own]
+    jobs = [(f"Python 3.{minor}", path, "test-quick") for minor, path in found.items() if minor != own]
     if oldest := sys.executable if own == OLDEST else found.get(OLDEST):
         jobs.insert(1, ("lowest versions", oldest, "test-floors"))
     else:

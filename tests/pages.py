@@ -1,9 +1,11 @@
-"""Runs the code of each page that is named, from nothing but an interpreter: `python tests/pages.py README.md …`."""
+"""Runs the code of each page that is named, and each script in its short form, in one process as they compile much that is
+the same: `python tests/pages.py README.md examples/gallery/level_sets.py …`, with figures in the folder where it runs."""
 
 import contextlib
 import io
 import pathlib
 import re
+import runpy
 import sys
 import time
 
@@ -33,11 +35,15 @@ def pages() -> list[str]:
 
 
 def main() -> None:
+    plt.switch_backend("agg")
     for name in sys.argv[1:]:
         started = time.process_time()
-        program = compile(code(ROOT / name), name, "exec")
         with contextlib.redirect_stdout(io.StringIO()):
-            exec(program, {"__name__": "page"})
+            if name.endswith(".py"):
+                sys.argv = [name, "--fast", "--figures", pathlib.Path(name).stem]
+                runpy.run_path(str(ROOT / name), run_name="__main__")
+            else:
+                exec(compile(code(ROOT / name), name, "exec"), {"__name__": "page"})
         plt.close("all")
         jax.config.update("jax_enable_x64", False)
         print(f"{time.process_time() - started:5.1f} s {name}", flush=True)

@@ -238,19 +238,21 @@ KERNELS = {
         _product(_sum(_linear, _constant), _sum(_linear, _constant)),
         random=(),
     ),
-    "RBF + Matern 5/2": Row(lambda d: RBF + matern(2.5), _sum(_rbf, _matern), smooth=4),
-    "RBF + 1.0": Row(lambda d: RBF + 1.0, _sum(_rbf, _constant)),
-    "2.0 * RBF": Row(lambda d: 2.0 * RBF, _product(_constant, _rbf)),
-    "RBF * Matern 5/2": Row(lambda d: RBF * matern(2.5), _product(_rbf, _matern), smooth=4),
-    "Linear * RBF": Row(lambda d: LINEAR * RBF, _product(_linear, _rbf)),
+    "RBF + Matern 5/2": Row(lambda d: RBF + matern(2.5), _sum(_rbf, _matern), smooth=4, random=(3,)),
+    "RBF + 1.0": Row(lambda d: RBF + 1.0, _sum(_rbf, _constant), random=(1,)),
+    "2.0 * RBF": Row(lambda d: 2.0 * RBF, _product(_constant, _rbf), random=(3,)),
+    "RBF * Matern 5/2": Row(lambda d: RBF * matern(2.5), _product(_rbf, _matern), smooth=4, random=(1,)),
+    "Linear * RBF": Row(lambda d: LINEAR * RBF, _product(_linear, _rbf), random=(3,)),
     "Periodic * RBF": Row(lambda d: PERIODIC * RBF, _product(_periodic, _rbf)),
     "(RBF + Linear) * (Matern 5/2 + 0.5)": Row(
         lambda d: (RBF + LINEAR) * (matern(2.5) + 0.5),
         _product(_sum(_rbf, _linear), _sum(_matern, _constant)),
         smooth=4,
+        random=(3,),
     ),
     "ActiveDims": Row(
-        lambda d: pgp.ActiveDims(pgp.RBF(variance=0.9, lengthscale=_ard(len(_dims(d)))), _dims(d)), _active(_rbf)
+        lambda d: pgp.ActiveDims(pgp.RBF(variance=0.9, lengthscale=_ard(len(_dims(d)))), _dims(d)), _active(_rbf),
+        random=(3,),
     ),
     "2.0 * (ActiveDims(RBF + Linear) * RationalQuadratic + 0.3)": Row(
         lambda d: 2.0 * (
@@ -258,34 +260,39 @@ KERNELS = {
             + 0.3
         ),
         _product(_constant, _sum(_product(_active(_sum(_rbf, _linear)), _rational_quadratic), _constant)),
+        random=(3,),
     ),
     "Cosine": Row(lambda d: pgp.Cosine(variance=1.2, period=2.3), _cosine, random=()),
     "Cosine ARD": Row(lambda d: pgp.Cosine(variance=0.8, period=3 * _ard(d)), _cosine, random=()),
-    "Cosine * RBF": Row(lambda d: pgp.Cosine(variance=1.2, period=2.3) * RBF, _product(_cosine, _rbf)),
+    "Cosine * RBF": Row(lambda d: pgp.Cosine(variance=1.2, period=2.3) * RBF, _product(_cosine, _rbf), random=(3,)),
     "SpectralMixture": Row(mixture, _spectral_mixture, random=(1, 3, 8)),
-    "SpectralMixture * RBF": Row(lambda d: mixture(d) * RBF, _product(_spectral_mixture, _rbf)),
+    "SpectralMixture * RBF": Row(lambda d: mixture(d) * RBF, _product(_spectral_mixture, _rbf), random=(3,)),
     "Polynomial": Row(lambda d: pgp.Polynomial(variance=0.7, offset=0.6, degree=3), _polynomial, random=()),
     "Polynomial * RBF": Row(
-        lambda d: pgp.Polynomial(variance=0.7, offset=0.6, degree=1) * RBF, _product(_polynomial, _rbf)
+        lambda d: pgp.Polynomial(variance=0.7, offset=0.6, degree=1) * RBF, _product(_polynomial, _rbf),
+        random=(3,),
     ),
     "ArcCosine 0": Row(lambda d: arc(0), _arc_cosine, smooth=0, random=(3,)),
     "ArcCosine 1": Row(lambda d: arc(1), _arc_cosine, smooth=2, random=(3, 8)),
     "ArcCosine 2": Row(lambda d: arc(2), _arc_cosine, smooth=4, random=(3,)),
-    "ArcCosine 1 * RBF": Row(lambda d: arc(1) * RBF, _product(_arc_cosine, _rbf), smooth=2),
+    "ArcCosine 1 * RBF": Row(lambda d: arc(1) * RBF, _product(_arc_cosine, _rbf), smooth=2, random=(3,)),
     "ArcCosine 1 * ArcCosine 2 * RBF * Linear": Row(
-        lambda d: arc(1) * arc(2) * RBF * LINEAR, _product(_arc_cosine, _arc_cosine, _rbf, _linear), smooth=2
+        lambda d: arc(1) * arc(2) * RBF * LINEAR, _product(_arc_cosine, _arc_cosine, _rbf, _linear), smooth=2,
+        random=(3,),
     ),
-    "RBF + White": Row(lambda d: RBF + pgp.White(0.3), lambda k, X, Z: _rbf(k.kernels[0], X, Z)),
-    "Warped RBF": Row(lambda d: pgp.Warped(pgp.RBF(variance=0.9, lengthscale=_ard(d + 1)), BEND), _warped(_rbf)),
+    "RBF + White": Row(lambda d: RBF + pgp.White(0.3), lambda k, X, Z: _rbf(k.kernels[0], X, Z), random=(1,)),
+    "Warped RBF": Row(lambda d: pgp.Warped(pgp.RBF(variance=0.9, lengthscale=_ard(d + 1)), BEND), _warped(_rbf), random=(3,)),
     "Warped(RBF + Linear * Matern 5/2)": Row(
         lambda d: pgp.Warped(RBF + LINEAR * matern(2.5), BEND),
         _warped(_sum(_rbf, _product(_linear, _matern))),
         smooth=4,
+        random=(1,),
     ),
     "Warped RBF * Warped Matern 5/2 * Periodic": Row(
         lambda d: pgp.Warped(RBF, BEND) * pgp.Warped(matern(2.5), BEND) * PERIODIC,
         _product(_warped(_rbf), _warped(_matern), _periodic),
         smooth=4,
+        random=(1,),
     ),
     "Categorical": Row(
         lambda d: last(pgp.Categorical(1.2, N_CATEGORIES), d), _last(_categorical), random=(3,), points=indexed

