@@ -285,7 +285,7 @@ def test_boundary_factor():
 # Parts of a sum, for bases of all kinds: shared frequencies, exact ones, products of sums, noise.
 PARTS = {
     "exact": (LINEAR + pgp.Polynomial(0.4, 0.5, 2) + 0.7, True),
-    "random": (RBF + LINEAR + matern(2.5) + pgp.White(0.2), False),
+    "random": (RBF + matern(2.5) + LINEAR + pgp.White(0.2), False),
     "nested": (pgp.Sum((RBF + 0.5, 2.0 * (matern(1.5) + LINEAR), arc(1), RBF * (LINEAR + 1.0))), False),
 }
 

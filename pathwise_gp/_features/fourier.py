@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
@@ -40,13 +41,9 @@ class FourierFeatures(AbstractFeatures):
         return jax.tree.map(lambda a, b: jnp.concatenate([a, b]), self, other)
 
     def block(self, start: int, stop: int) -> "FourierFeatures":
-        # Where each path has features of its own, the leaves have a leading axis.
-        return dataclasses.replace(
-            self,
-            frequencies=self.frequencies[..., start:stop, :],
-            phases=self.phases[..., start:stop],
-            amplitudes=self.amplitudes[..., start:stop],
-        )
+        # Where each path has features of its own, the leaves have a leading axis, which a constructor's shapes have not.
+        kept = (self.frequencies[..., start:stop, :], self.phases[..., start:stop], self.amplitudes[..., start:stop])
+        return eqx.tree_at(lambda basis: (basis.frequencies, basis.phases, basis.amplitudes), self, kept)
 
 
 def fourier_pairs(frequencies: Float[Array, "h d"], weights: Float[Array, "h"]) -> FourierFeatures:
