@@ -65,8 +65,8 @@ def gauss_legendre(bounds: Float[AnyArray, "2 d"], n: int | Sequence[int]) -> Qu
     **Raises:** ValueError where `bounds` is not `2 d` with the lower corner first, `n` is not a whole number from one to
     2000 (for each dimension), or there would be more than 10⁷ points.
     """
-    lower, upper = as_box(bounds)
-    dim = lower.shape[0]
+    bounds = as_box(bounds)
+    dim = bounds.shape[1]
     counts = list(n) if isinstance(n, (list, tuple)) else [n] * dim
     if len(counts) != dim:
         raise ValueError(f"`n` must be one number, or one for each of the {dim} dimensions; got {n!r}.")
@@ -75,7 +75,7 @@ def gauss_legendre(bounds: Float[AnyArray, "2 d"], n: int | Sequence[int]) -> Qu
         raise ValueError(f"`n` asks for {math.prod(counts)} points: use fewer, or `sparse_grid`.")
     rules = [_legendre(k, "split the box") for k in counts]
     weights = _product([w for _, w in rules]).prod(axis=1)
-    return _on_box(_product([x for x, _ in rules]), weights, lower, upper)
+    return Quadrature(*_on_box(_product([x for x, _ in rules]), weights, bounds))
 
 
 def sparse_grid(bounds: Float[AnyArray, "2 d"], level: int) -> Quadrature:
@@ -92,8 +92,8 @@ def sparse_grid(bounds: Float[AnyArray, "2 d"], level: int) -> Quadrature:
     one, or there would be more than 10⁷ points or 10⁸ coordinates of points (a point that belongs to several of the product
     rules counts in each). Source: Novak & Ritter (1996).
     """
-    lower, upper = as_box(bounds)
-    dim = lower.shape[0]
+    bounds = as_box(bounds)
+    dim = bounds.shape[1]
     level = _checks.count(level, "level")
     most = min(_MOST_POINTS, _MOST_COORDINATES // dim)
     if 2 ** min(level, 64) > most or _sparse_size(dim, level) > most:
@@ -116,7 +116,7 @@ def sparse_grid(bounds: Float[AnyArray, "2 d"], level: int) -> Quadrature:
     # The rules are nested: points are numbered on the finest of them, and each is kept once.
     unique, which = np.unique(np.concatenate(indices), axis=0, return_inverse=True)
     total = np.bincount(which.reshape(-1), np.concatenate(weights))
-    return _on_box(_chebyshev(unique, 2**level), total, lower, upper)
+    return Quadrature(*_on_box(_chebyshev(unique, 2**level), total, bounds))
 
 
 def line(curve: Callable[..., Any], a: Number, b: Number, n: int) -> Quadrature:
@@ -139,19 +139,14 @@ def line(curve: Callable[..., Any], a: Number, b: Number, n: int) -> Quadrature:
         if bound.ndim:
             raise ValueError(f"`{name}` must be a scalar; got shape {bound.shape}.")
         _checks.finite(bound, name)
-    dtype = jnp.result_type(*ends)
-    start, stop = (bound.astype(dtype) for bound in ends)
-    rule = _legendre(_checks.count(n, "n"), "make several rules of parts of the curve")
-    nodes, weights = (jnp.asarray(part, dtype) for part in rule)
-    t = (start + stop) / 2 + (stop - start) / 2 * nodes
+    nodes, weights = _legendre(_checks.count(n, "n"), "make several rules of parts of the curve")
+    times, weights = _between(nodes, weights, *ends)
     position = lambda u: as_array(curve(u), u, "curve")
-    points, velocities = jax.vmap(lambda u: jax.jvp(position, (u,), (jnp.ones_like(u),)))(t)
+    # A curve is any function, and is not compiled: what it closes over may change.
+    points, velocities = jax.vmap(lambda u: jax.jvp(position, (u,), (jnp.ones_like(u),)))(times)
     if points.ndim != 2:
         raise ValueError(f"`curve` must return a point of shape (d,); got {points.shape[1:]}.")
-    way = jnp.where(stop < start, -jnp.ones_like(start), jnp.ones_like(start))
-    speeds, tangents = _normalised(way * velocities)
-    normals = jnp.stack([tangents[:, 1], -tangents[:, 0]], axis=1) if points.shape[1] == 2 else None
-    return Quadrature(points, weights * way * (stop - start) / 2 * speeds, tangents, normals)
+    return Quadrature(points, *_along(velocities, weights))
 
 
 def surface(parametrisation: Callable[..., Any], bounds: Float[AnyArray, "2 k"], n: int | Sequence[int]) -> Quadrature:
@@ -173,12 +168,8 @@ def surface(parametrisation: Callable[..., Any], bounds: Float[AnyArray, "2 k"],
         raise ValueError(
             f"`parametrisation` must map {k} parameter(s) to a point of shape (d,), d ≥ {k}; got {points.shape[1:]}."
         )
-    J = jax.vmap(jax.jacfwd(position))(flat.points)
-    if (k, points.shape[1]) == (2, 3):
-        areas, normals = _normalised(jnp.cross(J[:, :, 0], J[:, :, 1]))
-    else:
-        areas, normals = jnp.abs(jnp.prod(jnp.diagonal(jax.vmap(qr)(J).R, axis1=1, axis2=2), axis=1)), None
-    return Quadrature(points, flat.weights * areas, normals=normals)
+    weights, normals = _on_surface(jax.vmap(jax.jacfwd(position))(flat.points), flat.weights)
+    return Quadrature(points, weights, normals=normals)
 
 
 def as_box(bounds: Any) -> Float[Array, "2 d"]:
@@ -192,11 +183,48 @@ def as_box(bounds: Any) -> Float[Array, "2 d"]:
     return bounds
 
 
-def _on_box(nodes: np.ndarray, weights: np.ndarray, lower: Float[Array, "d"], upper: Float[Array, "d"]) -> Quadrature:
-    """A rule on [−1, 1]ᵈ, moved to a box."""
+@jax.jit
+def _on_box(
+    nodes: Float[AnyArray, "m d"], weights: Float[AnyArray, "m"], bounds: Float[Array, "2 d"]
+) -> tuple[Float[Array, "m d"], Float[Array, "m"]]:
+    """Points and weights of a rule on [−1, 1]ᵈ, moved to a box."""
+    lower, upper = bounds
     half = (upper - lower) / 2
     points = ((lower + upper) / 2)[None, :] + half[None, :] * jnp.asarray(nodes, half.dtype)
-    return Quadrature(points, jnp.prod(half) * jnp.asarray(weights, half.dtype))
+    return points, jnp.prod(half) * jnp.asarray(weights, half.dtype)
+
+
+@jax.jit
+def _between(
+    nodes: Float[AnyArray, "m"], weights: Float[AnyArray, "m"], start: Float[Array, ""], stop: Float[Array, ""]
+) -> tuple[Float[Array, "m"], Float[Array, "m"]]:
+    """Points and weights of a rule on [−1, 1], moved to between two ends; weights are negative where it runs backwards."""
+    dtype = jnp.result_type(start, stop)
+    start, stop, nodes, weights = (jnp.asarray(part, dtype) for part in (start, stop, nodes, weights))
+    return (start + stop) / 2 + (stop - start) / 2 * nodes, (stop - start) / 2 * weights
+
+
+@jax.jit
+def _along(
+    velocities: Float[Array, "m d"], weights: Float[Array, "m"]
+) -> tuple[Float[Array, "m"], Float[Array, "m d"], Float[Array, "m d"] | None]:
+    """Weights, tangents and normals of a rule on a curve from those of its parameter."""
+    way = jnp.where(weights < 0, -jnp.ones_like(weights), jnp.ones_like(weights))
+    speeds, tangents = _normalised(way[:, None] * velocities)
+    normals = jnp.stack([tangents[:, 1], -tangents[:, 0]], axis=1) if velocities.shape[1] == 2 else None
+    return way * weights * speeds, tangents, normals
+
+
+@jax.jit
+def _on_surface(
+    J: Float[Array, "m d k"], weights: Float[Array, "m"]
+) -> tuple[Float[Array, "m"], Float[Array, "m d"] | None]:
+    """Weights and normals of a rule on a surface from its Jacobian and the weights of its parameters."""
+    if J.shape[1:] == (3, 2):
+        areas, normals = _normalised(jnp.cross(J[:, :, 0], J[:, :, 1]))
+    else:
+        areas, normals = jnp.abs(jnp.prod(jnp.diagonal(jax.vmap(qr)(J).R, axis1=1, axis2=2), axis=1)), None
+    return weights * areas, normals
 
 
 def _legendre(n: int, instead: str) -> tuple[np.ndarray, np.ndarray]:
