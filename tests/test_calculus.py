@@ -523,7 +523,9 @@ def with_kernel(kernel, base="fourier", paths=PATHS):
     features = kernel.features(16, paths.inputs.shape[1], key=KEY, basis=BASES[base])
     n = jax.eval_shape(features, paths.inputs).shape[1]
     weights = jnp.asarray(np.random.default_rng(0).normal(size=(3, n)))
-    return dataclasses.replace(paths, kernel=kernel, features=features, weights=weights, prior_mean=pgp.ConstantMean(0.4))
+    return dataclasses.replace(
+        paths, kernel=kernel, features=features, weights=weights, prior_mean=pgp.ConstantMean(0.4)
+    )
 
 
 @eqx.filter_jit

@@ -65,11 +65,20 @@ def credible_intervals(
     if _checks.is_concrete(probability) and not (probability.ndim == 0 and 0 < float(probability) < 1):
         raise ValueError(f"`probability` must be a number between 0 and 1; got {probability}.")
     used = (optimum.feasible & jnp.isfinite(optimum.values)).reshape(-1)
+    message = "`optimum` must have a path with a feasible and finite optimum."
+    used = _checks.require(jnp.any(used), used, message)
+    return _intervals(
+        optimum.points.reshape(-1, optimum.points.shape[-1]), optimum.values.reshape(-1), used, probability
+    )
+
+
+@jax.jit
+def _intervals(
+    points: Float[Array, "s d"], values: Float[Array, "s"], used: Bool[Array, "s"], probability: Float[Array, ""]
+) -> tuple[Float[Array, "2 d"], Float[Array, "2"]]:
     ends = jnp.stack([(1 - probability) / 2, (1 + probability) / 2])
 
     def interval(samples: Float[Array, "s"]) -> Float[Array, "2"]:
         return jnp.nanquantile(jnp.where(used, samples, jnp.nan), ends)
 
-    message = "`optimum` must have a path with a feasible and finite optimum."
-    points = _checks.require(jnp.any(used), optimum.points.reshape(-1, optimum.points.shape[-1]), message)
-    return jax.vmap(interval, in_axes=1, out_axes=1)(points), interval(optimum.values.reshape(-1))
+    return jax.vmap(interval, in_axes=1, out_axes=1)(points), interval(values)

@@ -107,7 +107,7 @@ def maximise(paths: Callable[..., Any], bounds: Float[AnyArray, "2 d"], key: Key
 
 def _of_one(paths: Any, bounds: Any, key: Any, maximise: bool, **options: Any) -> Optimum:
     found = search(paths, bounds, _checks.key(key), maximise, Sets(), **options)
-    return found._replace(points=found.points[..., 0, :])
+    return found._replace(points=found.points.reshape(*found.values.shape, -1))
 
 
 class _Settings(NamedTuple):
