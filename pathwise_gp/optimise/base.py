@@ -66,10 +66,8 @@ def credible_intervals(
         raise ValueError(f"`probability` must be a number between 0 and 1; got {probability}.")
     used = (optimum.feasible & jnp.isfinite(optimum.values)).reshape(-1)
     message = "`optimum` must have a path with a feasible and finite optimum."
-    used = _checks.require(jnp.any(used), used, message)
-    return _intervals(
-        optimum.points.reshape(-1, optimum.points.shape[-1]), optimum.values.reshape(-1), used, probability
-    )
+    points = _checks.require(jnp.any(used), optimum.points.reshape(-1, optimum.points.shape[-1]), message)
+    return _intervals(points, optimum.values.reshape(-1), used, probability)
 
 
 @jax.jit
