@@ -348,5 +348,9 @@ def bounds(bounds: Any) -> Float[Array, "2 d"]:
             f"`bounds` must have shape (2, d), a row of lower and a row of upper bounds; got {bounds.shape}."
         )
     wanted = "`bounds` must be finite, its lower row below its upper row in each dimension"
-    got = f"; got {bounds}." if is_concrete(bounds) else "."
-    return require(jnp.all(jnp.isfinite(bounds)) & jnp.all(bounds[0] < bounds[1]), bounds, wanted + got)
+    if not is_concrete(bounds):
+        return require(jnp.all(jnp.isfinite(bounds)) & jnp.all(bounds[0] < bounds[1]), bounds, f"{wanted}.")
+    known = np.asarray(bounds)
+    if not (np.isfinite(known).all() and (known[0] < known[1]).all()):
+        raise ValueError(f"{wanted}; got {bounds}.")
+    return bounds

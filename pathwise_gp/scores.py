@@ -55,10 +55,7 @@ def crps(samples: Float[AnyArray, "..."], y: Float[AnyArray, "..."], *, fair: bo
     """
     samples, y = _pair(samples, y, 0)
     s = _draws(samples, _checks.flag(fair, "fair"))
-    # About y: differences of large numbers would lose digits.
-    errors = jnp.sort(samples - y[None], axis=0)
-    ranks = jnp.reshape(2 * jnp.arange(1, s + 1) - s - 1, (s,) + (1,) * y.ndim).astype(y.dtype)
-    return jnp.mean(jnp.abs(errors), axis=0) - jnp.sum(ranks * errors, axis=0) / _pairs(s, fair)
+    return _crps(samples, y, _pairs(s, fair))
 
 
 def energy_score(
@@ -138,8 +135,7 @@ def log_score(
     _checks.positive(variances, "variances")
     variances = _required(variances > 0, variances, "variances", "be positive")
     variances = _broadcast(variances, "variances", shape, y.shape).reshape(means.shape)
-    densities = -0.5 * ((y[None] - means) ** 2 / variances + jnp.log(variances) + math.log(2 * math.pi))
-    return math.log(means.shape[0]) - jax.nn.logsumexp(densities, axis=0)
+    return _log_score(means, y, variances)
 
 
 def interval_score(samples: Float[AnyArray, "..."], y: Float[AnyArray, "..."], level: Number) -> Float[Array, "..."]:
@@ -177,10 +173,7 @@ def pit(samples: Float[AnyArray, "..."], y: Float[AnyArray, "..."], key: Key | N
     draws, Hamill (2001).
     """
     samples, y = _pair(samples, y, 0)
-    below = jnp.sum(samples < y[None], axis=0).astype(y.dtype)
-    ties = jnp.sum(samples == y[None], axis=0).astype(y.dtype)
-    place = jnp.full(y.shape, 0.5, y.dtype) if key is None else jax.random.uniform(_checks.key(key), y.shape, y.dtype)
-    return (below + place * (ties + 1)) / (samples.shape[0] + 1)
+    return _pit(samples, y, None if key is None else _checks.key(key))
 
 
 def coverage(
@@ -270,6 +263,29 @@ def _norm(x: Array) -> Array:
 
 
 @jax.jit
+def _crps(samples: Float[Array, "s *n"], y: Float[Array, "*n"], pairs: Any) -> Float[Array, "*n"]:
+    s = samples.shape[0]
+    # About y: differences of large numbers would lose digits.
+    errors = jnp.sort(samples - y[None], axis=0)
+    ranks = jnp.reshape(2 * jnp.arange(1, s + 1) - s - 1, (s,) + (1,) * y.ndim).astype(y.dtype)
+    return jnp.mean(jnp.abs(errors), axis=0) - jnp.sum(ranks * errors, axis=0) / pairs
+
+
+@jax.jit
+def _log_score(means: Float[Array, "s *n"], y: Float[Array, "*n"], variances: Float[Array, "s *n"]) -> Array:
+    densities = -0.5 * ((y[None] - means) ** 2 / variances + jnp.log(variances) + math.log(2 * math.pi))
+    return math.log(means.shape[0]) - jax.nn.logsumexp(densities, axis=0)
+
+
+@jax.jit
+def _pit(samples: Float[Array, "s *n"], y: Float[Array, "*n"], key: Key | None) -> Float[Array, "*n"]:
+    below = jnp.sum(samples < y[None], axis=0).astype(y.dtype)
+    ties = jnp.sum(samples == y[None], axis=0).astype(y.dtype)
+    place = jnp.full(y.shape, 0.5, y.dtype) if key is None else jax.random.uniform(key, y.shape, y.dtype)
+    return (below + place * (ties + 1)) / (samples.shape[0] + 1)
+
+
+@jax.jit
 def _energy(samples: Float[Array, "s *n k"], y: Float[Array, "*n k"], pairs: Any) -> Float[Array, "*n"]:
     def spread(total: Array, one: Array) -> tuple[Array, None]:
         return total + jnp.sum(_norm(samples - one[None]), axis=0), None
@@ -309,6 +325,7 @@ def _levels(levels: Any, name: str, s: int, dtype: Any) -> Array:
     return _required(ok, levels, name, f"{wanted}: higher ones need more draws")
 
 
+@jax.jit
 def _central(samples: Float[Array, "s *n"], levels: Float[Array, "l"]) -> tuple[Array, Array]:
     """Ends of central intervals, `l *n`: quantiles p at place p (S + 1), counted from 1, of the ordered draws."""
     s = samples.shape[0]

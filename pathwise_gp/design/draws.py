@@ -98,6 +98,9 @@ def noise_of(noise_var: Any, n: int, dtype: Any) -> Float[Array, "n"]:
 
 def required_positive(x: Float[Array, "..."], name: str, *, or_zero: bool = False) -> Float[Array, "..."]:
     """`x`, or an error where an entry is not finite and positive (or zero): at run time under jit."""
+    if _checks.is_concrete(x):
+        _checks.positive(x, name, or_zero=or_zero)
+        return x
     ok = jnp.all(jnp.isfinite(x) & (x >= 0 if or_zero else x > 0))
     return _checks.require(ok, x, f"`{name}` must be finite and {'not negative' if or_zero else 'positive'}.")
 

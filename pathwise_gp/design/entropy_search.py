@@ -43,6 +43,13 @@ def max_value_entropy(
     _checks.finite(maxima, "maxima")
     _checks.positive(variance, "variance", or_zero=True)
     variance = required_positive(variance.astype(mean.dtype), "variance", or_zero=True)
+    return _max_value_entropy(mean, variance, maxima)
+
+
+@jax.jit
+def _max_value_entropy(
+    mean: Float[Array, "*n"], variance: Float[Array, "*n"], maxima: Float[Array, "s"]
+) -> Float[Array, "*n"]:
     known = variance == 0
     sd = jnp.sqrt(jnp.where(known, jnp.ones_like(mean), variance))
     gamma = (maxima.reshape(-1, *(1,) * mean.ndim) - mean[None]) / sd[None]

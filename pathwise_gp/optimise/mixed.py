@@ -109,13 +109,18 @@ def as_grid(discrete: Any, bounds: Float[Array, "2 d"]) -> Grid:
             wanted = f"rows of {len(columns)} values" if isinstance(key, tuple) else "a vector of values"
             raise ValueError(f"`discrete[{key!r}]` must be {wanted}, one or more; got shape {values.shape}.")
         _checks.finite(values, f"discrete[{key!r}]")
-        lower, upper = bounds[:, None, columns].astype(values.dtype)
-        within = jnp.all((values >= lower) & (values <= upper))
         groups.append(columns)
+        within = _within(values, bounds, columns)
         found.append(_checks.require(within, values, f"`discrete[{key!r}]` must lie within `bounds`."))
     if not groups:
         raise ValueError("`discrete` must name a column, or be None; it is empty.")
     return Grid(tuple(found), tuple(groups))
+
+
+@eqx.filter_jit
+def _within(values: Float[Array, "m k"], bounds: Float[Array, "2 d"], columns: tuple[int, ...]) -> Bool[Array, ""]:
+    lower, upper = bounds[:, None, columns].astype(values.dtype)
+    return jnp.all((values >= lower) & (values <= upper))
 
 
 def few(grid: Grid | None, p: int, n_screen: int) -> bool:
