@@ -42,8 +42,8 @@ GRID = pgp.MultiOutputGPPrior(kernel=pgp.Coregionalised(pgp.RBF(1.0, 0.9), np.on
 MULTI = pgp.MultiOutputPathwiseSampler(GRID.condition(Y, 0.05), 16).sample_paths(KEY, S)
 
 
-def cost(x, u, following):
-    return -jnp.sum(x * x) - 0.1 * jnp.sum(u * u) + 0.01 * following[0]
+def cost(x, u, following, xp=jnp):
+    return -xp.sum(x * x) - 0.1 * xp.sum(u * u) + 0.01 * following[0]
 
 
 def ensemble_of(j):
@@ -53,16 +53,16 @@ def ensemble_of(j):
         return pgp.PathwiseSampler(posterior(pgp.RBF(1.0, lengthscale), j), n_features=16).sample_paths(key, S)
 
     arguments = jnp.asarray([0.8, 1.1]), jax.random.split(jax.random.fold_in(KEY, j))
-    varying, common = map_draws(draw, tuple(a[0] for a in arguments), arguments)
-    return pgp.PathEnsemble(varying, common)
+    drawn = eqx.filter_jit(lambda arguments: map_draws(draw, tuple(a[0] for a in arguments), arguments))
+    return pgp.PathEnsemble(*drawn(arguments))
 
 
-def by_hand(step, policy, x0, n_steps):
-    states, actions = [x0], []
+def by_hand(step, x0, n_steps):
+    states, actions = [np.asarray(x0)], []
     for _ in range(n_steps):
-        actions.append(policy(states[-1]))
-        states.append(step(jnp.concatenate([states[-1], actions[-1]])))
-    return jnp.stack(states), jnp.stack(actions)
+        actions.append(np.asarray(GAIN) @ states[-1])
+        states.append(np.asarray(step(np.concatenate([states[-1], actions[-1]]))))
+    return np.stack(states), np.stack(actions)
 
 
 @pytest.mark.parametrize("increments", [False, True])
@@ -73,50 +73,55 @@ def test_linear_worlds_are_matrix_powers(increments):
     assert found.actions.shape == (S, T, A)
     assert found.rewards is None
     # f(x, u) = A x + B u in each world; under u = G x a step multiplies by A + B G.
-    matrices = np.stack([jax.jacobian(path)(jnp.zeros(K + A)) for path in paths], axis=1)
+    slope = eqx.filter_jit(lambda path: jax.jacobian(path)(jnp.zeros(K + A)))
+    matrices = np.stack([slope(path) for path in paths], axis=1)
     closed = matrices[:, :, :K] + matrices[:, :, K:] @ np.asarray(GAIN) + (np.eye(K) if increments else 0)
+    states = np.asarray(found.states)
     for world in range(S):
-        powers = [np.linalg.matrix_power(closed[world], t) @ X0 for t in range(T + 1)]
-        np.testing.assert_allclose(found.states[world], powers, rtol=1e-9, atol=1e-12)
-    np.testing.assert_allclose(found.actions, found.states[:, :-1] @ GAIN.T, rtol=1e-12)
+        powers = [np.linalg.matrix_power(closed[world], t) @ np.asarray(X0) for t in range(T + 1)]
+        np.testing.assert_allclose(states[world], powers, rtol=1e-9, atol=1e-12)
+    np.testing.assert_allclose(found.actions, states[:, :-1] @ np.asarray(GAIN).T, rtol=1e-12)
 
 
 def test_a_world_is_one_function_at_every_step():
-    found = rollout(RBF, POLICY, X0, T, reward=cost)
+    found = jax.tree.map(np.asarray, rollout(RBF, POLICY, X0, T, reward=cost))
     for world in range(S):
-        states, actions = by_hand(lambda xu, w=world: jnp.stack([p[w](xu) for p in RBF]), POLICY, X0, T)
+        states, actions = by_hand(lambda xu, w=world: [np.asarray(p(xu))[w] for p in RBF], X0, T)
         np.testing.assert_allclose(found.states[world], states, rtol=1e-9)
         np.testing.assert_allclose(found.actions[world], actions, rtol=1e-9)
-        rewards = [cost(states[t], actions[t], states[t + 1]) for t in range(T)]
+        rewards = [cost(states[t], actions[t], states[t + 1], np) for t in range(T)]
         np.testing.assert_allclose(found.rewards[world], rewards, rtol=1e-9)
     # Worlds differ, and known actions are the policy that chose them.
     assert np.ptp(found.states[:, -1, 0]) > 1e-3
-    known = rollout([path[:1] for path in RBF], found.actions[0], X0, T)
+    known = rollout(RBF, found.actions[0], X0, T)
     np.testing.assert_allclose(known.states[0], found.states[0], rtol=1e-9)
 
 
 def test_every_kind_of_dynamics():
-    several = jnp.stack([X0, X0 + 0.5, X0 - 1])
-    expected = rollout(RBF, POLICY, several, T)
-    assert expected.states.shape == (S, 3, T + 1, K)
-    np.testing.assert_allclose(expected.states[:, 1], rollout(RBF, POLICY, several[1], T).states, rtol=1e-9)
+    x0 = np.asarray(X0)
+    several = np.stack([x0, x0 + 0.5, x0 - 1])
+    expected = np.asarray(rollout(RBF, POLICY, several, T).states)
+    assert expected.shape == (S, 3, T + 1, K)
+    np.testing.assert_allclose(expected[:, 1], rollout(RBF, POLICY, several[1], T).states, rtol=1e-9)
     # Any function; of one world; of several outputs; of ensembles.
     together = lambda Z: jnp.stack([path(Z) for path in RBF], axis=-1)
     function = rollout(together, POLICY, several, T)
-    np.testing.assert_allclose(function.states, expected.states, rtol=1e-9)
+    np.testing.assert_allclose(function.states, expected, rtol=1e-9)
     one = rollout([path[0] for path in RBF], POLICY, several, T)
-    np.testing.assert_allclose(one.states, expected.states[0], rtol=1e-9)
+    np.testing.assert_allclose(one.states, expected[0], rtol=1e-9)
+    outputs = np.asarray(rollout(MULTI, POLICY, X0, T).states)
     for world in range(S):
-        multi = by_hand(lambda xu, w=world: MULTI[w](xu), POLICY, X0, T)[0]
-        np.testing.assert_allclose(rollout(MULTI, POLICY, X0, T).states[world], multi, rtol=1e-9)
+        multi = by_hand(lambda xu, w=world: np.asarray(MULTI(xu))[w], X0, T)[0]
+        np.testing.assert_allclose(outputs[world], multi, rtol=1e-9)
     ensembles = [ensemble_of(j) for j in range(K)]
     drawn = rollout(ensembles, POLICY, several, T)
     assert drawn.states.shape == (2, S, 3, T + 1, K)
+    states = np.asarray(drawn.states)
     for draw in range(2):
         each = rollout([ensemble[draw] for ensemble in ensembles], POLICY, several, T)
-        np.testing.assert_allclose(drawn.states[draw], each.states, rtol=1e-8)
+        np.testing.assert_allclose(states[draw], each.states, rtol=1e-8)
     nested = [pgp.stack([path, path[::-1]]) for path in RBF]
-    np.testing.assert_allclose(rollout(nested, POLICY, X0, T).states[1, 0], expected.states[2, 0], rtol=1e-9)
+    np.testing.assert_allclose(np.asarray(rollout(nested, POLICY, X0, T).states)[1, 0], expected[2, 0], rtol=1e-9)
 
 
 def test_a_bar_shows_the_steps(capsys):
@@ -135,11 +140,12 @@ def value(policy, dynamics, discount=0.9):
 
 @pytest.mark.parametrize("dynamics", [RBF, MULTI], ids=["paths", "several outputs"])
 def test_derivatives_in_the_policy_are_differences(dynamics):
-    slope = eqx.filter_jit(eqx.filter_grad(value))(POLICY, dynamics).matrix
-    h = 1e-6
+    both = eqx.filter_jit(eqx.filter_value_and_grad(value))
+    at = lambda step: both(Gain(jnp.asarray(np.asarray(GAIN) + step)), dynamics)
+    slope, h = np.asarray(at(0.0)[1].matrix), 1e-6
     for j in range(K):
-        step = h * jnp.eye(K)[j][None, :]
-        difference = (value(Gain(GAIN + step), dynamics) - value(Gain(GAIN - step), dynamics)) / (2 * h)
+        step = h * np.eye(K)[j][None, :]
+        difference = (float(at(step)[0]) - float(at(-step)[0])) / (2 * h)
         np.testing.assert_allclose(slope[0, j], difference, rtol=1e-6)
 
 

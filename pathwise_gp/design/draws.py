@@ -29,10 +29,7 @@ class PathCovariance(eqx.Module):
 
     def __call__(self, X: Float[AnyArray, "*n d"], Z: Float[AnyArray, "*m d"]) -> Float[Array, "..."]:
         """**Arguments:** `X`: `*n d`; `Z`: `*m d`. **Returns:** `*n *m`."""
-        left, right = (centred(self.paths, as_inputs(inputs)) for inputs in (X, Z))
-        flat = lambda values: values.reshape(values.shape[0], math.prod(values.shape[1:]))
-        product = jnp.matmul(flat(left).T, flat(right), precision=jax.lax.Precision.HIGHEST) / (left.shape[0] - 1)
-        return product.reshape(*left.shape[1:], *right.shape[1:])
+        return _path_covariance(self.paths, as_inputs(X), as_inputs(Z))
 
 
 def path_variance(paths: Callable[..., Any], X: Float[AnyArray, "*n d"]) -> Float[Array, "*n"]:
@@ -44,6 +41,14 @@ def path_variance(paths: Callable[..., Any], X: Float[AnyArray, "*n d"]) -> Floa
     gives other axes than `*s *n`.
     """
     return _path_variance(paths, as_inputs(X))
+
+
+@eqx.filter_jit
+def _path_covariance(paths: Any, X: Float[Array, "*n d"], Z: Float[Array, "*m d"]) -> Float[Array, "..."]:
+    left, right = centred(paths, X), centred(paths, Z)
+    flat = lambda values: values.reshape(values.shape[0], math.prod(values.shape[1:]))
+    product = jnp.matmul(flat(left).T, flat(right), precision=jax.lax.Precision.HIGHEST) / (left.shape[0] - 1)
+    return product.reshape(*left.shape[1:], *right.shape[1:])
 
 
 @eqx.filter_jit
