@@ -10,11 +10,11 @@ import griffe
 
 
 class RuntimeSignatures(griffe.Extension):
-    """Gives every final Equinox module without a written `__init__` the one that its fields make, and shapes their quotes."""
+    """Gives every final Equinox module that has no `__init__` at run time the one of its fields, and shapes their quotes."""
 
     def on_package(self, *, pkg: griffe.Module, **kwargs: object) -> None:
         objects = list(_objects(pkg))
-        classes = [one for one in objects if isinstance(one, griffe.Class) and "__init__" not in one.all_members]
+        classes = [one for one in objects if isinstance(one, griffe.Class) and not _has_init(one)]
         for one in objects:
             if isinstance(one, griffe.Function):
                 for parameter in one.parameters:
@@ -24,6 +24,10 @@ class RuntimeSignatures(griffe.Extension):
                 _quote(one.annotation)
         for cls in classes:
             _complete(cls)
+
+
+def _has_init(cls: griffe.Class) -> bool:
+    return "__init__" in cls.all_members and cls.all_members["__init__"].runtime
 
 
 def _objects(parent: griffe.Module | griffe.Class) -> Iterator[griffe.Object]:
