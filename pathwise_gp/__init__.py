@@ -15,6 +15,17 @@ from ._features import (
     QuasiMonteCarlo as QuasiMonteCarlo,
 )
 from ._fit import Fit as Fit, fit as fit
+from ._functionals import (
+    AbstractFunctional as AbstractFunctional,
+    Derivative as Derivative,
+    Directional as Directional,
+    Gradient as Gradient,
+    Hessian as Hessian,
+    Integral as Integral,
+    Laplacian as Laplacian,
+    LinearFunctional as LinearFunctional,
+    Values as Values,
+)
 from ._guides import (
     AbstractGuide as AbstractGuide,
     DeltaGuide as DeltaGuide,

@@ -12,12 +12,13 @@ from jaxtyping import Array, Bool, Float, Int
 
 from . import _checks, _fields
 from ._addresses import Address, leaves_of, listed, put, resolve
+from ._functionals import flat_data, is_number, size_of
 from ._kernels import KernelT
 from ._modules import Printed
 from ._numerics.lapack import cholesky
 from ._numerics.linalg import CholeskyFactor, seen
 from ._priors import GPPrior
-from ._priors.evidence import log_density as log_density_of, observed_rows, without
+from ._priors.evidence import log_density as log_density_of, without
 from ._priors.jitter import FOR_A_DENSITY
 from ._progress import ProgressBar
 from ._types import AnyArray, Key, Number
@@ -100,11 +101,11 @@ def fit(
     """
     if not isinstance(prior, GPPrior):
         raise ValueError(f"`prior` must be a GPPrior; got {type(prior).__name__}.")
-    n, dtype = prior.X.shape[0], prior.X.dtype
-    _checks.not_inputs(y, prior.X)
+    n, dtype = size_of(prior.X), prior.X.dtype
+    learn_noise = _learns(learn_noise, noise_var)
+    y, noise_var, mask = flat_data(prior.X, y, noise_var, mask)
     y, mask = _checks.observations(y, n, mask)
     y = y.astype(dtype)
-    learn_noise = _learns(learn_noise, noise_var)
     noise_var = _checks.noise_variance(noise_var, n, or_zero=not learn_noise).astype(dtype)
     addresses = _chosen(prior, fields)
     if not addresses and not learn_noise:
@@ -129,7 +130,7 @@ def fit(
 
 def _learns(learn_noise: Any, noise_var: Any) -> bool:
     """Whether the noise is learnt: unless it is said, a scalar is, and what is given for each point is known."""
-    return jnp.ndim(noise_var) == 0 if learn_noise is None else _checks.flag(learn_noise, "learn_noise")
+    return is_number(noise_var) if learn_noise is None else _checks.flag(learn_noise, "learn_noise")
 
 
 class _Settings(NamedTuple):
@@ -213,10 +214,10 @@ def _fit(
 
     def is_sound(point: Any) -> Bool[Array, ""]:
         here, noise = at(point)
-        X = observed_rows(here.X, mask)
-        noise = here.noise_at(X, noise) + (0 if here.jitter is None else here.jitter)
+        L = here.functional if mask is None else here.functional.where(mask)
+        noise = here.noise_at(L, noise) + (0 if here.jitter is None else here.jitter)
         least = FOR_A_DENSITY * n * float(jnp.finfo(dtype).eps)
-        return jnp.all((noise <= 0) | (noise >= least * (here.kernel.diagonal(X) + noise)))
+        return jnp.all((noise <= 0) | (noise >= least * (L.diagonal(here.kernel) + noise)))
 
     def scales(point: Any) -> Any:
         ones = jax.tree.map(jnp.ones_like, point)
@@ -226,7 +227,7 @@ def _fit(
         def system(fields: Any) -> tuple[Float[Array, "n n"], Float[Array, "n"]]:
             here, noise = at(point | fields)
             here = without(here, mask)
-            return seen(here.covariance_at(here.X, noise), mask), here.mean_at(here.X)
+            return seen(here.covariance_at(here.functional, noise), mask), here.mean_at(here.functional)
 
         deviations = _deviations(system, {address: point[address] for address in real}, mask)
         return ones | jax.tree.map(lambda deviation: unit * deviation, deviations)

@@ -10,6 +10,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from . import _checks
 from ._features import AbstractBasis, QuasiMonteCarlo
+from ._functionals import dim_of, size_of, Values
 from ._guides import WhitenedGuide
 from ._guides.bound import marginals, pointwise_log_prob
 from ._modules import Printed
@@ -56,7 +57,7 @@ class Laplace(Printed, eqx.Module):
         **Arguments:** `X`: inputs, `n d`. **Returns:** mean and variance, `n` each; for several processes a tuple of these.
         **Raises:** ValueError where `X` is not a finite `n d` array of the dimension of the training inputs.
         """
-        X = _checks.inputs(_checks.points(X, "X"), self.priors[0].Z.shape[1]).astype(self.priors[0].Z.dtype)
+        X = _checks.inputs(_checks.points(X, "X"), dim_of(self.priors[0].Z)).astype(self.priors[0].Z.dtype)
         found = tuple(_moments(prior, guide, X) for prior, guide in zip(self.priors, self.guides, strict=True))
         return found if self.several else found[0]
 
@@ -118,16 +119,15 @@ def laplace(
     if not priors or not all(isinstance(p, GPPrior) for p in priors):
         raise ValueError(f"`prior` must be a GPPrior, or a sequence of them; got {prior!r}.")
     X = priors[0].X
-    if any(p.X.shape[0] != X.shape[0] for p in priors):
-        raise ValueError(f"All of `prior` must have as many inputs; got {[p.X.shape[0] for p in priors]}.")
+    n = size_of(X)
+    if any(size_of(p.X) != n for p in priors):
+        raise ValueError(f"All of `prior` must have as many inputs; got {[size_of(p.X) for p in priors]}.")
     for p in priors:
-        if any(term.basis_size(p.X.shape[1]) == 0 for term in p.kernel.terms(p.X.shape[1])):
+        if any(term.basis_size(dim_of(p.X)) == 0 for term in p.kernel.terms(dim_of(p.X))):
             raise ValueError("The kernel of `prior` holds `White`, which is noise: give it to `likelihood` instead.")
     given, y = y, jnp.asarray(y)
-    if y.ndim == 0 or y.shape[0] != X.shape[0]:
-        raise ValueError(
-            f"`y` must have a leading axis of {X.shape[0]}, one entry for each input; got shape {y.shape}."
-        )
+    if y.ndim == 0 or y.shape[0] != n:
+        raise ValueError(f"`y` must have a leading axis of {n}, one entry for each input; got shape {y.shape}.")
     if jnp.issubdtype(y.dtype, jnp.floating):
         y = _checks.observed(y, _checks.LEAVE_OUT, given=given)
     if tolerance is None:
@@ -159,7 +159,7 @@ def _laplace(
     tolerance: Float[Array, ""],
     several: bool,
 ) -> Laplace:
-    p, n, dtype = len(priors), priors[0].Z.shape[0], priors[0].Z.dtype
+    p, n, dtype = len(priors), size_of(priors[0].Z), priors[0].Z.dtype
 
     def log_likelihood(f: Float[Array, "p n"]) -> Float[Array, "n"]:
         return pointwise_log_prob(likelihood, list(f), y).astype(dtype)
@@ -167,7 +167,7 @@ def _laplace(
     # What the likelihood closes over may be differentiated, but not through the search for the mode.
     converted, constants = jax.closure_convert(log_likelihood, jnp.zeros((p, n), dtype))
     fixed = jax.lax.stop_gradient
-    means = jnp.stack([prior.mean_at(prior.Z) for prior in priors])
+    means = jnp.stack([prior.mean_at(prior.functional) for prior in priors])
     lowers = jnp.stack(factors)
 
     def at(v: Float[Array, "p n"], lowers: Array, means: Array, constants: Any) -> _Point:
@@ -244,7 +244,7 @@ def _marginal(scale: Float[Array, "k k"], j: int, n: int) -> Float[Array, "n n"]
 def _moments(
     prior: SparseGPPrior, guide: WhitenedGuide, X: Float[Array, "n d"]
 ) -> tuple[Float[Array, "n"], Float[Array, "n"]]:
-    mean, variance = marginals(prior, guide, prior.checked_factor().lower, X)
+    mean, variance = marginals(prior, guide, prior.checked_factor().lower, Values(X))
     return mean, jnp.maximum(variance, 0)
 
 
@@ -260,7 +260,7 @@ def _sample(
     for j, (sampler, key_process) in enumerate(zip(samplers, keys, strict=True)):
         prior = sampler.prior
         settled = prior.settled()
-        values = prior.mean_at(prior.Z)[None, :] + settled.factor.colour(v[:, j])
+        values = prior.mean_at(prior.functional)[None, :] + settled.factor.colour(v[:, j])
         key_features, key_weights, key_noise = jax.random.split(key_process, 3)
         paths.append(through(sampler, settled, (key_features, key_weights, key_noise), values))
         drowned = drowned | drowns_guide(settled.added, sampler.guide.moments(prior)[1])

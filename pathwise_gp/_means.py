@@ -1,5 +1,6 @@
 """Mean functions. Any callable that maps inputs `n d` to values `n` is one."""
 
+import functools
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
@@ -10,6 +11,7 @@ from jaxtyping import Array, Float
 
 from . import _fields
 from ._modules import Printed
+from ._numerics.boxes import Box, NoClosedForm
 from ._types import Number
 
 Mean: TypeAlias = Callable[[Any], Any]
@@ -62,3 +64,19 @@ def evaluate(mean: Mean, X: Float[Array, "n d"]) -> Float[Array, "n"]:
             f"it returned shape {values.shape}."
         )
     return values.astype(X.dtype)
+
+
+@functools.singledispatch
+def mean_integral(mean: Any, _: Box) -> Float[Array, ""]:
+    """∫ m dx over a box."""
+    raise NoClosedForm("the mean", type(mean).__name__)
+
+
+@mean_integral.register
+def _(_: ZeroMean, box: Box):
+    return jnp.zeros((), box.lower.dtype)
+
+
+@mean_integral.register
+def _(mean: ConstantMean, box: Box):
+    return mean.value.astype(box.lower.dtype) * box.volume

@@ -64,6 +64,11 @@ class Shape:
         return f"{name}[{','.join(map(str, self.array.shape))}]"
 
 
+def shown(value: Any) -> Any:
+    """What is printed of data: the shape of an array, and modules as they are."""
+    return Shape(value) if _rank(value) else value
+
+
 def _is_default(module: Any, field: dataclasses.Field[Any]) -> bool:
     """Whether a field is None, or what it is unless given, as far as that has no arrays."""
     value = getattr(module, field.name, None)

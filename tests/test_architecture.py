@@ -30,6 +30,7 @@ FLOORS = {
     "_fit": 7,
     "_features": 2,
     "_kernels": 3,
+    "_functionals": 4,
     "_scaling": 4,
     "_paths": 5,
     "_priors": 6,

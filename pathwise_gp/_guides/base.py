@@ -10,9 +10,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from .. import _checks, _fields
+from .._functionals import AbstractFunctional, dim_of, size_of, Values
 from .._kernels import check_valid
 from .._modules import Printed
-from .._numerics.blocks import map_rows
 from .._numerics.linalg import CholeskyFactor, inner
 from .._paths.observations import new_noise, noise_of_kernel
 from .._priors import Prediction, SparseGPPrior
@@ -77,7 +77,7 @@ class AbstractGuide(Printed, eqx.Module):
         self.check(prior)
         mean, scale = self.moments(prior)
         lower = prior.checked_factor().lower
-        difference = mean - prior.mean_at(prior.Z)
+        difference = mean - prior.mean_at(prior.functional)
         return kl_to_standard(solve_lower(lower, difference[None, :])[0], solve_lower(lower, scale.T).T)
 
     def predict(self, prior: SparseGPPrior, X: Float[AnyArray, "*n d"], noise_var: Any) -> Prediction:
@@ -90,16 +90,16 @@ class AbstractGuide(Printed, eqx.Module):
         axis of `X` is not d, or `noise_var` is negative or of another shape.
         """
         self.check(prior)
-        X = _checks.inputs(X, prior.Z.shape[1]).astype(prior.Z.dtype)
+        X = _checks.inputs(X, dim_of(prior.Z)).astype(prior.Z.dtype)
         flat = check_valid(prior.kernel, X.reshape(-1, X.shape[-1]), "X")
         noise_var = new_noise(noise_var, None, X.shape[:-1], X.dtype)
-        mean, variance = _marginals(prior, self, prior.checked_factor().lower, flat)
+        mean, variance = _marginals(prior, self, prior.checked_factor().lower, Values(flat))
         noise_var = noise_var + noise_of_kernel(prior.kernel, X)
         return Prediction(mean.reshape(X.shape[:-1]), jnp.maximum(variance, 0).reshape(X.shape[:-1]) + noise_var)
 
     def check(self, prior: SparseGPPrior) -> None:
         """Raises where the guide does not fit the prior."""
-        m = prior.Z.shape[0]
+        m = size_of(prior.Z)
         if self.size() != m:
             raise ValueError(
                 f"`{type(self).__name__}` has {self.size()} inducing values, but the prior has {m} inducing points `Z`."
@@ -110,21 +110,21 @@ class AbstractGuide(Printed, eqx.Module):
 
 
 def marginals(
-    prior: SparseGPPrior, guide: AbstractGuide, lower: Float[Array, "m m"], X: Float[Array, "n d"]
+    prior: SparseGPPrior, guide: AbstractGuide, lower: Float[Array, "m m"], asked: AbstractFunctional
 ) -> tuple[Float[Array, "n"], Float[Array, "n"]]:
-    """Mean and variance of f(x) with u ~ q, for each of n inputs; `lower` is the factor of k(Z, Z) + jitter."""
+    """Mean and variance of what is asked of f with u ~ q; `lower` is the factor of k(Z, Z) + jitter."""
     mean, scale = guide.moments(prior)
-    white_mean = solve_lower(lower, (mean - prior.mean_at(prior.Z))[None, :])
+    white_mean = solve_lower(lower, (mean - prior.mean_at(prior.functional))[None, :])
     white_scale = solve_lower(lower, scale.T)  # (L⁻¹T)ᵀ
 
-    def block(rows: Float[Array, "b d"]) -> Float[Array, "2 b"]:
-        white = solve_lower(lower, prior.kernel.matrix(rows, prior.Z))
+    def block(part: AbstractFunctional) -> Float[Array, "2 b"]:
+        white = solve_lower(lower, part.cross(prior.kernel, prior.functional))
         spread = inner(white, white_scale)
-        variance = prior.kernel.diagonal(rows) - jnp.sum(white * white, axis=1) + jnp.sum(spread * spread, axis=1)
+        variance = part.diagonal(prior.kernel) - jnp.sum(white * white, axis=1) + jnp.sum(spread * spread, axis=1)
         return jnp.stack([inner(white_mean, white)[0], variance])
 
-    update, variance = map_rows(block, X, prior.Z.shape[0])
-    return prior.mean_at(X) + update, variance
+    update, variance = asked.in_parts(block, prior.functional.size)
+    return prior.mean_at(asked) + update, variance
 
 
 _marginals = eqx.filter_jit(marginals)

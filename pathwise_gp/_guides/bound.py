@@ -11,8 +11,17 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from .. import _checks
-from .._kernels import check_valid
+from .._functionals import (
+    AbstractFunctional,
+    as_functional,
+    check_functional,
+    dim_of,
+    flat_data,
+    is_structured,
+    observed,
+)
 from .._priors import SparseGPPrior
+from .._priors.base import checked_functional
 from .._types import AnyArray, Number
 from .base import AbstractGuide, marginals as marginals
 
@@ -43,7 +52,7 @@ def _elbo(
     prior: SparseGPPrior,
     guide: AbstractGuide,
     lower: Float[Array, "m m"],
-    X: Float[Array, "n d"],
+    X: AbstractFunctional,
     y: Float[Array, "n"],
     noise_var: Float[Array, "n"],
 ) -> Float[Array, ""]:
@@ -105,19 +114,25 @@ def check_guide(guide: Any, prior: SparseGPPrior) -> None:
     guide.check(prior)
 
 
-def check_inputs(prior: Any, X: Any) -> Float[Array, "n d"]:
-    """Inputs that fit a sparse prior."""
+def check_inputs(prior: Any, X: Any) -> AbstractFunctional:
+    """What is observed of a sparse process: values at inputs, or of a functional, that fit its prior."""
     if not isinstance(prior, SparseGPPrior):
         raise ValueError(f"`prior` must be a SparseGPPrior; got {type(prior).__name__}.")
-    X = _checks.inputs(_checks.points(X, "X"), prior.Z.shape[1]).astype(prior.Z.dtype)
-    return check_valid(prior.kernel, X, "X")
+    X = observed("X")(X)
+    if not isinstance(X, AbstractFunctional):
+        _checks.inputs(X, dim_of(prior.Z))
+    L = as_functional(X.astype(prior.Z.dtype))
+    check_functional(L, prior.kernel)
+    return checked_functional(prior.kernel, L, "X")
 
 
 def check_data(
     prior: SparseGPPrior, X: Any, y: Any, noise_var: Any
-) -> tuple[Float[Array, "n d"], Float[Array, "n"], Float[Array, "n"]]:
-    X = check_inputs(prior, X)
-    n, dtype = X.shape[0], X.dtype
+) -> tuple[AbstractFunctional, Float[Array, "n"], Float[Array, "n"]]:
+    L = check_inputs(prior, X)
+    n, dtype = L.size, L.dtype
+    if is_structured(X):
+        y, noise_var, _ = flat_data(L, y, noise_var, None)
     y = _checks.observations(y, n, None, _checks.LEAVE_OUT)[0].astype(dtype)
     noise = jnp.broadcast_to(_checks.noise_variance(noise_var, n).astype(dtype), (n,))
-    return X, y, noise + prior.kernel.noise(X)
+    return L, y, noise + L.noise(prior.kernel)

@@ -38,7 +38,7 @@ class DeltaGuide(AbstractGuide):
     def kl_divergence(self, prior: SparseGPPrior) -> Float[Array, ""]:
         self.check(prior)
         lower = prior.checked_factor().lower
-        difference = self.location.astype(prior.Z.dtype) - prior.mean_at(prior.Z)
+        difference = self.location.astype(prior.Z.dtype) - prior.mean_at(prior.functional)
         white = solve_lower(lower, difference[None, :])
         return 0.5 * jnp.sum(white * white) + half_log_det(lower) + 0.5 * difference.size * math.log(2 * math.pi)
 

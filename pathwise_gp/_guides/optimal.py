@@ -7,6 +7,7 @@ import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
+from .._functionals import AbstractFunctional
 from .._numerics.linalg import add_diagonal, CholeskyFactor, guarded_cholesky, inner, inverse_factor
 from .._priors import SparseGPPrior
 from .._priors.jitter import drowns_guide, first_step, say_beside_guide, say_lost, Settled
@@ -51,12 +52,14 @@ _OF_THE_BOUND = 2e-2
 def _optimal(
     prior: SparseGPPrior,
     settled: Settled,
-    X: Float[Array, "n d"],
+    X: AbstractFunctional,
     y: Float[Array, "n"],
     noise_var: Float[Array, "n"],
 ) -> tuple[WhitenedGuide, Bool[Array, ""], Bool[Array, ""]]:
     scale = jnp.sqrt(noise_var)
-    A = settled.factor.whiten(prior.kernel.matrix(X, prior.Z) / scale[:, None])  # n m: the transpose of the paper's
+    A = settled.factor.whiten(
+        X.cross(prior.kernel, prior.functional) / scale[:, None]
+    )  # n m: the transpose of the paper's
     B = add_diagonal(inner(A.T, A.T), jnp.ones_like(A[0]))
     T = inverse_factor(B)
     target = jnp.sum(A * ((y - prior.mean_at(X)) / scale)[:, None], axis=0)
@@ -82,17 +85,17 @@ def collapsed_bound(
 
 @eqx.filter_jit
 def _collapsed(
-    prior: SparseGPPrior, X: Float[Array, "n d"], y: Float[Array, "n"], noise_var: Float[Array, "n"]
+    prior: SparseGPPrior, X: AbstractFunctional, y: Float[Array, "n"], noise_var: Float[Array, "n"]
 ) -> tuple[Float[Array, ""], Bool[Array, ""]]:
     scale = jnp.sqrt(noise_var)
-    lower, ok = guarded_cholesky(prior.covariance_at(prior.Z))
-    A = CholeskyFactor(lower).whiten(prior.kernel.matrix(X, prior.Z) / scale[:, None])  # n m
+    lower, ok = guarded_cholesky(prior.covariance_at(prior.functional))
+    A = CholeskyFactor(lower).whiten(X.cross(prior.kernel, prior.functional) / scale[:, None])  # n m
     root, also_ok = guarded_cholesky(add_diagonal(inner(A.T, A.T), jnp.ones_like(A[0])))
     residual = (y - prior.mean_at(X)) / scale
     fitted = CholeskyFactor(root).whiten(inner(residual[None, :], A.T))[0]
     fit = jnp.sum(residual * residual) - jnp.sum(fitted * fitted)
     log_det = CholeskyFactor(root).log_det() + jnp.sum(jnp.log(noise_var))
-    signal = jnp.sum(prior.kernel.diagonal(X) / noise_var)
+    signal = jnp.sum(X.diagonal(prior.kernel) / noise_var)
     left_out = signal - jnp.sum(A * A)
     step = first_step(lower.shape[0], X.dtype) if prior.jitter is None else jnp.finfo(X.dtype).eps
     lost = ~(ok & also_ok) | (step * signal > _OF_THE_BOUND * y.shape[0])

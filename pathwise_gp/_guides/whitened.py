@@ -30,7 +30,7 @@ class WhitenedGuide(AbstractGuide):
     def moments(self, prior: SparseGPPrior) -> tuple[Float[Array, "m"], Float[Array, "m m"]]:
         factor = prior.checked_factor()
         mean, scale = self._whitened(prior)
-        return prior.mean_at(prior.Z) + factor.colour(mean), inner(factor.lower, scale.T)
+        return prior.mean_at(prior.functional) + factor.colour(mean), inner(factor.lower, scale.T)
 
     def kl_divergence(self, prior: SparseGPPrior) -> Float[Array, ""]:
         self.check(prior)

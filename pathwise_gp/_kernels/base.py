@@ -140,6 +140,10 @@ class AbstractKernel(Printed, eqx.Module):
         )
         return math.inf
 
+    def categories(self, dim: int) -> tuple[int, ...]:
+        """The columns of the inputs that hold numbers of categories or of outputs, along which nothing has a derivative."""
+        return ()
+
     def label(self) -> str:
         """The kernel's name in errors."""
         return type(self).__name__

@@ -50,6 +50,9 @@ class AbstractComposite(AbstractKernel):
     def smoothness(self, dim: int) -> float:
         return min(kernel.smoothness(dim) for kernel in self.kernels)
 
+    def categories(self, dim: int) -> tuple[int, ...]:
+        return tuple(sorted({column for kernel in self.kernels for column in kernel.categories(dim)}))
+
     def _values(self, combine: Callable[..., Any], values: Callable[[AbstractKernel], Any]) -> Any:
         return functools.reduce(combine, map(values, self.kernels))
 

@@ -43,6 +43,9 @@ class Categorical(AbstractKernel):
     def check_dim(self, dim: int) -> None:
         check_column(self, dim)
 
+    def categories(self, dim: int) -> tuple[int, ...]:
+        return (0,)
+
     def valid(self, X: Float[Array, "n d"]) -> Bool[Array, ""]:
         return are_categories(X, self.n_categories)
 
@@ -95,6 +98,9 @@ class Index(AbstractKernel):
     def check_dim(self, dim: int) -> None:
         check_column(self, dim)
 
+    def categories(self, dim: int) -> tuple[int, ...]:
+        return (0,)
+
     def valid(self, X: Float[Array, "n d"]) -> Bool[Array, ""]:
         return are_categories(X, self.kappa.shape[0])
 
@@ -146,6 +152,9 @@ class Coregionalised(AbstractKernel):
 
     def smoothness(self, dim: int) -> float:
         return self.kernel.smoothness(dim - 1)
+
+    def categories(self, dim: int) -> tuple[int, ...]:
+        return self.product(dim).categories(dim)
 
     def matrix(self, X: Float[Array, "n d"], Z: Float[Array, "m d"]) -> Float[Array, "n m"]:
         return self.product(X.shape[1]).matrix(X, Z)

@@ -66,6 +66,9 @@ class ActiveDims(AbstractKernel):
     def smoothness(self, dim: int) -> float:
         return self.kernel.smoothness(len(self.dims))
 
+    def categories(self, dim: int) -> tuple[int, ...]:
+        return tuple(self.dims[i] for i in self.kernel.categories(len(self.dims)))
+
     def terms(self, dim: int) -> tuple[AbstractKernel, ...]:
         return tuple(ActiveDims(term, self.dims) for term in self.kernel.terms(len(self.dims)))
 

@@ -10,7 +10,8 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from .. import _checks
-from .._modules import Printed, Shape
+from .._functionals import dim_of
+from .._modules import Printed, shown
 from .._numerics.blocks import as_bytes
 from .._numerics.dependence import depends
 from .._scaling import Standardisation
@@ -131,13 +132,13 @@ class PathEnsemble(Printed, eqx.Module):
 
     def _printed(self) -> dict[str, Any]:
         paths = eqx.combine(self.varying, self.common)
-        return {"shape": self.shape, "n_features": paths.weights.shape[-1], "inputs": Shape(paths.inputs)} | {
+        return {"shape": self.shape, "n_features": paths.weights.shape[-1], "inputs": shown(paths.inputs)} | {
             "kernel": paths.kernel
         }
 
     def _as_inputs(self, X: Any) -> Array:
-        inputs = self.varying.inputs if self.common.inputs is None else self.common.inputs
-        return _checks.inputs(X, inputs.shape[-1]).astype(inputs.dtype)
+        inputs = eqx.combine(self.varying.inputs, self.common.inputs)
+        return _checks.inputs(X, dim_of(inputs)).astype(inputs.dtype)
 
     @property
     def _axes(self) -> tuple[int, ...]:

@@ -13,8 +13,9 @@ from jaxtyping import Array, Bool, Float
 
 from .. import _checks, _means
 from .._features import AbstractFeatures, NoFeatures
+from .._functionals import AbstractFunctional, as_functional, as_inputs, dim_of, Observed, Values
 from .._kernels import AbstractKernel, require_valid
-from .._modules import Printed, Shape
+from .._modules import Printed, shown
 from .._numerics.blocks import as_bytes, map_rows
 from .._numerics.lapack import cholesky
 from .._numerics.linalg import add_diagonal, CholeskyFactor, inner, seen
@@ -39,7 +40,7 @@ class PathwiseFunction(Printed, eqx.Module):
     - `features`: φ, the basis of the prior draw.
     - `weights`: w, `*s f`.
     - `kernel`: k.
-    - `inputs`: L, the points the path is conditioned on, `n d`; none (n = 0) for draws of a prior.
+    - `inputs`: L, what the path is conditioned on: points, `n d`, none (n = 0) for draws of a prior; or a functional.
     - `coefficients`: α, `*s n`.
     - `mean_coefficients`: those of the posterior mean, `n`.
     - `noise`: the variances of ε, which were added to the diagonal of k(L, L) in the solve, `n`: inf for points that were
@@ -56,7 +57,7 @@ class PathwiseFunction(Printed, eqx.Module):
     features: AbstractFeatures
     weights: Float[Array, "*s f"]
     kernel: AbstractKernel
-    inputs: Float[Array, "n d"]
+    inputs: Observed
     coefficients: Float[Array, "*s n"]
     mean_coefficients: Float[Array, "n"]
     noise: Float[Array, "n"] | None
@@ -112,13 +113,18 @@ class PathwiseFunction(Printed, eqx.Module):
             prior_mean=scaling.of_mean(self.prior_mean),
             features=scaling.of_features(self.features, a, self.shape if self._own_features else ()),
             kernel=scaling.of_kernel(self.kernel),
-            inputs=scaling.original_inputs(self.inputs),
+            inputs=as_inputs(self.functional.rescaled(scaling)),
             coefficients=self.coefficients / a,
             mean_coefficients=self.mean_coefficients / a,
             noise=square(self.noise),
             noise_var=square(self.noise_var),
             spread=None if self.spread is None else self.spread * a,
         )
+
+    @property
+    def functional(self) -> AbstractFunctional:
+        """What the path is conditioned on."""
+        return as_functional(self.inputs)
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -191,7 +197,7 @@ class PathwiseFunction(Printed, eqx.Module):
         return (self[i] for i in range(len(self)))
 
     def _printed(self) -> dict[str, Any]:
-        sizes = {"shape": self.shape, "n_features": self.weights.shape[-1], "inputs": Shape(self.inputs)}
+        sizes = {"shape": self.shape, "n_features": self.weights.shape[-1], "inputs": shown(self.inputs)}
         return sizes | {"kernel": self.kernel, "prior_mean": self.prior_mean}
 
     def _one_basis(self) -> AbstractFeatures:
@@ -225,7 +231,7 @@ def _flatten(paths: PathwiseFunction) -> tuple[PathwiseFunction, PathwiseFunctio
 
 
 def _as_inputs(paths: PathwiseFunction, X: Any) -> Array:
-    return _checks.inputs(X, paths.inputs.shape[1]).astype(paths.inputs.dtype)
+    return _checks.inputs(X, dim_of(paths.inputs)).astype(paths.inputs.dtype)
 
 
 class _Answer(NamedTuple):
@@ -257,18 +263,19 @@ def _evaluate(paths: PathwiseFunction, X: Float[Array, "*n d"], block_bytes: int
 
 def _values(paths: PathwiseFunction, X: Float[Array, "n d"], block_bytes: int | None = None) -> Float[Array, "s n"]:
     flat = eqx.combine(*_flatten(paths))
+    functional = flat.functional
 
     def update(rows: Float[Array, "b d"]) -> Float[Array, "s b"]:
         mean = _means.evaluate(flat.prior_mean, rows)[None, :]
-        return mean + inner(flat.coefficients, flat.kernel.matrix(rows, flat.inputs))
+        return mean + inner(flat.coefficients, functional.of_kernel(flat.kernel, rows))
 
     def prior_and_update(rows: Float[Array, "b d"]) -> Float[Array, "s b"]:
         return update(rows) + inner(flat.weights, flat.features(rows))
 
-    n, f = flat.inputs.shape[0], flat.weights.shape[1]
+    n, f = functional.size, flat.weights.shape[1]
     if not paths._own_features:
         return map_rows(prior_and_update, X, n + f, block_bytes)
-    prior = evaluate_prior(flat.features, flat.weights, X, share_features=False, block_bytes=block_bytes)
+    prior = evaluate_prior(flat.features, flat.weights, Values(X), share_features=False, block_bytes=block_bytes)
     return prior + map_rows(update, X, n, block_bytes)
 
 
@@ -276,7 +283,7 @@ def _values(paths: PathwiseFunction, X: Float[Array, "n d"], block_bytes: int | 
 def _evaluate_paired(paths: PathwiseFunction, X: Float[Array, "..."]) -> _Answer:
     random, fixed = _flatten(paths)
     rows = X.reshape(*paths.shape, math.prod(X.shape[len(paths.shape) : -1]), X.shape[-1])
-    per_path = rows.shape[-2] * (paths.inputs.shape[0] + paths.weights.shape[-1])
+    per_path = rows.shape[-2] * (paths.functional.size + paths.weights.shape[-1])
     one = lambda leaves, inputs: _values(eqx.combine(leaves, fixed), inputs)[0]
     values = map_paired(one, random, rows, paths.shape, per_path)
     return _answer(paths, X.reshape(-1, X.shape[-1]), values.reshape(X.shape[:-1]))
@@ -284,11 +291,10 @@ def _evaluate_paired(paths: PathwiseFunction, X: Float[Array, "..."]) -> _Answer
 
 @eqx.filter_jit
 def _marginal_variance(paths: PathwiseFunction, X: Float[Array, "*n d"]) -> _Answer:
-    L = paths.inputs
-    noise = jnp.zeros_like(L[:, 0]) if paths.noise is None else paths.noise
+    L, noise = paths.functional, paths.noise
     mask = jnp.isfinite(noise)
     noise = jnp.where(mask, noise, jnp.zeros_like(noise))
-    factor = CholeskyFactor(cholesky(seen(add_diagonal(paths.kernel.matrix(L, L), noise), mask)), mask)
+    factor = CholeskyFactor(cholesky(seen(add_diagonal(L.gram(paths.kernel), noise), mask)), mask)
     flat = X.reshape(-1, X.shape[-1])
 
     def of(features: AbstractFeatures) -> Float[Array, "n"]:

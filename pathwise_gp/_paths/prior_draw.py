@@ -9,8 +9,8 @@ from jaxtyping import Array, Bool, Float
 
 from .. import _checks
 from .._features import AbstractBasis, AbstractFeatures, as_features, size
+from .._functionals import AbstractFunctional
 from .._kernels import AbstractKernel
-from .._numerics.blocks import map_rows
 from .._numerics.linalg import inner
 from .._types import Key
 
@@ -60,21 +60,21 @@ def fitted(basis: AbstractBasis, kernel: AbstractKernel, like: Float[Array, "n d
 def evaluate_prior(
     features: AbstractFeatures,
     weights: Float[Array, "s f"],
-    X: Float[Array, "n d"],
+    L: AbstractFunctional,
     *,
     share_features: bool,
     block_bytes: int | None = None,
 ) -> Float[Array, "s n"]:
-    """φ(X)ᵀw, with temporaries bounded in n; one basis for all paths makes it a matrix product."""
+    """L φᵀw, with temporaries bounded in the number of points; one basis for all paths makes it a matrix product."""
     width = weights.shape[1]
     if share_features:
-        return map_rows(lambda rows: inner(weights, features(rows)), X, width, block_bytes)
+        return L.in_parts(lambda part: inner(weights, part.of_features(features)), width, block_bytes)
 
     dynamic, static = eqx.partition(features, eqx.is_array)
 
     def one_path(path: tuple[Any, Float[Array, "f"]]) -> Float[Array, "n"]:
         own, w = eqx.combine(path[0], static), path[1]
-        return map_rows(lambda rows: inner(w[None, :], own(rows))[0], X, width, block_bytes)
+        return L.in_parts(lambda part: inner(w[None, :], part.of_features(own))[0], width, block_bytes)
 
     # Derivatives recompute what a path needs instead of keeping it.
     return jax.lax.map(jax.checkpoint(one_path, prevent_cse=False), (dynamic, weights))

@@ -1,13 +1,16 @@
 """What the priors share: a kernel, a mean, points, and the jitter."""
 
+import abc
 from typing import Any, Generic
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from .. import _checks, _means
-from .._kernels import AbstractKernel, check_valid, KernelT
+from .._functionals import AbstractFunctional, as_functional, check_functional
+from .._kernels import AbstractKernel, check_valid, KernelT, require_valid
 from .._modules import Printed
 from .._numerics.lapack import cholesky
 from .._numerics.linalg import add_diagonal, CholeskyFactor
@@ -21,73 +24,91 @@ class AbstractPrior(Printed, eqx.Module, Generic[KernelT]):
     mean: eqx.AbstractVar[_means.AnyMean]
     jitter: eqx.AbstractVar[Float[Array, "..."] | None]
 
-    def noise_at(self, X: Float[Array, "n d"], noise_var: Float[Array, "..."] | None = None) -> Float[Array, "n"]:
-        """The variances of what is observed at X beside f: the noise given and that of the kernel; none for f itself."""
-        if noise_var is None:
-            return jnp.zeros((X.shape[0],), X.dtype)
-        return jnp.broadcast_to(noise_var.astype(X.dtype), (X.shape[0],)) + self.kernel.noise(X)
+    @property
+    @abc.abstractmethod
+    def functional(self) -> AbstractFunctional:
+        """What is looked at: the functional of what is observed, or of the inducing values."""
 
-    def given_jitter(self, X: Float[Array, "n d"]) -> Float[Array, "n"] | None:
-        """The jitter that was asked for, at each point."""
-        return None if self.jitter is None else jnp.broadcast_to(self.jitter.astype(X.dtype), (X.shape[0],))
+    def noise_at(self, L: AbstractFunctional, noise_var: Float[Array, "..."] | None = None) -> Float[Array, "q"]:
+        """The variances of what is observed by L beside L f: the noise given and that of the kernel; none for L f itself."""
+        if noise_var is None:
+            return jnp.zeros((L.size,), L.dtype)
+        return jnp.broadcast_to(noise_var.astype(L.dtype), (L.size,)) + L.noise(self.kernel)
+
+    def given_jitter(self, L: AbstractFunctional) -> Float[Array, "q"] | None:
+        """The jitter that was asked for, of each value."""
+        return None if self.jitter is None else jnp.broadcast_to(self.jitter.astype(L.dtype), (L.size,))
 
     def smooth_jitter(
         self,
-        X: Float[Array, "n d"],
+        L: AbstractFunctional,
         noise_var: Float[Array, "..."] | None = None,
-        mask: Bool[Array, "n"] | None = None,
-    ) -> Float[Array, "n"]:
+        mask: Bool[Array, "q"] | None = None,
+    ) -> Float[Array, "q"]:
         """What is added to the diagonal of a density that is to be smooth in the hyperparameters: the jitter given, else
-        10·n·eps of its own variance to each point without noise."""
-        given = self.given_jitter(X)
-        return smooth(self.kernel.diagonal(X), self.noise_at(X, noise_var), mask) if given is None else given
+        10·q·eps of its own variance to each value without noise."""
+        given = self.given_jitter(L)
+        return smooth(L.diagonal(self.kernel), self.noise_at(L, noise_var), mask) if given is None else given
 
     def covariance_at(
         self,
-        X: Float[Array, "n d"],
+        L: AbstractFunctional,
         noise_var: Float[Array, "..."] | None = None,
-        mask: Bool[Array, "n"] | None = None,
-    ) -> Float[Array, "n n"]:
-        """k(X, X) with the noise and `smooth_jitter` added."""
-        added = self.noise_at(X, noise_var) + self.smooth_jitter(X, noise_var, mask)
-        return add_diagonal(self.kernel.matrix(X, X), added)
+        mask: Bool[Array, "q"] | None = None,
+    ) -> Float[Array, "q q"]:
+        """L k Lᵀ with the noise and `smooth_jitter` added."""
+        added = self.noise_at(L, noise_var) + self.smooth_jitter(L, noise_var, mask)
+        return add_diagonal(L.gram(self.kernel), added)
 
-    def factor_at(self, X: Float[Array, "n d"], noise_var: Float[Array, "..."] | None = None) -> CholeskyFactor:
+    def factor_at(self, L: AbstractFunctional, noise_var: Float[Array, "..."] | None = None) -> CholeskyFactor:
         """The Cholesky factor of `covariance_at`; NaN where that is not positive definite."""
-        return CholeskyFactor(cholesky(self.covariance_at(X, noise_var)))
+        return CholeskyFactor(cholesky(self.covariance_at(L, noise_var)))
 
     def settle_at(
         self,
-        X: Float[Array, "n d"],
+        L: AbstractFunctional,
         noise_var: Float[Array, "..."] | None = None,
-        mask: Bool[Array, "n"] | None = None,
+        mask: Bool[Array, "q"] | None = None,
     ) -> Settled:
-        """The factor of k(X, X) with noise, and with as much jitter as was given and is needed."""
-        return settle(self.kernel.matrix(X, X), self.noise_at(X, noise_var), self.given_jitter(X), mask)
+        """The factor of L k Lᵀ with noise, and with as much jitter as was given and is needed."""
+        return settle(L.gram(self.kernel), self.noise_at(L, noise_var), self.given_jitter(L), mask)
 
-    def mean_at(self, X: Float[Array, "n d"]) -> Float[Array, "n"]:
-        return _means.evaluate(self.mean, X)
+    def mean_at(self, L: AbstractFunctional) -> Float[Array, "q"]:
+        """L m."""
+        return L.of_mean(self.mean)
 
 
-def not_definite(settled: Settled, X: Float[Array, "n d"], name: str) -> tuple[Bool[Array, ""], str]:
+def not_definite(settled: Settled, L: AbstractFunctional, name: str) -> tuple[Bool[Array, ""], str]:
     """Whether a factorisation failed, and the error where it did."""
     return settled.failed, (
-        f"The covariance matrix of the {X.shape[0]} points `{name}` is not positive definite in {X.dtype}, not even with a "
+        f"The covariance matrix of the {L.size} points `{name}` is not positive definite in {L.dtype}, not even with a "
         f"jitter that was raised by decades to {LARGEST} of the variance of each. Give a larger `jitter` or noise, remove "
         "(nearly) repeated points, shorten a lengthscale that is long beside the spread of the points, subtract an offset "
         "from the inputs of a linear kernel, or compute in float64."
     )
 
 
-def check_prior(prior: Any, X: Array, name: str) -> None:
+def checked_functional(kernel: AbstractKernel, X: Any, name: str) -> Any:
+    """Points or a functional, or an error where one looks outside the kernel's domain (at run time under jit)."""
+    valid = kernel.valid(as_functional(X).points)
+    if valid is True:
+        return X
+    if isinstance(X, AbstractFunctional):
+        leaves, structure = jax.tree.flatten(X)
+        return jax.tree.unflatten(structure, [require_valid(valid, leaves[0], name), *leaves[1:]])
+    return require_valid(valid, X, name)
+
+
+def check_prior(prior: Any, X: Any, name: str) -> None:
     """Raises where the parts of a prior do not fit each other."""
     if not isinstance(prior.kernel, AbstractKernel):
         raise ValueError(f"`{type(prior).__name__}.kernel` must be a kernel; got {prior.kernel!r}.")
-    _checks.finite(X, name)
-    prior.kernel.check_dim(X.shape[1])
-    if _checks.is_concrete(X):
-        check_valid(prior.kernel, X, name)
-    check_jitter(prior.jitter, X.shape[0])
+    L = as_functional(X)
+    _checks.finite(L.points, name)
+    check_functional(L, prior.kernel)
+    if _checks.is_concrete(L.points):
+        check_valid(prior.kernel, L.points, name)
+    check_jitter(prior.jitter, L.size)
 
 
 def check_jitter(jitter: Array | None, n: int) -> None:

@@ -33,14 +33,14 @@ class Conditioned(NamedTuple):
 @eqx.filter_jit
 def solve(
     prior: AbstractPrior,
-    X: Float[Array, "n d"],
     y: Float[Array, "n"],
     noise_var: Float[Array, "..."],
     mask: Bool[Array, "n"] | None,
     look_at_scales: bool,
 ) -> Conditioned:
-    settled = prior.settle_at(X, noise_var, mask)
-    residual = y - prior.mean_at(X)
+    L = prior.functional
+    settled = prior.settle_at(L, noise_var, mask)
+    residual = y - prior.mean_at(L)
     coefficients = settled.factor.solve(residual)
     # The posterior mean misses y by (noise + jitter) α. What no noise explains of that is small, of the order of √added,
     # where there is a function of this kernel through all y, and of the order of y where there is none.
@@ -51,10 +51,10 @@ def solve(
         in_units = jnp.where(mask, in_units, jnp.zeros_like(in_units))
     step = jnp.sqrt(jnp.max(jnp.where(settled.scale > 0, settled.added / settled.scale, jnp.zeros_like(residual))))
     least = (_MISS + _MISS_PER_STEP * step) * jnp.max(in_units) * deviation
-    asked = prior.noise_at(X, noise_var) + settled.jitter - settled.added
+    asked = prior.noise_at(L, noise_var) + settled.jitter - settled.added
     contradicts = (misses > least) & (asked <= 0)
     infinite = ~jnp.all(jnp.isfinite(coefficients))
-    scales = scales_of(in_units, prior.kernel.matrix(X, X), mask) if look_at_scales else None
+    scales = scales_of(in_units, L.gram(prior.kernel), mask) if look_at_scales else None
     return Conditioned(settled, coefficients, misses, contradicts, jnp.any(contradicts), infinite, scales)
 
 

@@ -4,6 +4,7 @@ import math
 from typing import Any, TypeVar
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
@@ -15,14 +16,12 @@ from .jitter import FOR_A_DENSITY, is_lost
 PriorT = TypeVar("PriorT", bound=Any)
 
 
-def observed_rows(X: Float[Array, "n d"], mask: Bool[Array, "n"] | None) -> Float[Array, "n d"]:
-    """The inputs, with the first that was observed in place of those that were not."""
-    return X if mask is None else jnp.where(mask[:, None], X, X[jnp.argmax(mask)][None, :])
-
-
 def without(prior: PriorT, mask: Bool[Array, "n"] | None) -> PriorT:
-    """A prior in which inputs that were not observed have no say."""
-    return prior if mask is None else eqx.tree_at(lambda p: p.X, prior, observed_rows(prior.X, mask))
+    """A prior in which what was not observed has no say."""
+    if mask is None:
+        return prior
+    seen = prior.functional.where(mask)
+    return eqx.tree_at(lambda p: p.X, prior, seen.X if isinstance(prior.X, jax.Array) else seen)
 
 
 @eqx.filter_jit
@@ -42,7 +41,7 @@ def log_prob_and_whether_lost(
     factor = CholeskyFactor(cholesky(A))
     n_eps = jnp.asarray(y.shape[0] * jnp.finfo(A.dtype).eps, A.dtype)
     pivots = jnp.diagonal(factor.lower) ** 2
-    noise = prior.noise_at(prior.X, noise_var)
+    noise = prior.noise_at(prior.functional, noise_var)
     lost = ~factor.is_finite() | is_lost(pivots, noise, jnp.diagonal(A), FOR_A_DENSITY * n_eps)
     return density_of(factor, residual) + unseen, lost
 
@@ -60,8 +59,9 @@ def _system(
 ) -> tuple[Float[Array, "n n"], Float[Array, "n"], Float[Array, ""]]:
     """A and y − m(X), and what is to be added to their log density for what was not observed, which is left in them as
     independent standard normal values, all 0."""
-    residual = y - prior.mean_at(prior.X)
-    covariance = prior.covariance_at(prior.X, noise_var, mask)
+    L = prior.functional
+    residual = y - prior.mean_at(L)
+    covariance = prior.covariance_at(L, noise_var, mask)
     if mask is None:
         return covariance, residual, jnp.zeros((), residual.dtype)
     unseen = 0.5 * math.log(2 * math.pi) * jnp.sum(~mask).astype(residual.dtype)

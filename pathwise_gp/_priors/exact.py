@@ -9,20 +9,33 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from .. import _checks, _fields, _means
-from .._features import AbstractBasis, check_basis, QuasiMonteCarlo
+from .._features import AbstractBasis, check_basis, NoFeatures, QuasiMonteCarlo
+from .._functionals import (
+    AbstractFunctional,
+    as_functional,
+    as_inputs,
+    check_functional,
+    dim_of,
+    flat_data,
+    is_structured,
+    Observed,
+    observed,
+    size_of,
+    Values,
+)
 from .._kernels import check_valid, KernelT
 from .._modules import Printed
-from .._numerics.blocks import map_rows
-from .._numerics.linalg import CholeskyFactor, inner
+from .._numerics.linalg import CholeskyFactor
 from .._paths import draw_prior, PathwiseFunction
 from .._paths.observations import new_noise, noise_of_kernel
 from .._scaling import Standardisation
 from .._types import AnyArray, Key, Number, Numbers
-from .base import AbstractPrior, check_prior, not_definite
+from .base import AbstractPrior, check_prior, checked_functional, not_definite
 from .conditioning import contradiction, solve
-from .evidence import log_prob, log_prob_and_whether_lost, observed_rows, without
+from .evidence import log_prob, log_prob_and_whether_lost, without
 from .jitter import say, say_lost
-from .leave_one_out import leave_one_out, LeaveOneOut
+from .leave_one_out import LeaveOneOut
+from .moments import covariance_of, leave_one_out_of, mean_of, variance_of
 from .prediction import Prediction
 from .scales import say_scales
 
@@ -43,7 +56,7 @@ class GPPrior(AbstractPrior[KernelT]):
     """
 
     kernel: KernelT
-    X: Float[Array, "n d"] = eqx.field(converter=_fields.points("X"))
+    X: Observed = eqx.field(converter=observed("X"))
     mean: _means.AnyMean = eqx.field(converter=_means.as_mean, default_factory=_means.ZeroMean)
     jitter: Float[Array, "..."] | None = eqx.field(converter=_fields.positive, default=None)
 
@@ -139,15 +152,20 @@ class GPPrior(AbstractPrior[KernelT]):
 
     def checked(self) -> "GPPrior[KernelT]":
         """This prior, or an error where an input is outside the kernel's domain (at run time under jit)."""
-        X = check_valid(self.kernel, self.X, "X")
+        X = checked_functional(self.kernel, self.X, "X")
         return self if X is self.X else eqx.tree_at(lambda prior: prior.X, self, X)
+
+    @property
+    def functional(self) -> AbstractFunctional:
+        """What is observed of f."""
+        return as_functional(self.X)
 
     def check(self, y: Any, noise_var: Any, mask: Any) -> tuple[Array, Array, Array | None]:
         """Observations, noise and mask that fit the training inputs."""
-        n, dtype = self.X.shape[0], self.X.dtype
-        _checks.not_inputs(y, self.X)
-        y, mask = _checks.observations(y, n, mask)
-        return y.astype(dtype), _checks.noise_variance(noise_var, n, or_zero=True).astype(dtype), mask
+        y, noise_var, mask = flat_data(self.X, y, noise_var, mask)
+        q, dtype = size_of(self.X), self.X.dtype
+        y, mask = _checks.observations(y, q, mask)
+        return y.astype(dtype), _checks.noise_variance(noise_var, q, or_zero=True).astype(dtype), mask
 
     def __check_init__(self):
         check_prior(self, self.X, "X")
@@ -184,22 +202,45 @@ class ConditionedGP(Printed, eqx.Module, Generic[KernelT]):
         return self.factor.mask
 
     @property
-    def observed_inputs(self) -> Float[Array, "n d"]:
-        """X, with the first input that was observed in place of those that were not: they may be anywhere."""
-        return observed_rows(self.prior.X, self.mask)
+    def observed(self) -> AbstractFunctional:
+        """What was observed of f, with the first input that was in place of those that were not: they may be anywhere."""
+        functional = self.prior.functional
+        return functional if self.mask is None else functional.where(self.mask)
 
     @property
     def noise(self) -> Float[Array, "n"]:
         """All that was added to the diagonal of k(X, X), `n`: the variances of ε."""
-        return self.prior.noise_at(self.observed_inputs, self.noise_var) + self.jitter
+        return self.prior.noise_at(self.observed, self.noise_var) + self.jitter
 
     def mean(self, X: Float[AnyArray, "*n d"]) -> Float[Array, "*n"]:
         """Posterior mean, m(x) + k(x, X)A⁻¹(y − m(X)) (Rasmussen & Williams 2006, equation 2.38).
 
         **Arguments:** `X`: inputs, `*n d`. **Returns:** `*n`. **Raises:** ValueError where the last axis is not d.
         """
+        if is_structured(X):
+            return self._asked(X, "X")[0](self.mean_path)
         X = self._inputs(X, "X")
-        return _mean(self, X.reshape(-1, X.shape[-1])).reshape(X.shape[:-1])
+        return mean_of(self, X.reshape(-1, X.shape[-1])).reshape(X.shape[:-1])
+
+    @property
+    def mean_path(self) -> PathwiseFunction:
+        """The posterior mean as one path, a pytree: what `mean` gives, and what a functional is applied to."""
+        return PathwiseFunction(
+            prior_mean=self.prior.mean,
+            features=NoFeatures(),
+            weights=jnp.zeros((0,), self.y.dtype),
+            kernel=self.prior.kernel,
+            inputs=as_inputs(self.observed),
+            coefficients=self.coefficients,
+            mean_coefficients=self.coefficients,
+            noise=self.noise_of_paths,
+            noise_var=self.new_noise_var,
+        )
+
+    @property
+    def noise_of_paths(self) -> Float[Array, "n"]:
+        """`noise`, and inf for what was not observed."""
+        return self.noise if self.mask is None else jnp.where(self.mask, self.noise, jnp.inf)
 
     def variance(self, X: Float[AnyArray, "*n d"]) -> Float[Array, "*n"]:
         """Posterior variance of f(x), without noise: k(x, x) − k(x, X)A⁻¹k(X, x), at least 0 under rounding.
@@ -208,10 +249,10 @@ class ConditionedGP(Printed, eqx.Module, Generic[KernelT]):
 
         **Warns:** outside jit, `PrecisionWarning` where the difference is rounding and there is noise, or in low precision.
         """
-        X = self._inputs(X, "X")
-        variance, rounding = _variance(self, X.reshape(-1, X.shape[-1]))
-        say_lost(rounding, X.dtype, "X")
-        return variance.reshape(X.shape[:-1])
+        L, shape = self._asked(X, "X")
+        variance, rounding = variance_of(self, L)
+        say_lost(rounding, L.dtype, "X")
+        return variance.reshape(shape)
 
     @property
     def new_noise_var(self) -> Float[Array, ""] | None:
@@ -241,26 +282,35 @@ class ConditionedGP(Printed, eqx.Module, Generic[KernelT]):
 
         **Returns:** `*n *m`. **Raises:** ValueError where a last axis is not d.
         """
-        X = self._inputs(X, "X")
-        Z = X if Z is None else self._inputs(Z, "Z")
-        flat = _covariance(self, X.reshape(-1, X.shape[-1]), Z.reshape(-1, X.shape[-1]))
-        return flat.reshape(*X.shape[:-1], *Z.shape[:-1])
+        left, rows = self._asked(X, "X")
+        right, columns = (None, rows) if Z is None else self._asked(Z, "Z")
+        return covariance_of(self, left, right).reshape(*rows, *columns)
 
     def log_marginal_likelihood(self) -> Float[Array, ""]:
         """log N(y | m(X), A), a scalar, from the factor at hand (Rasmussen & Williams 2006, equation 2.30)."""
-        white = self.factor.whiten(self.y - self.prior.mean_at(self.observed_inputs))
+        white = self.factor.whiten(self.y - self.prior.mean_at(self.observed))
         n = self.y.shape[0] if self.mask is None else jnp.sum(self.mask).astype(white.dtype)
         return -0.5 * jnp.sum(white * white) - 0.5 * self.factor.log_det() - 0.5 * n * math.log(2 * math.pi)
 
-    def leave_one_out(self) -> LeaveOneOut:
+    def leave_one_out(self, block: int | None = None) -> LeaveOneOut:
         """Predictions of each observation by all others, in closed form from the factor at hand, in O(n³).
 
         yᵢ | y₋ᵢ ~ N(yᵢ − αᵢ/Pᵢᵢ, 1/Pᵢᵢ) with P = A⁻¹ and α = P(y − m(X)) (Sundararajan & Keerthi 2001; Rasmussen & Williams
         2006, equation 5.12). Where nothing was added to the diagonal (no noise and no jitter) the variance is that of f.
 
-        **Returns:** mean, variance and log density, `n` each.
+        **Arguments:** `block`: where a list of functionals was observed, the number of one of them: only its predictions.
+
+        **Returns:** mean, variance and log density, `n` each; of a block in the shape of what it observes.
+
+        **Raises:** ValueError where there is no such block.
         """
-        return _leave_one_out(self)
+        found = leave_one_out_of(self)
+        if block is None:
+            return found
+        parts = [self.prior.functional.blocks(values) for values in found]
+        if not isinstance(parts[0], tuple) or not 0 <= block < len(parts[0]):
+            raise ValueError(f"`block` must be the number of one of the functionals in a list of them; got {block}.")
+        return LeaveOneOut(*(part[block] for part in parts))
 
     def rescaled(self, scaling: Standardisation) -> "ConditionedGP":
         """The posterior of standardised data in the original units: `Standardisation.original`."""
@@ -271,7 +321,7 @@ class ConditionedGP(Printed, eqx.Module, Generic[KernelT]):
             lower = jnp.where(self.mask[:, None], lower, self.factor.lower)
         original = GPPrior(
             kernel=scaling.of_kernel(prior.kernel),
-            X=scaling.original_inputs(prior.X),
+            X=as_inputs(prior.functional.rescaled(scaling)),
             mean=scaling.of_mean(prior.mean),
             jitter=None if prior.jitter is None else prior.jitter * a.astype(prior.jitter.dtype) ** 2,
         )
@@ -281,8 +331,17 @@ class ConditionedGP(Printed, eqx.Module, Generic[KernelT]):
     def _printed(self) -> dict[str, Any]:
         return {"prior": self.prior, "noise_var": self.noise_var}
 
+    def _asked(self, X: Any, name: str) -> tuple[AbstractFunctional, tuple[int, ...]]:
+        """Values at inputs or of a functional, and their shape."""
+        if is_structured(X):
+            L = as_functional(observed(name)(X)).astype(self.prior.X.dtype)
+            check_functional(L, self.prior.kernel)
+            return L, (L.size,)
+        X = self._inputs(X, name)
+        return Values(X.reshape(-1, X.shape[-1])), X.shape[:-1]
+
     def _inputs(self, X: Any, name: str) -> Array:
-        X = _checks.inputs(X, self.prior.X.shape[1], name).astype(self.prior.X.dtype)
+        X = _checks.inputs(X, dim_of(self.prior.X), name).astype(self.prior.X.dtype)
         return check_valid(self.prior.kernel, X.reshape(-1, X.shape[-1]), name).reshape(X.shape)
 
 
@@ -296,12 +355,12 @@ def condition(
     """`GPPrior.condition` for values that have been checked."""
     seen_prior = without(prior, mask).checked()
     known = all(map(_checks.is_concrete, jax.tree.leaves((prior, y, noise_var, mask))))
-    found = solve(seen_prior, seen_prior.X, y, noise_var, mask, check_scales and known)
+    found = solve(seen_prior, y, noise_var, mask, check_scales and known)
     settled = found.settled
     message = "`y` and the mean at `X` must be finite; got NaN or inf."
     factor, coefficients = _checks.verdict(
         (settled.factor, found.coefficients),
-        not_definite(settled, prior.X, "X"),
+        not_definite(settled, prior.functional, "X"),
         (found.infinite, message),
         (found.contradictory, contradiction(found)),
     )
@@ -313,87 +372,26 @@ def condition(
 def condition_latent(prior: GPPrior, f: Float[Array, "n"]) -> ConditionedGP:
     """The posterior given values f(X) that were drawn with `smooth_jitter` in them."""
     known = jnp.zeros((), prior.X.dtype)
-    jitter = prior.smooth_jitter(prior.X, known)
+    jitter = prior.smooth_jitter(prior.functional, known)
     prior = eqx.tree_at(lambda p: p.jitter, prior, jitter, is_leaf=lambda leaf: leaf is None)
     return condition(prior, f.astype(prior.X.dtype), known)
-
-
-@eqx.filter_jit
-def _leave_one_out(posterior: ConditionedGP) -> LeaveOneOut:
-    found = leave_one_out(posterior.y, posterior.coefficients, posterior.factor.inverse_diagonal())
-    mask = posterior.mask
-    if mask is None:
-        return found
-    X = posterior.prior.X
-    variance, _ = _variance(posterior, X)
-    elsewhere = LeaveOneOut(_mean(posterior, X), variance + posterior.noise, jnp.zeros_like(posterior.y))
-    choose = lambda here, there: jnp.where(mask, here, there)
-    return jax.tree.map(choose, found, elsewhere)
-
-
-@eqx.filter_jit
-def _mean(posterior: ConditionedGP, X: Float[Array, "n d"]) -> Float[Array, "n"]:
-    prior = posterior.prior
-
-    def block(rows: Float[Array, "b d"]) -> Float[Array, "b"]:
-        return inner(posterior.coefficients[None, :], prior.kernel.matrix(rows, prior.X))[0]
-
-    return prior.mean_at(X) + map_rows(block, X, prior.X.shape[0])
-
-
-@eqx.filter_jit
-def _variance(posterior: ConditionedGP, X: Float[Array, "n d"]) -> tuple[Float[Array, "n"], Bool[Array, ""]]:
-    """The variance, and whether it is rounding somewhere and should not be: where all that was observed has noise, and in low
-    precision also away from points that have none."""
-    prior, eps, inputs = posterior.prior, float(jnp.finfo(X.dtype).eps), posterior.observed_inputs
-    known = prior.noise_at(inputs, posterior.noise_var) <= 0
-    known = known if posterior.mask is None else known & posterior.mask
-    own = jnp.maximum(prior.kernel.diagonal(inputs), jnp.finfo(X.dtype).tiny)
-
-    def block(rows: Float[Array, "b d"]) -> Float[Array, "2 b"]:
-        k = prior.kernel.matrix(rows, prior.X)
-        white = posterior.factor.whiten(k)
-        before = prior.kernel.diagonal(rows)
-        variance = before - jnp.sum(white * white, axis=1)
-        rounding = variance < _DIGITS * eps * before
-        if _DIGITS * eps > _OF_VARIANCE:
-            # At a point without noise little is left, and the difference has no digits to lose.
-            there = jnp.max(jnp.where(known[None, :], k * k / own[None, :], jnp.zeros_like(k)), axis=1)
-            rounding = rounding & (there < (1 - _DIGITS * eps) * before)
-        else:
-            rounding = rounding & ~jnp.any(known)
-        return jnp.stack([variance, rounding.astype(variance.dtype)])
-
-    variance, rounding = map_rows(block, X, prior.X.shape[0])
-    return jnp.maximum(variance, 0), jnp.any(rounding > 0)
-
-
-# A variance of so many times the rounding of the difference that it is has two digits; one of so much of the variance before
-# is as good as none.
-_DIGITS, _OF_VARIANCE = 60.0, 1e-6
-
-
-@eqx.filter_jit
-def _covariance(posterior: ConditionedGP, X: Float[Array, "n d"], Z: Float[Array, "m d"]) -> Float[Array, "n m"]:
-    kernel, points = posterior.prior.kernel, posterior.prior.X
-    left, right = (posterior.factor.whiten(kernel.matrix(inputs, points)) for inputs in (X, Z))
-    return kernel.matrix(X, Z) - inner(left, right)
 
 
 @eqx.filter_jit
 def _sample_prior(
     prior: GPPrior, key: Key, n_paths: int, n_features: int, basis: AbstractBasis, share_features: bool
 ) -> PathwiseFunction:
+    dtype = prior.X.dtype
     settings = {"n_paths": n_paths, "n_features": n_features, "basis": basis, "share_features": share_features}
-    features, weights = draw_prior(prior.kernel, prior.X, *jax.random.split(key), **settings)
+    features, weights = draw_prior(prior.kernel, prior.functional.points, *jax.random.split(key), **settings)
     return PathwiseFunction(
         prior_mean=prior.mean,
         features=features,
         weights=weights,
         kernel=prior.kernel,
-        inputs=prior.X[:0],
-        coefficients=jnp.zeros((n_paths, 0), prior.X.dtype),
-        mean_coefficients=jnp.zeros((0,), prior.X.dtype),
-        noise=jnp.zeros((0,), prior.X.dtype),
+        inputs=jnp.zeros((0, dim_of(prior.X)), dtype),
+        coefficients=jnp.zeros((n_paths, 0), dtype),
+        mean_coefficients=jnp.zeros((0,), dtype),
+        noise=jnp.zeros((0,), dtype),
         share_features=share_features,
     )

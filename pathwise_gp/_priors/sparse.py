@@ -6,10 +6,11 @@ import equinox as eqx
 from jaxtyping import Array, Float
 
 from .. import _checks, _fields, _means
-from .._kernels import check_valid, KernelT
+from .._functionals import AbstractFunctional, as_functional, Observed, observed
+from .._kernels import KernelT
 from .._numerics.linalg import CholeskyFactor
 from .._types import Number, Numbers
-from .base import AbstractPrior, check_prior, not_definite
+from .base import AbstractPrior, check_prior, checked_functional, not_definite
 from .jitter import Settled
 
 
@@ -19,7 +20,8 @@ class SparseGPPrior(AbstractPrior[KernelT]):
     **Fields:**
 
     - `kernel`: k.
-    - `Z`: the inducing points, `m d`.
+    - `Z`: the inducing points, `m d`; or m other numbers that are linear in f, such as slopes or averages: a functional, or a
+      list of these and of points.
     - `mean`: m, a callable that maps `n d` to `n`, or a number; zero unless given.
     - `jitter`: variance added to the diagonal of k(Z, Z), a scalar or one for each point, `m`: u is f(Z) plus independent
       noise of this variance. None unless given. What the factorisation needs beyond it is added by decades from 10·m·eps of
@@ -29,7 +31,7 @@ class SparseGPPrior(AbstractPrior[KernelT]):
     """
 
     kernel: KernelT
-    Z: Float[Array, "m d"] = eqx.field(converter=_fields.points("Z"))
+    Z: Observed = eqx.field(converter=observed("Z"))
     mean: _means.AnyMean = eqx.field(converter=_means.as_mean, default_factory=_means.ZeroMean)
     jitter: Float[Array, "..."] | None = eqx.field(converter=_fields.positive, default=None)
 
@@ -43,14 +45,21 @@ class SparseGPPrior(AbstractPrior[KernelT]):
     def factor(self) -> CholeskyFactor:
         """Cholesky factor of k(Z, Z) + jitter, `m m`, smooth in the hyperparameters (without a jitter given, with 10·m·eps of
         each variance); NaN where that is not positive definite."""
-        return self.factor_at(self.Z)
+        return self.factor_at(self.functional)
+
+    @property
+    def functional(self) -> AbstractFunctional:
+        return as_functional(self.Z)
 
     def settled(self) -> Settled:
         """The factor of k(Z, Z) with as much jitter as was given and is needed, and what that is; or an error where no jitter
         is enough."""
-        Z = check_valid(self.kernel, self.Z, "Z")
-        found = _settle(self if Z is self.Z else eqx.tree_at(lambda prior: prior.Z, self, Z))
-        return _checks.verdict(found, not_definite(found, self.Z, "Z"))
+        found = _settle(self.checked())
+        return _checks.verdict(found, not_definite(found, self.functional, "Z"))
+
+    def checked(self) -> "SparseGPPrior[KernelT]":
+        """This prior, or an error where an input is outside the kernel's domain (at run time under jit)."""
+        return eqx.tree_at(lambda prior: prior.Z, self, checked_functional(self.kernel, self.Z, "Z"))
 
     def checked_factor(self) -> CholeskyFactor:
         """The factor alone."""
@@ -62,4 +71,4 @@ class SparseGPPrior(AbstractPrior[KernelT]):
 
 @eqx.filter_jit
 def _settle(prior: SparseGPPrior) -> Settled:
-    return prior.settle_at(prior.Z)
+    return prior.settle_at(prior.functional)

@@ -72,18 +72,18 @@ class DecoupledPathwiseSampler(Printed, eqx.Module):
 
         **Returns:** paths with one axis, of length s.
         """
-        prior, Z = self.prior, self.prior.Z
+        prior, L = self.prior, self.prior.functional
         factor = settled.factor
         epsilon = jnp.sqrt(settled.jitter)[None, :] * noise
-        draw = evaluate_prior(features, weights, Z, share_features=self.share_features)
-        mean = prior.mean_at(Z)
+        draw = evaluate_prior(features, weights, L, share_features=self.share_features)
+        mean = prior.mean_at(L)
         guide_mean, spread = self.guide.moments(prior)
         return PathwiseFunction(
             prior_mean=prior.mean,
             features=features,
             weights=weights,
             kernel=prior.kernel,
-            inputs=Z,
+            inputs=prior.Z,
             coefficients=factor.solve(values - mean[None, :] - draw - epsilon),
             mean_coefficients=factor.solve(guide_mean - mean),
             noise=settled.jitter,
@@ -116,7 +116,7 @@ def through(
     prior, (key_features, key_weights, key_noise) = sampler.prior, keys
     features, weights = draw_prior(
         prior.kernel,
-        prior.Z,
+        prior.functional.points,
         key_features,
         key_weights,
         n_paths=values.shape[0],

@@ -10,6 +10,7 @@ from jaxtyping import Array, Float
 
 from .. import _checks
 from .._features import AbstractBasis, AbstractFeatures, as_features, check_basis, QuasiMonteCarlo
+from .._functionals import AbstractFunctional, dim_of
 from .._kernels import AbstractKernel
 from .._numerics.blocks import map_rows
 from .._numerics.lapack import eigh
@@ -64,7 +65,7 @@ def feature_error(
         raise ValueError(f"`posterior` must be what `GPPrior.condition` returns; got {type(posterior).__name__}.")
     n_features, n_draws = _checks.count(n_features, "n_features"), _checks.count(n_draws, "n_draws")
     posterior.variance(X)  # checks the inputs, and warns where no digits are left
-    flat = jnp.asarray(X).astype(posterior.prior.X.dtype).reshape(-1, posterior.prior.X.shape[1])
+    flat = jnp.asarray(X).astype(posterior.prior.X.dtype).reshape(-1, dim_of(posterior.prior.X))
     keys = jax.random.split(jax.random.key(0) if key is None else _checks.key(key), n_draws)
     return _error(posterior, flat, n_features, check_basis(features), keys)
 
@@ -73,14 +74,15 @@ def feature_error(
 def _error(
     posterior: ConditionedGP, X: Float[Array, "n d"], n_features: int, basis: AbstractBasis, keys: Any
 ) -> Float[Array, ""]:
-    kernel, dim, points = posterior.prior.kernel, X.shape[1], posterior.observed_inputs
+    kernel, dim, L = posterior.prior.kernel, X.shape[1], posterior.observed
+    points = L.points
     rule, centre = fitted(basis, kernel, points), jnp.mean(points, axis=0)
     groups = _groups(kernel, X)
 
     def mean_square(key: Any) -> Float[Array, ""]:
         drawn = as_features(kernel.features(n_features, dim, key=key, basis=rule)).about(centre)
-        inputs, inside = check_covered(drawn, points), check_covered(drawn, groups.reshape(-1, dim))
-        return jnp.mean(_squares(posterior, drawn, inputs, inside.reshape(groups.shape)))
+        inside = check_covered(drawn, jnp.concatenate([groups.reshape(-1, dim), points]))[: groups.size // dim]
+        return jnp.mean(_squares(posterior, drawn, L, inside.reshape(groups.shape)))
 
     return jnp.sqrt(jnp.mean(jax.lax.map(mean_square, keys)))
 
@@ -105,25 +107,25 @@ def _groups(kernel: AbstractKernel, X: Float[Array, "n d"]) -> Float[Array, "n g
 
 
 def _squares(
-    posterior: ConditionedGP, features: AbstractFeatures, L: Float[Array, "n d"], groups: Float[Array, "b g d"]
+    posterior: ConditionedGP, features: AbstractFeatures, L: AbstractFunctional, groups: Float[Array, "b g d"]
 ) -> Float[Array, "b"]:
     """The mean of (λ − 1)², of each group of inputs."""
     kernel, factor, (g, dim) = posterior.prior.kernel, posterior.factor, groups.shape[1:]
-    at_inputs = features(L)
+    at_inputs = L.of_features(features)
     lost = _ROUNDING * jnp.finfo(L.dtype).eps
 
     def block(rows: Float[Array, "b gd"]) -> Float[Array, "b"]:
         grouped = rows.reshape(-1, g, dim)
         flat = rows.reshape(-1, dim)
-        cross = kernel.matrix(flat, L)
-        white, G = factor.whiten(cross).reshape(-1, g, L.shape[0]), factor.solve(cross)
+        cross = L.of_kernel(kernel, flat)
+        white, G = factor.whiten(cross).reshape(-1, g, L.size), factor.solve(cross)
         residual = (features(flat) - inner(G, at_inputs.T)).reshape(-1, g, at_inputs.shape[1])
-        noise = (G * jnp.sqrt(posterior.noise)[None, :]).reshape(-1, g, L.shape[0])
+        noise = (G * jnp.sqrt(posterior.noise)[None, :]).reshape(-1, g, L.size)
         prior = jax.vmap(lambda Z: kernel.matrix(Z, Z))(grouped)
         exact = prior - _products(white)
         return _mean_square(exact, _products(residual) + _products(noise), lost * _diagonals(prior))
 
-    return map_rows(block, groups.reshape(-1, g * dim), g * (L.shape[0] + at_inputs.shape[1]))
+    return map_rows(block, groups.reshape(-1, g * dim), g * (L.size + at_inputs.shape[1]))
 
 
 def _mean_square(C: Float[Array, "b g g"], path: Float[Array, "b g g"], lost: Float[Array, "b g"]) -> Float[Array, "b"]:
@@ -171,7 +173,7 @@ def _probes(posterior: ConditionedGP) -> Float[Array, "n d"]:
     """Inputs spread over the box of the training inputs; training inputs with their columns shuffled where the kernel has a
     domain of its own that the box is not."""
     prior = posterior.prior
-    X, dim = posterior.observed_inputs, prior.X.shape[1]
+    X, dim = posterior.observed.points, dim_of(prior.X)
     lower, upper = jnp.min(X, axis=0), jnp.max(X, axis=0)
     uniform = (sobol(jax.random.key(0), _PROBES, dim).astype(X.dtype) + 0.5) * 2.0**-32
     probes = lower[None, :] + uniform * (upper - lower)[None, :]

@@ -9,6 +9,7 @@ from jaxtyping import Array, Float
 
 from .. import _checks
 from .._features import AbstractBasis, AbstractFeatures, check_basis, QuasiMonteCarlo
+from .._functionals import as_inputs, size_of
 from .._modules import Printed
 from .._paths import draw_prior, evaluate_prior, PathwiseFunction
 from .._priors import ConditionedGP
@@ -96,20 +97,20 @@ class PathwiseSampler(Printed, eqx.Module):
 
         **Returns:** paths with one axis, of length s.
         """
-        posterior, prior, X = self.posterior, self.posterior.prior, self.posterior.observed_inputs
+        posterior, prior, L = self.posterior, self.posterior.prior, self.posterior.observed
         variances = posterior.noise
         epsilon = jnp.sqrt(variances)[None, :] * noise
-        draw = evaluate_prior(features, weights, X, share_features=self.share_features)
-        residual = (posterior.y - prior.mean_at(X))[None, :] - draw - epsilon
+        draw = evaluate_prior(features, weights, L, share_features=self.share_features)
+        residual = (posterior.y - prior.mean_at(L))[None, :] - draw - epsilon
         return PathwiseFunction(
             prior_mean=prior.mean,
             features=features,
             weights=weights,
             kernel=prior.kernel,
-            inputs=X,
+            inputs=as_inputs(L),
             coefficients=posterior.factor.solve(residual),
             mean_coefficients=posterior.coefficients,
-            noise=variances if posterior.mask is None else jnp.where(posterior.mask, variances, jnp.inf),
+            noise=posterior.noise_of_paths,
             noise_var=posterior.new_noise_var,
             share_features=self.share_features,
         )
@@ -130,7 +131,7 @@ def _sample(sampler: PathwiseSampler, key: Key, n_paths: int) -> PathwiseFunctio
     prior = sampler.posterior.prior
     features, weights = draw_prior(
         prior.kernel,
-        sampler.posterior.observed_inputs,
+        sampler.posterior.observed.points,
         key_features,
         key_weights,
         n_paths=n_paths,
@@ -138,5 +139,5 @@ def _sample(sampler: PathwiseSampler, key: Key, n_paths: int) -> PathwiseFunctio
         basis=sampler.features,
         share_features=sampler.share_features,
     )
-    noise = jax.random.normal(key_noise, (n_paths, prior.X.shape[0]), prior.X.dtype)
+    noise = jax.random.normal(key_noise, (n_paths, size_of(prior.X)), prior.X.dtype)
     return sampler.update(features, weights, noise)

@@ -1,43 +1,26 @@
 """Differential operators on paths: each makes a function of inputs `*n d` from another one."""
 
-import abc
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import equinox as eqx
-import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Float
 
 from .. import _checks
+from .._functionals.operators import (
+    AbstractOperator,
+    AlongOperator,
+    CurlOperator,
+    DivergenceOperator,
+    Function,
+    GradientOperator,
+    HessianOperator,
+    LaplacianOperator,
+)
+from .._numerics.pointwise import as_points, find_axes, in_blocks, real
 from .._types import AnyArray
-from .pointwise import as_points, find_axes, in_blocks, real
-
-Function = Callable[..., Any]
-
-
-class AbstractOperator(eqx.Module):
-    """What `PathDerivative` makes of a function that treats points one by one."""
-
-    @abc.abstractmethod
-    def __call__(self, function: Function, X: Float[Array, "*n d"], n_axes: int) -> Float[Array, "..."]:
-        """The derivatives at all points. Needs no more than forward derivatives of the function.
-
-        **Arguments:** `function`: maps `*n d` to `*s *n`, and behind it the components of a field; `X`: `*n d`; `n_axes`:
-        how many axes `*s *n` are.
-        """
-
-    @property
-    def of_fields(self) -> bool:
-        """Whether it is of functions that have as many components as the inputs have dimensions."""
-        return False
-
-    @property
-    def order(self) -> int:
-        """Of the derivatives that it takes."""
-        return 1
 
 
 class PathDerivative(eqx.Module):
@@ -193,7 +176,7 @@ def gradient(paths: Function) -> PathDerivative:
 
     **Raises:** ValueError where `paths` is not callable, or has not as many derivatives.
     """
-    return PathDerivative(_function(paths), _Gradient())
+    return PathDerivative(_function(paths), GradientOperator())
 
 
 def jacobian(paths: Function | Sequence[Function]) -> PathDerivative:
@@ -205,7 +188,7 @@ def jacobian(paths: Function | Sequence[Function]) -> PathDerivative:
 
     **Raises:** ValueError where `paths` is neither, or has not as many derivatives.
     """
-    return PathDerivative(_field(paths), _Gradient())
+    return PathDerivative(_field(paths), GradientOperator())
 
 
 def hessian(paths: Function) -> PathDerivative:
@@ -217,7 +200,7 @@ def hessian(paths: Function) -> PathDerivative:
 
     **Raises:** ValueError where `paths` is not callable, or has not as many derivatives.
     """
-    return PathDerivative(_function(paths), _Hessian())
+    return PathDerivative(_function(paths), HessianOperator())
 
 
 def laplacian(paths: Function) -> PathDerivative:
@@ -231,7 +214,7 @@ def laplacian(paths: Function) -> PathDerivative:
 
     **Raises:** ValueError where `paths` is not callable, or has not as many derivatives.
     """
-    return PathDerivative(_function(paths), _Laplacian())
+    return PathDerivative(_function(paths), LaplacianOperator())
 
 
 def divergence(paths: Function | Sequence[Function]) -> PathDerivative:
@@ -245,7 +228,7 @@ def divergence(paths: Function | Sequence[Function]) -> PathDerivative:
 
     **Raises:** ValueError where `paths` is neither, or has not as many derivatives.
     """
-    return PathDerivative(_field(paths), _Divergence())
+    return PathDerivative(_field(paths), DivergenceOperator())
 
 
 def curl(paths: Function | Sequence[Function]) -> PathDerivative:
@@ -259,7 +242,7 @@ def curl(paths: Function | Sequence[Function]) -> PathDerivative:
 
     **Raises:** ValueError where `paths` is neither, or has not as many derivatives.
     """
-    return PathDerivative(_field(paths), _Curl())
+    return PathDerivative(_field(paths), CurlOperator())
 
 
 def directional_derivative(paths: Function, v: Float[AnyArray, "d"] | Function) -> PathDerivative:
@@ -279,7 +262,7 @@ def directional_derivative(paths: Function, v: Float[AnyArray, "d"] | Function) 
         if v.ndim != 1:
             raise ValueError(f"`v` must have shape (d,), one entry for each input dimension; got {v.shape}.")
         _checks.finite(v, "v")
-    return PathDerivative(_function(paths), _Along(v))
+    return PathDerivative(_function(paths), AlongOperator(v))
 
 
 def _function(paths: Any) -> Function:
@@ -290,111 +273,3 @@ def _function(paths: Any) -> Function:
 
 def _field(paths: Any) -> Function:
     return VectorField(tuple(paths)) if isinstance(paths, (list, tuple)) else _function(paths)
-
-
-def _derivative(function: Function, X: Float[Array, "*n d"], v: Float[Array, "d"]) -> Float[Array, "..."]:
-    """The derivative along v, at all points: another point's direction does not matter to a point."""
-    return jax.jvp(function, (X,), (jnp.broadcast_to(v, X.shape),))[1]
-
-
-def _along_axes(X: Float[Array, "*n d"], function: Callable[..., Any]) -> Float[Array, "..."]:
-    """Of each unit vector e_i what a function makes of it, on a new last axis.
-
-    One after the other: all at once the matrix products of a path take three times as long, and d times the memory.
-    """
-    return jnp.moveaxis(jax.lax.map(function, jnp.eye(X.shape[-1], dtype=X.dtype)), 0, -1)
-
-
-def _sum_along_axes(X: Float[Array, "*n d"], function: Callable[..., Any]) -> Float[Array, "..."]:
-    """The sum over the unit vectors of what a function makes of them, of which no two are kept."""
-    basis = jnp.eye(X.shape[-1], dtype=X.dtype)
-    one = jax.eval_shape(function, basis[0])
-    add = lambda total, e: (total + function(e), None)
-    return jax.lax.scan(add, jnp.zeros(one.shape, one.dtype), basis)[0]
-
-
-class _Gradient(AbstractOperator):
-    def __call__(self, function: Function, X: Float[Array, "*n d"], n_axes: int) -> Float[Array, "..."]:
-        return _along_axes(X, lambda e: _derivative(function, X, e))
-
-
-class _Hessian(AbstractOperator):
-    @property
-    def order(self) -> int:
-        return 2
-
-    def __call__(self, function: Function, X: Float[Array, "*n d"], n_axes: int) -> Float[Array, "..."]:
-        d = X.shape[-1]
-        basis, (rows, columns) = jnp.eye(d, dtype=X.dtype), np.triu_indices(d)
-        second = lambda pair: _derivative(lambda Y: _derivative(function, Y, pair[0]), X, pair[1])
-        upper = jnp.moveaxis(jax.lax.map(second, (basis[rows], basis[columns])), 0, -1)
-        entry = np.zeros((d, d), int)
-        entry[rows, columns] = entry[columns, rows] = np.arange(len(rows))
-        return upper[..., entry]
-
-
-class _Laplacian(AbstractOperator):
-    @property
-    def order(self) -> int:
-        return 2
-
-    def __call__(self, function: Function, X: Float[Array, "*n d"], n_axes: int) -> Float[Array, "..."]:
-        second = lambda e: _derivative(lambda Y: _derivative(function, Y, e), X, e)
-        return _sum_along_axes(X, second)
-
-
-class _Divergence(AbstractOperator):
-    @property
-    def of_fields(self) -> bool:
-        return True
-
-    def __call__(self, function: Function, X: Float[Array, "*n d"], n_axes: int) -> Float[Array, "..."]:
-        def diagonal(e: Float[Array, "d"]) -> Float[Array, "..."]:
-            values = _derivative(function, X, e)
-            _check_components(values.shape, n_axes, X.shape[-1], "divergence")
-            return jnp.matmul(values, e.astype(values.dtype), precision=jax.lax.Precision.HIGHEST)
-
-        return _sum_along_axes(X, diagonal)
-
-
-class _Curl(AbstractOperator):
-    @property
-    def of_fields(self) -> bool:
-        return True
-
-    def __call__(self, function: Function, X: Float[Array, "*n d"], n_axes: int) -> Float[Array, "..."]:
-        if X.shape[-1] not in (2, 3):
-            raise ValueError(f"The curl is of fields in two or three dimensions; got `X` of shape {X.shape}.")
-        J = _Gradient()(function, X, n_axes)
-        _check_components(J.shape[:-1], n_axes, X.shape[-1], "curl")
-        turn = lambda i, j: J[..., j, i] - J[..., i, j]
-        if X.shape[-1] == 2:
-            return turn(0, 1)
-        return jnp.stack([turn(1, 2), turn(2, 0), turn(0, 1)], axis=-1)
-
-
-class _Along(AbstractOperator):
-    """The derivative along a vector, or along a field of vectors."""
-
-    v: Any
-
-    def __call__(self, function: Function, X: Float[Array, "*n d"], n_axes: int) -> Float[Array, "..."]:
-        v = self.v
-        if isinstance(v, Array):
-            if v.shape != X.shape[-1:]:
-                raise ValueError(f"`v` has {v.shape[0]} dimension(s), but the inputs have {X.shape[-1]}.")
-            return _derivative(function, X, v.astype(X.dtype))
-        directions = real(v, "v")(X)
-        if directions.shape != X.shape:
-            raise ValueError(
-                f"`v` must map inputs of shape {X.shape} to directions of the same shape; it returned {directions.shape}."
-            )
-        return jax.jvp(function, (X,), (directions.astype(X.dtype),))[1]
-
-
-def _check_components(shape: tuple[int, ...], n_axes: int, dim: int, name: str) -> None:
-    if shape[n_axes:] != (dim,):
-        raise ValueError(
-            f"`{name}` needs a field with as many components as the inputs have dimensions, {dim}; of the axes {shape} of "
-            f"the values of `paths`, those behind the axes of the points are {shape[n_axes:]}."
-        )

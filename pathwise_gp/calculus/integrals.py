@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from .._numerics.linalg import inner
-from .pointwise import find_axes, real, sum_in_blocks
+from .._numerics.pointwise import find_axes, real, sum_in_blocks
 from .rules import Quadrature
 
 Function = Callable[..., Any]

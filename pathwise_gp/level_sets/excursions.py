@@ -11,8 +11,8 @@ import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from .. import _checks
+from .._numerics.pointwise import as_array, as_points, in_blocks, real, require_scalar, sum_in_blocks
 from .._types import AnyArray, Number
-from ..calculus.pointwise import as_array, as_points, in_blocks, real, require_scalar, sum_in_blocks
 from .arguments import as_box, as_level, require_finite, several
 
 Function = Callable[..., Any]

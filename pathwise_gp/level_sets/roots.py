@@ -10,9 +10,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from .. import _checks
+from .._numerics.pointwise import as_array, real, require_scalar
 from .._paths.paired import at_own_inputs
 from .._types import AnyArray, Number
-from ..calculus.pointwise import as_array, real, require_scalar
 from .arguments import as_box, as_level, require_finite, several
 
 Function = Callable[..., Any]

@@ -13,6 +13,7 @@ from numpyro.distributions.util import validate_sample
 
 from .. import _checks
 from .._batched import Batched, unstack
+from .._functionals import flat_data, size_of
 from .._priors import GPPrior, MultiOutputGPPrior
 from .._priors.base import not_definite
 from .._priors.evidence import log_density
@@ -59,7 +60,7 @@ class WhitenedGP(AbstractGPSite):
     def __init__(self, prior: Any, *, validate_args: bool | None = None):
         self.prior = prior
         one, batch_shape = unstack(prior)
-        super().__init__(batch_shape=batch_shape, event_shape=one.X.shape[-2:-1], validate_args=validate_args)
+        super().__init__(batch_shape=batch_shape, event_shape=(size_of(one.X),), validate_args=validate_args)
 
     @property
     def mean(self) -> Float[Array, "*b n"]:
@@ -91,7 +92,7 @@ class GPMarginal(AbstractGPMarginal):
 
     def __init__(self, prior: Any, noise_var: Any, mask: Any = None, *, validate_args: bool | None = None):
         one, batch_shape = unstack(prior)
-        n = one.X.shape[-2]
+        n = size_of(one.X)
         self.prior = prior
         self.noise_var = _noise(noise_var, batch_shape, n).astype(one.X.dtype)
         self.observed = None if mask is None else _checks.as_mask(mask, (*batch_shape, n))
@@ -99,15 +100,15 @@ class GPMarginal(AbstractGPMarginal):
 
     @property
     def mean(self) -> Float[Array, "*b n"]:
-        return self._map(lambda prior, *_: prior.mean_at(prior.X))
+        return self._map(lambda prior, *_: prior.mean_at(prior.functional))
 
     @property
     def variance(self) -> Float[Array, "*b n"]:
         return self._map(
             lambda prior, noise_var, _: (
-                prior.kernel.diagonal(prior.X)
-                + prior.noise_at(prior.X, noise_var)
-                + prior.smooth_jitter(prior.X, noise_var)
+                prior.functional.diagonal(prior.kernel)
+                + prior.noise_at(prior.functional, noise_var)
+                + prior.smooth_jitter(prior.functional, noise_var)
             )
         )
 
@@ -115,9 +116,10 @@ class GPMarginal(AbstractGPMarginal):
         """Draws of all points, also of those that are masked."""
 
         def draw(prior: GPPrior, noise_var: Array, _: Any, z: Float[Array, "*s n"]) -> Float[Array, "*s n"]:
-            settled = prior.settle_at(prior.X, noise_var)
-            factor = _checks.verdict(settled.factor, not_definite(settled, prior.X, "X"))
-            return _add_mean(prior.mean_at(prior.X), factor.colour(z))
+            L = prior.functional
+            settled = prior.settle_at(L, noise_var)
+            factor = _checks.verdict(settled.factor, not_definite(settled, L, "X"))
+            return _add_mean(prior.mean_at(L), factor.colour(z))
 
         dtype = unstack(self.prior)[0].X.dtype
         z = jax.random.normal(_as_key(key), (*self.batch_shape, *sample_shape, *self.event_shape), dtype)
@@ -220,7 +222,10 @@ def gp_factor(
         marginal = MultiOutputGPMarginal(prior, noise_var)
         observed = None if y is None else prior.check_observations(y)
     else:
-        marginal = GPMarginal(_check_is_prior(prior, "gp_factor"), noise_var, mask)
+        one, batch_shape = unstack(_check_is_prior(prior, "gp_factor"))
+        if not batch_shape:
+            y, noise_var, mask = flat_data(one.X, y, noise_var, mask)
+        marginal = GPMarginal(prior, noise_var, mask)
         observed = None if y is None else _observations(y, marginal)
     return numpyro.sample(name, marginal, obs=observed)  # pyright: ignore[reportReturnType]
 
@@ -238,8 +243,8 @@ def gp_sample(name: str, prior: GPPrior | Batched[GPPrior]) -> Float[Array, "*b 
     not of its batch.
     """
     prior = _check_is_prior(prior, "gp_sample")
-    X = unstack(prior)[0].X
-    shape, dtype = X.shape[:-1], X.dtype
+    (one, batch_shape), dtype = unstack(prior), unstack(prior)[0].X.dtype
+    shape = (*batch_shape, size_of(one.X))
     z = numpyro.sample(f"{name}{WHITE}", WhitenedGP(prior))
     if jnp.shape(z) != shape:
         raise ValueError(
@@ -248,11 +253,12 @@ def gp_sample(name: str, prior: GPPrior | Batched[GPPrior]) -> Float[Array, "*b 
         )
 
     def values(prior: GPPrior, z: Float[Array, "n"]) -> Float[Array, "n"]:
-        return prior.mean_at(prior.X) + prior.factor_at(prior.X, jnp.zeros((), dtype)).colour(z)
+        return prior.mean_at(prior.functional) + prior.factor_at(prior.functional, jnp.zeros((), dtype)).colour(z)
 
     z = jnp.asarray(z, dtype)
     f = prior.map(values, z) if isinstance(prior, Batched) else values(prior, z)
-    return numpyro.deterministic(name, f)  # pyright: ignore[reportReturnType]
+    f = numpyro.deterministic(name, f)
+    return f if isinstance(one.X, Array) else one.X.blocks(f)  # pyright: ignore[reportReturnType]
 
 
 def _check_is_prior(prior: Any, name: str) -> Any:

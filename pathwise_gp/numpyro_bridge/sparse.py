@@ -11,6 +11,7 @@ import numpyro.distributions as dist
 from jaxtyping import Array, Float
 
 from .. import _checks
+from .._functionals import dim_of
 from .._guides import AbstractGuide
 from .._guides.bound import check_guide, check_inputs, expected_log_prob, gauss_hermite, marginals
 from .._guides.optimal import collapsed_bound
@@ -63,9 +64,9 @@ def svgp_factor(
     points = [check_inputs(p, X) for p in priors]
     for p, g in zip(priors, guides, strict=True):
         check_guide(g, p)
-        if any(term.basis_size(p.Z.shape[1]) == 0 for term in p.kernel.terms(p.Z.shape[1])):
+        if any(term.basis_size(dim_of(p.Z)) == 0 for term in p.kernel.terms(dim_of(p.Z))):
             raise ValueError("The kernel of `prior` holds `White`, which is noise: give it to `likelihood` instead.")
-    n = points[0].shape[0]
+    n = points[0].size
     given, y = y, jnp.asarray(y)
     if y.ndim == 0 or y.shape[0] != n:
         raise ValueError(f"`y` must have a leading axis of {n}, one entry for each point of `X`; got shape {y.shape}.")

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from .. import _checks
-from .._numerics.blocks import map_rows
+from .blocks import map_rows
 
 # Points that are worked on at once: enough for matrix products to run at full speed.
 _POINTS = 2048

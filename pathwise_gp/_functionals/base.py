@@ -1,0 +1,286 @@
+"""What was observed of a function: numbers that are linear in it."""
+
+import abc
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, TYPE_CHECKING, TypeAlias
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float
+
+from .. import _checks, _fields
+from .._features import AbstractFeatures
+from .._kernels import AbstractKernel
+from .._modules import Printed
+from .._types import AnyArray, Number
+from .functions import Canonical, FeaturesOf, KernelAt, MeanOf
+from .operators import Function
+
+
+class AbstractFunctional(Printed, eqx.Module):
+    """L: q numbers that are linear in a function f. It is a callable on functions: of f that maps inputs `*n d` to `*s *n` it
+    makes `*s q`, and that one method is all there is to say of it, as the library only ever applies L to functions: to
+    features, to means, to kernels in each of their arguments, and to paths.
+
+    Functionals add, subtract and scale: `L1 + L2`, `2.0 * L`, `c * L` with a number for each value, `M @ L` with any matrix,
+    and a list of them is one below the other.
+
+    To write one, give `apply`, `shape`, `points` and `order`; a `LinearFunctional` needs only a function.
+    """
+
+    # NumPy would otherwise make `np.ones(2) * L` an array of two functionals.
+    __array_ufunc__ = None
+
+    @abc.abstractmethod
+    def apply(self, f: Function) -> Float[Array, "*s q"]:
+        """L f, for f that maps `*n d` to `*s *n`."""
+
+    @property
+    @abc.abstractmethod
+    def shape(self) -> tuple[int, ...]:
+        """The shape of the values, of which there are q in all."""
+
+    @property
+    @abc.abstractmethod
+    def points(self) -> Float[Array, "p d"]:
+        """Inputs about which the functional looks at f."""
+
+    @property
+    def order(self) -> int:
+        """Of the highest derivative that is taken."""
+        return 0
+
+    @property
+    def size(self) -> int:
+        """q."""
+        return math.prod(self.shape)
+
+    @property
+    def dim(self) -> int:
+        """d, the dimension of the inputs."""
+        return self.points.shape[-1]
+
+    @property
+    def dtype(self) -> Any:
+        return self.points.dtype
+
+    def __call__(self, paths: Function) -> Float[Array, "*s q"]:
+        """L of each of some paths, or of any function.
+
+        **Arguments:** `paths`: a callable that maps `*n d` to `*s *n`.
+
+        **Returns:** `*s q`. **Raises:** ValueError where it is not callable, or says that it has too few derivatives.
+        """
+        if not callable(paths):
+            raise ValueError(f"`paths` must be a function of inputs `*n d`; got {type(paths).__name__}.")
+        if self.order and getattr(paths, "smoothness", math.inf) < self.order:
+            raise ValueError(
+                f"`paths` have {getattr(paths, 'smoothness', math.inf):g} derivatives in each direction, and one of order "
+                f"{self.order} was asked for. Take a smoother kernel, or differences."
+            )
+        return self.apply(paths)
+
+    def of_mean(self, mean: Function) -> Float[Array, "q"]:
+        """L m."""
+        return self.apply(MeanOf(mean))
+
+    def of_features(self, features: AbstractFeatures) -> Float[Array, "q f"]:
+        """L φ."""
+        return self.apply(FeaturesOf(features)).T
+
+    def of_kernel(self, kernel: AbstractKernel, Z: Float[Array, "n d"]) -> Float[Array, "n q"]:
+        """k(z, L) for n points z: the covariance of f(z) and L f."""
+        return self.apply(KernelAt(kernel, Z))
+
+    def cross(self, kernel: AbstractKernel, other: "AbstractFunctional") -> Float[Array, "q p"]:
+        """L k L′ᵀ: the covariance of L f and L′ f."""
+        return self.apply(Canonical(kernel, other)).T
+
+    def gram(self, kernel: AbstractKernel) -> Float[Array, "q q"]:
+        """L k Lᵀ."""
+        return self.cross(kernel, self)
+
+    def diagonal(self, kernel: AbstractKernel) -> Float[Array, "q"]:
+        """The variances of L f."""
+        return jnp.diagonal(self.gram(kernel))
+
+    def noise(self, kernel: AbstractKernel) -> Float[Array, "q"]:
+        """Variances of the white noise of a kernel, which belongs to values at points alone."""
+        return jnp.zeros((self.size,), self.dtype)
+
+    def where(self, mask: Bool[Array, "q"]) -> "AbstractFunctional":
+        """The same with something that was observed in place of what was not, as far as it matters where that lies."""
+        return self
+
+    def in_parts(
+        self,
+        function: Callable[["AbstractFunctional"], Float[Array, "*s b"]],
+        width: int,
+        block_bytes: int | None = None,
+    ) -> Float[Array, "*s q"]:
+        """`function(L)` for a function that treats the values alike; where there are many, a part of L at a time.
+
+        **Arguments:** `function`: of a functional with b values, `*s b`; `width`: entries of its largest temporary for each.
+        """
+        return function(self)
+
+    def blocks(self, values: Float[Array, "*s q"]) -> Any:
+        """Values in the shape of what was observed, `*s` and `shape`; of a list of functionals a tuple of these."""
+        return values.reshape(*values.shape[:-1], *self.shape)
+
+    def flatten(self, values: Any, name: str) -> Any:
+        """Values in the shape of what was observed as one vector `q`; one number stands for all."""
+        shape = np.shape(values)
+        if shape in ((), self.shape):
+            np_ = jnp if isinstance(values, jax.Array) else np
+            return np_.broadcast_to(np_.asarray(values), self.shape).reshape(-1)
+        if shape == (self.size,):
+            return values
+        raise ValueError(
+            f"`{name}` must be a number or have the shape of what `{type(self).__name__}` makes, {self.shape}; got {shape}."
+        )
+
+    def astype(self, dtype: Any) -> "AbstractFunctional":
+        """The same, of inputs in another precision."""
+        cast = lambda leaf: leaf.astype(dtype) if eqx.is_inexact_array(leaf) else leaf
+        return jax.tree.map(cast, self)
+
+    def rescaled(self, scaling: Any) -> "AbstractFunctional":
+        raise ValueError(
+            f"A posterior given `{type(self).__name__}` is read in the units that it was made in: scale the inputs, the "
+            "values and the functionals by hand."
+        )
+
+    def __add__(self, other: "AbstractFunctional") -> "AbstractFunctional":
+        from .combine import add  # combinations are functionals themselves
+
+        return add(self, other)
+
+    def __sub__(self, other: "AbstractFunctional") -> "AbstractFunctional":
+        return self + (-1.0) * other if isinstance(other, AbstractFunctional) else NotImplemented
+
+    def __neg__(self) -> "AbstractFunctional":
+        return (-1.0) * self
+
+    def __mul__(self, factor: Number | Float[AnyArray, "..."]) -> "AbstractFunctional":
+        from .combine import scale
+
+        return scale(factor, self)
+
+    __rmul__ = __mul__
+
+    def __truediv__(self, divisor: Number | Float[AnyArray, "..."]) -> "AbstractFunctional":
+        return self * (1 / _checks.floating(divisor, "divisor"))
+
+    def __rmatmul__(self, matrix: Float[AnyArray, "r q"]) -> "AbstractFunctional":
+        from .combine import mix
+
+        return mix(matrix, self)
+
+
+if TYPE_CHECKING:
+    # What was observed, where a checker cannot know which it is: points `n d`, a functional, or a list of these.
+    Observed: TypeAlias = Any
+else:
+    Observed: TypeAlias = Float[Array, "n d"] | AbstractFunctional
+# What is asked of a posterior: at inputs `*n d`, or of a functional.
+Asked: TypeAlias = Any
+
+
+def is_structured(X: Any) -> bool:
+    """Whether something is a functional, or a list with one or of sets of points, and not an array."""
+    if isinstance(X, AbstractFunctional):
+        return True
+    return isinstance(X, (list, tuple)) and any(is_structured(part) or getattr(part, "ndim", 0) > 1 for part in X)
+
+
+def observed(name: str) -> Callable[[Any], Any]:
+    """A converter of points `n d`, a functional, or a list of these, one below the other."""
+    points = _fields.points(name)
+
+    def convert(X: Any) -> Any:
+        if isinstance(X, AbstractFunctional):
+            return as_inputs(X)
+        if not is_structured(X):
+            return points(X)
+        from .combine import Stack
+
+        return Stack(tuple(as_functional(convert(part)) for part in X))
+
+    return convert
+
+
+def as_functional(X: Any) -> AbstractFunctional:
+    """Points as the values there; a functional as it is."""
+    from .values import Values
+
+    return X if isinstance(X, AbstractFunctional) else Values(X)
+
+
+def as_inputs(L: AbstractFunctional) -> Any:
+    """The points, of values there; any other functional as it is."""
+    from .values import Values
+
+    return L.X if isinstance(L, Values) else L
+
+
+def size_of(X: Any) -> int:
+    """The number of values; also of points that have axes of a batch in front."""
+    return X.size if isinstance(X, AbstractFunctional) else X.shape[-2]
+
+
+def dim_of(X: Any) -> int:
+    """The dimension of the inputs."""
+    return X.dim if isinstance(X, AbstractFunctional) else X.shape[-1]
+
+
+def flat_data(X: Any, y: Any, noise_var: Any, mask: Any) -> tuple[Any, Any, Any]:
+    """Observations, noise and mask in the structure of a functional as vectors; those of points as they are."""
+    if not isinstance(X, AbstractFunctional):
+        _checks.not_inputs(y, X)
+        return y, noise_var, mask
+    noise_var = noise_var if is_number(noise_var) else X.flatten(noise_var, "noise_var")
+    return None if y is None else X.flatten(y, "y"), noise_var, None if mask is None else X.flatten(mask, "mask")
+
+
+def is_number(value: Any) -> bool:
+    """Whether something is one number, and not a list of them."""
+    return not isinstance(value, (list, tuple)) and np.ndim(value) == 0
+
+
+def check_functional(L: AbstractFunctional, kernel: AbstractKernel) -> None:
+    """Raises where a functional is of no function that the kernel makes."""
+    kernel.check_dim(L.dim)
+    if not L.order:
+        return
+    smoothness = kernel.smoothness(L.dim)
+    if L.order > smoothness:
+        raise ValueError(
+            f"`{type(L).__name__}` takes derivatives of order {L.order}, and functions of `{kernel.label()}` have "
+            f"{smoothness:g} in each direction: take a smoother kernel, or observe differences."
+        )
+    for column in kernel.categories(L.dim):
+        along = L.apply(_Step(column))
+        if _checks.is_concrete(along) and np.any(np.asarray(along) != 0):
+            raise ValueError(
+                f"`{type(L).__name__}` takes a derivative along column {column} of the inputs, which holds numbers of "
+                f"categories or outputs for `{kernel.label()}`: use `Derivative`, or `Directional` with 0 there."
+            )
+
+
+class _Step(eqx.Module):
+    """0 at every point, with a derivative along one column and mixed ones with it, and no others."""
+
+    column: int = eqx.field(static=True)
+
+    def __call__(self, X: Float[Array, "*n d"]) -> Float[Array, "*n"]:
+        moved = X - jax.lax.stop_gradient(X)
+        return moved[..., self.column] * jnp.exp(jnp.sum(moved, axis=-1))
+
+
+def point_sets(arrays: Sequence[Any], dim: int) -> list[Array]:
+    """Of some arrays, those that hold points of so many dimensions, `p d`."""
+    return [a.reshape(-1, dim) for a in arrays if eqx.is_inexact_array(a) and a.ndim and a.shape[-1] == dim]

@@ -1,0 +1,107 @@
+"""The functions that a functional is applied to, each a batch that maps `*n d` to `*s *n`."""
+
+import abc
+from collections.abc import Callable
+from typing import Any
+
+import equinox as eqx
+import jax
+from jaxtyping import Array, Float
+
+from .. import _means
+from .._features import AbstractFeatures
+from .._features.integrals import feature_integral
+from .._kernels import AbstractKernel
+from .._kernels.integrals import double_integral, has_integrals, kernel_integral
+from .._numerics.boxes import Box, NoClosedForm
+
+
+class AbstractFunction(eqx.Module):
+    """s functions at once."""
+
+    @abc.abstractmethod
+    def at(self, X: Float[Array, "n d"]) -> Float[Array, "*s n"]:
+        """Their values at points."""
+
+    def __call__(self, X: Float[Array, "*n d"]) -> Float[Array, "..."]:
+        values = self.at(X.reshape(-1, X.shape[-1]))
+        return values.reshape(*values.shape[:-1], *X.shape[:-1])
+
+    def over_boxes(self, boxes: Float[Array, "q 2 d"], rule: Callable[[Any], Array]) -> Float[Array, "*s q"]:
+        """Their integrals over boxes: in closed form where there is one, else by a rule, which is given the functions."""
+        return rule(self)
+
+
+class MeanOf(AbstractFunction):
+    """m."""
+
+    mean: Callable[..., Any]
+
+    def at(self, X: Float[Array, "n d"]) -> Float[Array, "n"]:
+        return _means.evaluate(self.mean, X)
+
+    def over_boxes(self, boxes: Float[Array, "q 2 d"], rule: Callable[[Any], Array]) -> Float[Array, "q"]:
+        try:
+            return jax.vmap(lambda box: _means.mean_integral(self.mean, Box(*box)))(boxes)
+        except NoClosedForm:
+            return rule(self)
+
+
+class FeaturesOf(AbstractFunction):
+    """The functions of a basis, φ."""
+
+    features: AbstractFeatures
+
+    def at(self, X: Float[Array, "n d"]) -> Float[Array, "f n"]:
+        return self.features(X).T
+
+    def over_boxes(self, boxes: Float[Array, "q 2 d"], rule: Callable[[Any], Array]) -> Float[Array, "f q"]:
+        try:
+            return jax.vmap(lambda box: feature_integral(self.features, Box(*box)), out_axes=1)(boxes)
+        except NoClosedForm:
+            return rule(self)
+
+
+class KernelAt(AbstractFunction):
+    """x ↦ k(z, x), for some points z."""
+
+    kernel: AbstractKernel
+    Z: Float[Array, "m d"]
+
+    def at(self, X: Float[Array, "n d"]) -> Float[Array, "m n"]:
+        return self.kernel.matrix(self.Z, X)
+
+    def over_boxes(self, boxes: Float[Array, "q 2 d"], rule: Callable[[Any], Array]) -> Float[Array, "m q"]:
+        if not has_integrals(self.kernel, self.Z.shape[1]):
+            return rule(self)
+        return KernelOverBoxes(self.kernel, boxes).at(self.Z).T
+
+
+class Canonical(AbstractFunction):
+    """z ↦ k(z, L), the canonical basis functions of what was observed."""
+
+    kernel: AbstractKernel
+    functional: Any
+
+    def at(self, X: Float[Array, "n d"]) -> Float[Array, "q n"]:
+        return self.functional.of_kernel(self.kernel, X).T
+
+    def over_boxes(self, boxes: Float[Array, "b 2 d"], rule: Callable[[Any], Array]) -> Float[Array, "q b"]:
+        # One rule on both sides, or a closed form on both: the covariance would else not be symmetric.
+        if not has_integrals(self.kernel, boxes.shape[2]):
+            return rule(self)
+        return self.functional.apply(KernelOverBoxes(self.kernel, boxes)).T
+
+
+class KernelOverBoxes(AbstractFunction):
+    """z ↦ ∫ k(z, x) dx over boxes, of a kernel of which this and the integral of this are known in closed form."""
+
+    kernel: AbstractKernel
+    boxes: Float[Array, "b 2 d"]
+
+    def at(self, X: Float[Array, "n d"]) -> Float[Array, "b n"]:
+        return jax.vmap(lambda box: kernel_integral(self.kernel, X, Box(*box)))(self.boxes)
+
+    def over_boxes(self, boxes: Float[Array, "q 2 d"], rule: Callable[[Any], Array]) -> Float[Array, "b q"]:
+        of_one = lambda own: jax.vmap(lambda other: double_integral(self.kernel, Box(*own), Box(*other)))(boxes)
+        return jax.vmap(of_one)(self.boxes)

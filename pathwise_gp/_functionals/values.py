@@ -1,0 +1,65 @@
+"""Values at points."""
+
+from collections.abc import Callable
+from typing import Any
+
+import equinox as eqx
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float
+
+from .. import _fields, _means
+from .._features import AbstractFeatures
+from .._kernels import AbstractKernel
+from .._numerics.blocks import map_rows
+from .base import AbstractFunctional
+from .operators import Function
+
+
+class Values(AbstractFunctional):
+    """f(X): the values at points, which an array `X` stands for wherever a functional is taken.
+
+    **Fields:** `X`: the points, `n d`. **Raises:** ValueError where it is not a finite `n d` array.
+    """
+
+    X: Float[Array, "n d"] = eqx.field(converter=_fields.points("X"))
+
+    def apply(self, f: Function) -> Float[Array, "*s n"]:
+        return f(self.X)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return (self.X.shape[-2],)
+
+    @property
+    def points(self) -> Float[Array, "n d"]:
+        return self.X
+
+    def of_mean(self, mean: Function) -> Float[Array, "n"]:
+        return _means.evaluate(mean, self.X)
+
+    def of_features(self, features: AbstractFeatures) -> Float[Array, "n f"]:
+        return features(self.X)
+
+    def of_kernel(self, kernel: AbstractKernel, Z: Float[Array, "m d"]) -> Float[Array, "m n"]:
+        return kernel.matrix(Z, self.X)
+
+    def cross(self, kernel: AbstractKernel, other: AbstractFunctional) -> Float[Array, "n q"]:
+        return other.of_kernel(kernel, self.X)
+
+    def diagonal(self, kernel: AbstractKernel) -> Float[Array, "n"]:
+        return kernel.diagonal(self.X)
+
+    def noise(self, kernel: AbstractKernel) -> Float[Array, "n"]:
+        return kernel.noise(self.X)
+
+    def where(self, mask: Bool[Array, "n"]) -> "Values":
+        # What was not observed may lie anywhere.
+        return Values(jnp.where(mask[:, None], self.X, self.X[jnp.argmax(mask)][None, :]))
+
+    def in_parts(
+        self, function: Callable[[AbstractFunctional], Float[Array, "*s b"]], width: int, block_bytes: int | None = None
+    ) -> Float[Array, "*s n"]:
+        return map_rows(lambda rows: function(Values(rows)), self.X, width, block_bytes)
+
+    def rescaled(self, scaling: Any) -> "Values":
+        return Values(scaling.original_inputs(self.X))

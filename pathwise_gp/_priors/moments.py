@@ -1,0 +1,79 @@
+"""Moments of a posterior."""
+
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float
+
+from .._functionals import AbstractFunctional
+from .._means import evaluate
+from .._numerics.blocks import map_rows
+from .._numerics.linalg import inner
+from .leave_one_out import leave_one_out, LeaveOneOut
+
+
+@eqx.filter_jit
+def leave_one_out_of(posterior: Any) -> LeaveOneOut:
+    found = leave_one_out(posterior.y, posterior.coefficients, posterior.factor.inverse_diagonal())
+    mask = posterior.mask
+    if mask is None:
+        return found
+    L = posterior.prior.functional
+    variance, _ = variance_of(posterior, L)
+    elsewhere = LeaveOneOut(L.apply(posterior.mean_path), variance + posterior.noise, jnp.zeros_like(posterior.y))
+    choose = lambda here, there: jnp.where(mask, here, there)
+    return jax.tree.map(choose, found, elsewhere)
+
+
+@eqx.filter_jit
+def mean_of(posterior: Any, X: Float[Array, "n d"]) -> Float[Array, "n"]:
+    prior, L = posterior.prior, posterior.prior.functional
+
+    def block(rows: Float[Array, "b d"]) -> Float[Array, "b"]:
+        return inner(posterior.coefficients[None, :], L.of_kernel(prior.kernel, rows))[0]
+
+    return evaluate(prior.mean, X) + map_rows(block, X, L.size)
+
+
+@eqx.filter_jit
+def variance_of(posterior: Any, asked: AbstractFunctional) -> tuple[Float[Array, "n"], Bool[Array, ""]]:
+    """The variance, and whether it is rounding somewhere and should not be: where all that was observed has noise, and in low
+    precision also away from what has none."""
+    prior, eps, seen = posterior.prior, float(jnp.finfo(asked.dtype).eps), posterior.observed
+    known = prior.noise_at(seen, posterior.noise_var) <= 0
+    known = known if posterior.mask is None else known & posterior.mask
+    own = jnp.maximum(seen.diagonal(prior.kernel), jnp.finfo(asked.dtype).tiny)
+
+    def block(part: AbstractFunctional) -> Float[Array, "2 b"]:
+        k = part.cross(prior.kernel, prior.functional)
+        white = posterior.factor.whiten(k)
+        before = part.diagonal(prior.kernel)
+        variance = before - jnp.sum(white * white, axis=1)
+        rounding = variance < _DIGITS * eps * before
+        if _DIGITS * eps > _OF_VARIANCE:
+            # At a point without noise little is left, and the difference has no digits to lose.
+            there = jnp.max(jnp.where(known[None, :], k * k / own[None, :], jnp.zeros_like(k)), axis=1)
+            rounding = rounding & (there < (1 - _DIGITS * eps) * before)
+        else:
+            rounding = rounding & ~jnp.any(known)
+        return jnp.stack([variance, rounding.astype(variance.dtype)])
+
+    variance, rounding = asked.in_parts(block, seen.size)
+    return jnp.maximum(variance, 0), jnp.any(rounding > 0)
+
+
+# A variance of so many times the rounding of the difference that it is has two digits; one of so much of the variance before
+# is as good as none.
+_DIGITS, _OF_VARIANCE = 60.0, 1e-6
+
+
+@eqx.filter_jit
+def covariance_of(posterior: Any, left: AbstractFunctional, right: AbstractFunctional | None) -> Float[Array, "n m"]:
+    kernel, seen = posterior.prior.kernel, posterior.prior.functional
+    whitened = lambda L: posterior.factor.whiten(L.cross(kernel, seen))
+    white = whitened(left)
+    if right is None:
+        return left.gram(kernel) - inner(white, white)
+    return left.cross(kernel, right) - inner(white, whitened(right))
