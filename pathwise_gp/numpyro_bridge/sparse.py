@@ -11,19 +11,19 @@ import numpyro.distributions as dist
 from jaxtyping import Array, Float
 
 from .. import _checks
-from .._functionals import dim_of
+from .._functionals import Asked, dim_of
 from .._guides import AbstractGuide
 from .._guides.bound import check_guide, check_inputs, expected_log_prob, gauss_hermite, marginals
 from .._guides.optimal import collapsed_bound
 from .._priors import SparseGPPrior
-from .._types import AnyArray, Number
+from .._types import Numbers
 
 
 def svgp_factor(
     name: str,
     prior: SparseGPPrior | Sequence[SparseGPPrior],
     guide: AbstractGuide | Sequence[AbstractGuide],
-    X: Float[AnyArray, "n d"],
+    X: Asked,
     y: Any,
     likelihood: Callable[..., Any],
     n_data: int | None = None,
@@ -107,9 +107,9 @@ def _as_tuple(value: Any) -> tuple[Any, ...]:
 def sgpr_factor(
     name: str,
     prior: SparseGPPrior,
-    X: Float[AnyArray, "n d"],
-    y: Float[AnyArray, "n"],
-    noise_var: Number | Float[AnyArray, "n"],
+    X: Asked,
+    y: Numbers,
+    noise_var: Numbers,
 ) -> Float[Array, ""]:
     """Adds the collapsed bound of a sparse process to a model: the evidence lower bound at the best guide there is.
 
