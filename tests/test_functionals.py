@@ -393,7 +393,7 @@ def test_posterior_means_are_splines():
         ([at, pgp.Gradient(at)], [y, slopes[:, None]], interpolate.CubicHermiteSpline(knots, y, slopes)),
     ):
         posterior = pgp.GPPrior(kernel=kernel, X=observed).condition(values, 0.0, check_scales=False)
-        np.testing.assert_allclose(posterior.mean(grid[:, None]), spline(grid), atol=5e-6)
+        np.testing.assert_allclose(posterior.mean(grid[:, None]), spline(grid), atol=2e-6)
 
 
 def test_outputs_compared():
