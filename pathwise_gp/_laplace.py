@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from . import _checks
@@ -136,8 +137,9 @@ def laplace(
         SparseGPPrior(kernel=p.kernel, Z=p.X, mean=p.mean, jitter=p.jitter) for p in map(GPPrior.checked, priors)
     )
     factors = tuple(p.checked_factor().lower for p in sparse)
-    steps = _checks.count(max_steps, "max_steps")
-    return _laplace(sparse, factors, y, likelihood, steps, jnp.asarray(tolerance, X.dtype), several)
+    # As arrays: neither is compiled in.
+    limits = np.asarray(_checks.count(max_steps, "max_steps")), jnp.asarray(tolerance, X.dtype)
+    return _laplace(sparse, factors, y, likelihood, *limits, several)
 
 
 class _Point(NamedTuple):
@@ -155,7 +157,7 @@ def _laplace(
     factors: tuple[Float[Array, "n n"], ...],
     y: Array,
     likelihood: Any,
-    max_steps: int,
+    max_steps: Int[Array, ""],
     tolerance: Float[Array, ""],
     several: bool,
 ) -> Laplace:
