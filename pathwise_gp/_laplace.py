@@ -6,7 +6,6 @@ from typing import Any, NamedTuple
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from . import _checks
@@ -138,7 +137,7 @@ def laplace(
     )
     factors = tuple(p.checked_factor().lower for p in sparse)
     # As arrays: neither is compiled in.
-    limits = np.asarray(_checks.count(max_steps, "max_steps")), jnp.asarray(tolerance, X.dtype)
+    limits = jnp.asarray(_checks.count(max_steps, "max_steps")), jnp.asarray(tolerance, X.dtype)
     return _laplace(sparse, factors, y, likelihood, *limits, several)
 
 
