@@ -75,10 +75,11 @@ def svgp_factor(
     n_data = n if n_data is None else _checks.count(n_data, "n_data")
     if n_data < n:
         raise ValueError(f"`n_data` counts all observations; got {n_data}, but {n} are here.")
+    rule = _rule(n_points, n_samples, len(priors), n)
     moments = [
         marginals(p, g, p.checked_factor().lower, rows) for p, g, rows in zip(priors, guides, points, strict=True)
     ]
-    expected = expected_log_prob(likelihood, y, moments, *_rule(n_points, n_samples, len(priors), n))
+    expected = expected_log_prob(likelihood, y, moments, *rule)
     divergence = sum(g.kl_divergence(p) for p, g in zip(priors, guides, strict=True))
     bound = n_data / n * jnp.sum(expected) - divergence
     numpyro.sample(name, _Bound(bound), obs=jnp.zeros((0,)))
