@@ -229,6 +229,12 @@ CONDITIONS = {
         [np.linspace(0, 1, 5)[:, None], pgp.Gradient(np.linspace(0, 1, 4)[:, None]), pgp.Laplacian(RIGHT / 3)],
         [1.0, 30.0, -1e4],
     ),
+    # A jitter is needed, in the unit of each row.
+    "close": (
+        pgp.RBF(1.0, 0.01),
+        [np.linspace(0, 0.02, 12)[:, None], pgp.Gradient(np.linspace(0, 0.02, 12)[:, None])],
+        [1.0, 0.0],
+    ),
     "a rule": (pgp.RationalQuadratic(1.0, 0.5, 1.2), [pgp.Integral(np.array([[0.0], [1.0]])), LEFT], [0.7, 0.1]),
 }
 
@@ -239,7 +245,9 @@ def test_paths_obey_what_they_were_given(name):
     posterior = pgp.GPPrior(kernel=kernel, X=observed).condition(y, 0.0, check_scales=False)
     L = posterior.prior.functional
     paths = pgp.PathwiseSampler(posterior, n_features=128).sample_paths(jax.random.key(2), 3)
-    off = np.abs(np.asarray(L(paths)) - np.asarray(posterior.y)) / np.sqrt(np.asarray(L.diagonal(kernel)))
+    y = np.concatenate([np.full(part.size, value) for part, value in zip(L.parts, y, strict=True)])
+    assert name != "close" or np.min(posterior.jitter) > 0
+    off = np.abs(np.asarray(L(paths)) - y) / np.sqrt(np.asarray(L.diagonal(kernel)))
     assert off.max() < 1e-6
     # In the structure of what was observed, and by the operators of calculus.
     assert [np.shape(block) for block in L.blocks(L(paths))] == [(3, *part.shape) for part in L.parts]
@@ -334,6 +342,43 @@ def quadrature(k, box, other):
     return total
 
 
+RADIAL = {
+    "rbf": pgp.RBF(1.3, [0.7, 0.9, 1.2]),
+    "rough": pgp.Matern(1.5, 1.3, [0.7, 0.9, 1.2]),
+    "smooth": pgp.Matern(4.5, 1.3, 0.8),
+    "heavy": pgp.RationalQuadratic(1.3, 0.8, 1.5),
+    "sum": pgp.RBF(1.3, 0.7) + pgp.Matern(2.5, 0.4, [0.7, 0.9, 1.2]),
+}
+
+
+@pytest.mark.parametrize("name", RADIAL)
+def test_formulas_are_derivatives(name):
+    """Gradients and Laplacians of radial kernels by the chain rule, at points of which some are the same."""
+    kernel = RADIAL[name]
+    Z, P = jnp.asarray(RNG.uniform(-1, 1, (3, 3))), jnp.asarray(RNG.uniform(-1, 1, (4, 3)))
+    P = P.at[0].set(Z[1])
+
+    @eqx.filter_jit
+    def both(kernel, Z, P):
+        # Each point's derivatives by a derivative of the whole matrix.
+        by_point = lambda f, X: jnp.stack(
+            [jax.jvp(f, (X,), (jnp.broadcast_to(e, X.shape),))[1] for e in jnp.eye(3)], -1
+        )
+        of_x = lambda Z: by_point(lambda P: kernel.matrix(Z, P), P)  # m n d
+        found = [
+            (kernel.gradients(Z, P), of_x(Z)),
+            (kernel.double_gradients(Z, P).swapaxes(1, 3).swapaxes(1, 2), by_point(of_x, Z)),
+        ]
+        if kernel.smoothness(3) >= 2:
+            laplacian = lambda f, X: jnp.trace(by_point(lambda X: by_point(f, X), X), axis1=-1, axis2=-2)
+            of_x = lambda Z: laplacian(lambda P: kernel.matrix(Z, P), P)
+            found += [(kernel.laplacians(Z, P), of_x(Z)), (kernel.double_laplacians(Z, P), laplacian(of_x, Z))]
+        return found
+
+    for formula, derivative in both(kernel, Z, P):
+        np.testing.assert_allclose(formula, derivative, rtol=1e-9, atol=1e-10 * float(jnp.max(jnp.abs(derivative))))
+
+
 @pytest.mark.parametrize("nu", [0.5, 1.5, 2.5])
 def test_double_integrals_against_quadrature(nu):
     kernel = pgp.Matern(nu, 1.3, 0.7) + pgp.RBF(0.5, 0.4)
@@ -348,6 +393,15 @@ def test_double_integrals_against_quadrature(nu):
     wanted = [[quadrature(k, box, other) for other in intervals] for box in intervals]
     np.testing.assert_allclose(gram, wanted, rtol=1e-12)
     np.testing.assert_allclose(gram, gram.T, rtol=1e-12)
+    # Over a rectangle a product of kernels, one of each dimension, is a product of integrals.
+    other = pgp.Matern(nu, 1.3, 0.7)
+    product = pgp.ActiveDims(other, (1,)) * pgp.ActiveDims(pgp.RBF(0.5, 0.4), (0,))
+    rectangles = np.stack([intervals, intervals[::-1]], axis=-1)
+    lines = [
+        np.asarray(GRAM(pgp.Integral(own[:, :, None]), k))
+        for own, k in zip((intervals, intervals[::-1]), (pgp.RBF(0.5, 0.4), other), strict=True)
+    ]
+    np.testing.assert_allclose(GRAM(pgp.Integral(rectangles), product), lines[0] * lines[1], rtol=1e-12)
 
 
 GRAM = eqx.filter_jit(lambda L, kernel: L.gram(kernel))
@@ -489,6 +543,38 @@ def test_latent_values_are_blocks():
     assert bridge.posterior_paths(
         lambda: (bridge.gp_sample("u", prior), prior)[1], {"u.white": z[None]}, jax.random.key(0), n_features=16
     )(TEST).shape == (1, 1, 4)
+
+
+def test_parts_and_errors():
+    kernel = pgp.RBF(1.0, 0.4) + pgp.Matern(2.5, 0.3, 0.8)
+    posterior = pgp.GPPrior(kernel=kernel, X=[GRID, pgp.Gradient(GRID)]).condition(OBSERVED, [1e-2, 1e-1])
+    paths = pgp.PathwiseSampler(posterior, 256).sample_paths(jax.random.key(0), 2)
+    np.testing.assert_allclose(sum(part(GRID) for part in paths.components()), paths(GRID), rtol=1e-9, atol=1e-12)
+    few, many = (float(pgp.feature_error(posterior, GRID, n, n_draws=2)) for n in (16, 1024))
+    assert many < 0.1 * few
+    own = pgp.PathwiseSampler(posterior, 256, share_features=False).sample_paths(jax.random.key(1), 2)
+    variance = np.asarray(posterior.variance(GRID))
+    assert np.all(np.abs(np.asarray(own.marginal_variance(GRID)) / variance - 1) < 1)
+    np.testing.assert_allclose(paths.marginal_variance(GRID), variance, rtol=4 * many + 0.05)
+
+
+def test_each_member_of_a_plate_has_its_slopes(standard_promotion):
+    y = np.stack([np.concatenate([part.reshape(-1) for part in OBSERVED])] * 2) * np.array([[1.0], [2.0]])
+
+    def model(y):
+        with numpyro.plate("groups", 2):
+            kernels = bridge.lift(pgp.RBF(1.0, 0.4), {"lengthscale": dist.LogNormal(-1.0, 0.5)}, "k")
+        priors = kernels.map(lambda kernel: pgp.GPPrior(kernel=kernel, X=[GRID, pgp.Gradient(GRID)]))
+        bridge.gp_factor("y", priors, y, 0.1)
+        return priors
+
+    scales = np.array([0.3, 0.5])
+    seeded = numpyro.handlers.seed(numpyro.handlers.substitute(model, data={"k.lengthscale": scales}), rng_seed=0)
+    trace = numpyro.handlers.trace(seeded).get_trace(y)
+    density = trace["y"]["fn"].log_prob(y)
+    for i, scale in enumerate(scales):
+        alone = pgp.GPPrior(kernel=pgp.RBF(1.0, scale), X=[GRID, pgp.Gradient(GRID)]).log_prob(y[i], 0.1)
+        np.testing.assert_allclose(density[i], alone, rtol=1e-10)
 
 
 def test_fit_with_slopes(standard_promotion):

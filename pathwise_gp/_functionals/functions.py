@@ -33,7 +33,6 @@ class AbstractFunction(eqx.Module):
         """Their integrals over boxes: in closed form where there is one, else by a rule, which is given the functions."""
         return rule(self)
 
-
     def gradients(self, X: Float[Array, "n d"]) -> Float[Array, "*s n d"] | None:
         """Their gradients at points where a formula is cheaper than derivatives; else None."""
         return None

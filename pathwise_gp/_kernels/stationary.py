@@ -85,7 +85,7 @@ class AbstractStationary(AbstractKernel):
     def _derivatives(self, Z: Float[Array, "m d"], X: Float[Array, "n d"], order: int) -> list[Float[Array, "m n"]]:
         """variance · (ρ, ρ′, …) at s."""
         squares = squared_distances(Z, X, jnp.broadcast_to(self.lengthscale, (X.shape[1],)).astype(X.dtype))
-        functions = [self.correlation]
+        functions: list[Callable[[Array], Array]] = [self.correlation]
         for _ in range(order):
             functions.append(_slope(functions[-1]))
         return [self.variance.astype(X.dtype) * function(squares) for function in functions]

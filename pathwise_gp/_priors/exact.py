@@ -65,7 +65,7 @@ class GPPrior(AbstractPrior[KernelT]):
         # A checker puts the fields that the abstract class names before all others; they come in the order above.
 
         def __init__(
-            self, kernel: KernelT, X: Numbers, mean: _means.Mean | Number = ..., jitter: Numbers | None = None
+            self, kernel: KernelT, X: Asked, mean: _means.Mean | Number = ..., jitter: Numbers | None = None
         ) -> None: ...
 
     def log_prob(

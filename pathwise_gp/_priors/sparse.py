@@ -6,7 +6,7 @@ import equinox as eqx
 from jaxtyping import Array, Float
 
 from .. import _checks, _fields, _means
-from .._functionals import AbstractFunctional, as_functional, Observed, observed
+from .._functionals import AbstractFunctional, as_functional, Asked, Observed, observed
 from .._kernels import KernelT
 from .._numerics.linalg import CholeskyFactor
 from .._types import Number, Numbers
@@ -39,7 +39,7 @@ class SparseGPPrior(AbstractPrior[KernelT]):
         # A checker puts the fields that the abstract class names before all others; they come in the order above.
 
         def __init__(
-            self, kernel: KernelT, Z: Numbers, mean: _means.Mean | Number = ..., jitter: Numbers | None = None
+            self, kernel: KernelT, Z: Asked, mean: _means.Mean | Number = ..., jitter: Numbers | None = None
         ) -> None: ...
 
     def factor(self) -> CholeskyFactor:
