@@ -112,10 +112,10 @@ def plot(grid, points, X, y, errors, sizes, traces):
     top = max(np.max(error) for error in errors.values())
     for axes, (name, error) in zip(panels[1:3], errors.items(), strict=True):
         square = error.reshape(len(grid), -1)
-        shown = axes.pcolormesh(grid, grid, square, vmin=0, vmax=top, cmap="Blues", shading="gouraud")
+        axes.pcolormesh(grid, grid, square, vmin=0, vmax=top, cmap="Blues", shading="gouraud")
         axes.plot(*X.T, ".", color=ORANGE, ms=4)
         axes.set_title(f"Error: {name}")
-    figure.colorbar(shown, ax=panels[2], label="speed of the error")
+    figure.colorbar(panels[2].collections[0], ax=panels[2], label="speed of the error")
     for axes in panels[:3]:
         axes.set(xlim=(0, 1), ylim=(0, 1), aspect="equal", xticks=[0, 0.5, 1], yticks=[0, 0.5, 1])
     axes = panels[3]
@@ -143,7 +143,7 @@ def main(fast: bool, folder: pathlib.Path) -> None:
 
     traces = {name: np.zeros((n_designs, len(sizes))) for name in MODELS}
     inside = {name: np.zeros((n_designs, len(sizes))) for name in MODELS}
-    kept = {}
+    kept, data = {}, (np.zeros((0, 2)), np.zeros((2, 0)))
     for i in range(n_designs):
         rng = np.random.default_rng(i)
         X = rng.uniform(size=(sizes[-1], 2))
@@ -156,7 +156,7 @@ def main(fast: bool, folder: pathlib.Path) -> None:
                 inside[name][i, j] = np.mean(np.abs(mean - exact) < 1.96 * sd)
                 if i == 0 and n == shown:
                     kept[name] = posterior, np.hypot(*np.asarray(mean - exact).reshape(2, -1))
-                    kept["data"] = X[:n], y[:, :n]
+                    data = X[:n], y[:, :n]
 
     print("measurements   " + "   ".join(f"{name}: RMSE (quartiles), in 95 %" for name in MODELS))
     for j, n in enumerate(sizes):
@@ -176,7 +176,7 @@ def main(fast: bool, folder: pathlib.Path) -> None:
 
     folder.mkdir(parents=True, exist_ok=True)
     errors = {name: kept[name][1] for name in MODELS}
-    plot(grid, points, *kept["data"], errors, sizes, traces).savefig(folder / "flow.png", dpi=120)
+    plot(grid, points, *data, errors, sizes, traces).savefig(folder / "flow.png", dpi=120)
     print(f"\nFigure: {folder / 'flow.png'}\nDone in {time.perf_counter() - started:.0f} s")
 
 
