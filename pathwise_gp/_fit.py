@@ -21,7 +21,7 @@ from ._priors import GPPrior
 from ._priors.evidence import log_density as log_density_of, without
 from ._priors.jitter import FOR_A_DENSITY
 from ._progress import ProgressBar
-from ._types import AnyArray, Key, Number
+from ._types import Key, Numbers
 
 # The standard deviation of random starts about the first, in the coordinates of the search: factors of e for positive fields.
 _SPREAD = 1.0
@@ -52,9 +52,9 @@ class Fit(Printed, eqx.Module, Generic[KernelT]):
 
 def fit(
     prior: GPPrior[KernelT],
-    y: Float[AnyArray, "n"],
-    noise_var: Number | Float[AnyArray, "..."],
-    mask: Bool[AnyArray, "n"] | None = None,
+    y: Numbers,
+    noise_var: Numbers,
+    mask: Numbers | None = None,
     *,
     fields: Address | Iterable[Address] | None = None,
     learn_noise: bool | None = None,

@@ -136,8 +136,9 @@ def laplace(
         SparseGPPrior(kernel=p.kernel, Z=p.X, mean=p.mean, jitter=p.jitter) for p in map(GPPrior.checked, priors)
     )
     factors = tuple(p.checked_factor().lower for p in sparse)
-    steps = _checks.count(max_steps, "max_steps")
-    return _laplace(sparse, factors, y, likelihood, steps, jnp.asarray(tolerance, X.dtype), several)
+    # As arrays: neither is compiled in.
+    limits = jnp.asarray(_checks.count(max_steps, "max_steps")), jnp.asarray(tolerance, X.dtype)
+    return _laplace(sparse, factors, y, likelihood, *limits, several)
 
 
 class _Point(NamedTuple):
@@ -155,7 +156,7 @@ def _laplace(
     factors: tuple[Float[Array, "n n"], ...],
     y: Array,
     likelihood: Any,
-    max_steps: int,
+    max_steps: Int[Array, ""],
     tolerance: Float[Array, ""],
     several: bool,
 ) -> Laplace:

@@ -1123,7 +1123,7 @@ def test_integers_are_converted():
 
 def test_mean_may_be_a_number():
     prior = pgp.GPPrior(K, X, mean=2)
-    np.testing.assert_array_equal(prior.mean_at(prior.X), np.full(4, 2.0))
+    np.testing.assert_array_equal(prior.mean_at(prior.functional), np.full(4, 2.0))
 
 
 def test_noise_may_differ_between_points():

@@ -363,7 +363,7 @@ def test_several_outputs_are_a_site_and_end_in_paths():
         grid = jnp.reshape(pgp.with_outputs(X, 3), (-1, D + 1))
         dense = pgp.GPPrior(kernel=prior.kernel, X=grid, jitter=1e-6)
         flat, posterior = dense.condition(Y3.reshape(-1), flat_noise), prior.condition(Y3, values["noise"])
-        covariance = dense.covariance_at(dense.X, flat_noise)
+        covariance = dense.covariance_at(dense.functional, flat_noise)
         of_sites = marginal.log_prob(Y3), marginal.variance.reshape(-1), *posterior.leave_one_out()
         of_grid = flat.log_marginal_likelihood(), bridge.GPMarginal(dense, flat_noise).variance, *flat.leave_one_out()
         return of_sites, of_grid, marginal.sample(KEY, (20000,)), covariance, posterior.mean(TEST)

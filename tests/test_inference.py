@@ -141,10 +141,7 @@ def test_learnt_fields_stay_in_their_domains(dtype):
     root = trace["m.root"]["value"]
     np.testing.assert_allclose(root @ root.T, start.root @ start.root.T, rtol=1e-6)
     svi = SVI(loss, lambda: None, numpyro.optim.SGD(0.05), Trace_ELBO())
-    state = svi.init(KEY)
-    for _ in range(30):
-        state, _ = svi.update(state)
-    params = svi.get_params(state)
+    params = jax.jit(lambda key: svi.run(key, 30, progress_bar=False).params)(KEY)
     assert set(params) == {f"m.{field}" for field in fields}
     assert (params["m.scale"] >= 0).all() and (params["m.scale"] < 0.1).all()
     assert params["m.shift"] < -10

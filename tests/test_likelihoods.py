@@ -1,5 +1,7 @@
 """Likelihoods of latent processes: sampled, bounded and approximated, and the paths that each ends in."""
 
+import functools
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -10,7 +12,7 @@ import optax
 import pytest
 from numpyro import handlers
 from numpyro.infer import MCMC, NUTS, SVI, Trace_ELBO
-from scipy import stats
+from scipy import special, stats
 from sklearn.gaussian_process import GaussianProcessClassifier
 from sklearn.gaussian_process.kernels import ConstantKernel, RBF
 
@@ -38,6 +40,15 @@ KINDS = {
     ),
     "heteroscedastic": (2, lambda f, g: dist.Normal(f, jnp.exp(g - 1)), Y),
 }
+# The log density of each in SciPy.
+LOG_DENSITIES = {
+    "bernoulli": lambda y, f: special.log_expit(np.where(y == 1, f, -f)),
+    "poisson": lambda y, f: stats.poisson(np.exp(f)).logpmf(y),
+    "student": lambda y, f: stats.t(4.0, f, 0.3).logpdf(y),
+    "negative binomial": lambda y, f: stats.nbinom(3.0, 3 / (3 + np.exp(f))).logpmf(y),
+    "categorical": lambda y, *f: np.choose(y, special.log_softmax(f, axis=0)),
+    "heteroscedastic": lambda y, f, g: stats.norm(f, np.exp(g - 1)).logpdf(y),
+}
 POISSON = KINDS["poisson"][1]
 KERNELS = [pgp.RBF(1.2, 0.6), pgp.Matern(2.5, 0.7, 0.8), pgp.RBF(0.9, 0.7)]
 
@@ -53,46 +64,66 @@ def model(kind, y):
     return priors
 
 
-def nuts(kind, warmup, samples):
+TRAINED = ["bernoulli", "poisson"]
+N_PATHS = 4000
+
+
+@functools.cache
+def nuts(kind):
+    """Draws of each site, few or, where a guide is to be compared with them, many."""
+    warmup, samples = (300, 3000) if kind in TRAINED else (60, 40)
     mcmc = MCMC(NUTS(model), num_warmup=warmup, num_samples=samples, progress_bar=False)
     mcmc.run(KEY, kind, KINDS[kind][2])
-    draws = mcmc.get_samples()
-    return {name: draws[name] for name in draws if name.endswith(".white")}, draws
+    return {name: np.asarray(value) for name, value in mcmc.get_samples().items()}
 
 
 def latent_moments(kind, draws):
     """Mean and standard deviation of each f(X), and the standard error of the mean, from draws."""
     values = [draws[f"f{j}"] for j in range(KINDS[kind][0])]
-    sizes = [numpyro.diagnostics.effective_sample_size(np.asarray(v)[None]) for v in values]
+    sizes = [numpyro.diagnostics.effective_sample_size(v[None]) for v in values]
     return [(v.mean(0), v.std(0), v.std(0) / np.sqrt(size)) for v, size in zip(values, sizes, strict=True)]
+
+
+@functools.cache
+def approximated(kind):
+    """Laplace's approximation, and paths of it."""
+    priors = priors_of(kind)
+    found = pgp.laplace(priors if len(priors) > 1 else priors[0], KINDS[kind][2], KINDS[kind][1])
+    return found, found.sample_paths(KEY, N_PATHS, 64)
+
+
+@eqx.filter_jit
+def predicted(paths, y):
+    return paths(TEST), paths.log_density(X, y)
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_each_likelihood_ends_in_latent_and_predictive_paths(kind):
     p, likelihood, y = KINDS[kind]
-    white, draws = nuts(kind, 60, 40)
+    draws = nuts(kind)
+    few = {name: value[:: len(value) // 40] for name, value in draws.items()}
+    white = {name: value for name, value in few.items() if name.endswith(".white")}
     ensembles = bridge.posterior_paths(model, white, KEY, kind, y, n_paths=3, n_features=64)
     assert len(ensembles) == p
     for j, ensemble in enumerate(ensembles):
         # Without noise: but for the jitter each path meets the latent values of its draw.
-        np.testing.assert_allclose(ensemble(X), np.repeat(draws[f"f{j}"][:, None], 3, 1), atol=6e-3)
-    found = pgp.laplace(priors_of(kind) if p > 1 else priors_of(kind)[0], y, likelihood)
+        np.testing.assert_allclose(ensemble(X), np.repeat(few[f"f{j}"][:, None], 3, 1), atol=6e-3)
+    found, laplace = approximated(kind)
     assert found.converged
     guides = [pgp.WhitenedGuide(guide.mean, guide.scale_tril) for guide in found.guides]
     sparse = [pgp.SparseGPPrior(kernel=prior.kernel, Z=X, jitter=1e-6) for prior in priors_of(kind)]
-    laplace = found.sample_paths(KEY, 5, 64)
     decoupled = tuple(
-        pgp.DecoupledPathwiseSampler(s, g, 64).sample_paths(KEY, 5) for s, g in zip(sparse, guides, strict=True)
+        pgp.DecoupledPathwiseSampler(s, g, 64).sample_paths(KEY, N_PATHS) for s, g in zip(sparse, guides, strict=True)
     )
-    for latent, shape in ((ensembles, (40, 3)), (laplace, (5,)), (decoupled, (5,))):
+    for latent, shape in ((ensembles, (40, 3)), (laplace, (N_PATHS,)), (decoupled, (N_PATHS,))):
         paths = bridge.PredictivePaths(latent, likelihood, KEY)
-        drawn = eqx.filter_jit(paths)(TEST)
+        drawn, density = map(np.asarray, predicted(paths, y))
         assert drawn.shape == (*shape, 5)
-        assert np.asarray(paths.distribution(TEST).support(drawn)).all()
+        assert paths.distribution(TEST).support(drawn).all()
         np.testing.assert_array_equal(drawn, paths(TEST))
-        values = [one(X) for one in paths.paths]
-        expected = np.log(np.mean(np.exp(likelihood(*values).log_prob(y)), axis=tuple(range(len(shape)))))
-        np.testing.assert_allclose(paths.log_density(X, y), expected, rtol=1e-9)
+        expected = LOG_DENSITIES[kind](y, *[np.asarray(one(X)) for one in paths.paths])
+        expected = np.log(np.mean(np.exp(expected), axis=tuple(range(len(shape)))))
+        np.testing.assert_allclose(density, expected, rtol=1e-9)
     # Draws by NUTS and the normal approximation at the mode agree as far as the one is normal and the others are few.
     moments = [found.latent_moments(X)] if p == 1 else found.latent_moments(X)
     if kind == "heteroscedastic":  # where the mode is at small noise, and far from the mean
@@ -103,100 +134,114 @@ def test_each_likelihood_ends_in_latent_and_predictive_paths(kind):
         assert (sd > 0.4 * np.sqrt(variance)).all()
 
 
-@pytest.mark.parametrize("kind", ["bernoulli", "poisson"])
+@pytest.mark.parametrize("kind", TRAINED)
 def test_a_trained_guide_agrees_with_long_nuts(kind):
     _, likelihood, y = KINDS[kind]
-    _, draws = nuts(kind, 300, 3000)
-    ((mean, sd, error),) = latent_moments(kind, draws)
-    sparse, start = pgp.SparseGPPrior(kernel=KERNELS[0], Z=X, jitter=1e-6), pgp.WhitenedGuide(jnp.zeros(N), jnp.eye(N))
+    ((mean, sd, error),) = latent_moments(kind, nuts(kind))
+    sparse, start = pgp.SparseGPPrior(kernel=KERNELS[0], Z=X, jitter=1e-6), pgp.WhitenedGuide(np.zeros(N), np.eye(N))
 
     def learning():
         bridge.svgp_factor("elbo", sparse, bridge.learn(start, "*"), X, y, likelihood)
 
     optimiser = bridge.natural_gradients(optax.sgd(0.1), step_size=0.5)
-    found = SVI(learning, lambda: None, optimiser, Trace_ELBO()).run(KEY, 60, progress_bar=False)
-    guide = bridge.place(start, found.params)
-    m, scale = guide.moments(sparse)
+    guide = bridge.place(start, trained(learning, optimiser, 60))
+    m, scale = moments(guide, sparse)
     width = np.sqrt((np.asarray(scale) ** 2).sum(1))
     # The best normal distribution is not the posterior: means differ by a tenth of a standard deviation, and it is narrower.
     assert (np.abs(m - mean) < 0.1 * sd + 4.5 * error).all()
     np.testing.assert_allclose(width / sd, 1, atol=0.12)
     # Paths of the guide are draws of it.
-    values = pgp.DecoupledPathwiseSampler(sparse, guide, 256).sample_paths(KEY, 2000)(X)
-    np.testing.assert_allclose(values.std(0) / width, 1, atol=4.5 / (2 * 2000) ** 0.5)
-    assert (np.abs(values.mean(0) - m) < 4.5 * width / 2000**0.5).all()
+    values = np.asarray(pgp.DecoupledPathwiseSampler(sparse, guide, 64).sample_paths(KEY, N_PATHS)(X))
+    np.testing.assert_allclose(values.std(0) / width, 1, atol=4.5 / (2 * N_PATHS) ** 0.5)
+    assert (np.abs(values.mean(0) - m) < 4.5 * width / N_PATHS**0.5).all()
 
 
-def natural_step(guide, step_size, noise=0.09, steps=1, dtype=None):
-    Z = jnp.linspace(-1, 1, 4, dtype=dtype)[:, None]
-    prior = pgp.SparseGPPrior(kernel=pgp.RBF(1.2, 0.5), Z=Z, mean=0.2, jitter=1e-6)
+@eqx.filter_jit
+def moments(guide, prior):
+    return guide.moments(prior)
+
+
+def trained(model, optimiser, steps):
+    """The parameters after steps of an optimiser, the first values of which SVI would find one operation at a time."""
+    svi = SVI(model, lambda: None, optimiser, Trace_ELBO())
+    return jax.jit(lambda key: svi.run(key, steps, progress_bar=False).params)(KEY)
+
+
+def natural_step(guide, step_size):
+    prior = pgp.SparseGPPrior(kernel=pgp.RBF(1.2, 0.5), Z=np.linspace(-1, 1, 4)[:, None], mean=0.2, jitter=1e-6)
 
     def learning():
         learnt = bridge.learn(guide, "*")
-        bridge.svgp_factor("elbo", prior, learnt, X, Y, lambda f: dist.Normal(f, noise**0.5))
+        bridge.svgp_factor("elbo", prior, learnt, X, Y, lambda f: dist.Normal(f, 0.3))
 
     optimiser = bridge.natural_gradients(optax.sgd(0.1), type(guide).__name__, step_size=step_size)
-    svi = SVI(learning, lambda: None, optimiser, Trace_ELBO())
-    state = svi.init(KEY)
-    for _ in range(steps):
-        state, _ = svi.update(state)
-    return prior, bridge.place(guide, svi.get_params(state))
+    return prior, bridge.place(guide, stepped(learning, optimiser))
+
+
+def stepped(model, optimiser):
+    """The parameters after one update of SVI."""
+    svi = SVI(model, lambda: None, optimiser, Trace_ELBO())
+    return jax.jit(lambda key: svi.get_params(svi.update(svi.init(key))[0]))(KEY)
+
+
+START, ROOT = np.array([3.0, -1.0, 0.5, 2.0]), 0.7 * np.eye(4)
 
 
 @pytest.mark.parametrize("kind", [pgp.WhitenedGuide, pgp.FullRankGuide])
 def test_a_natural_step_of_one_ends_in_the_optimal_guide(kind):
-    start = kind(jnp.asarray([3.0, -1.0, 0.5, 2.0]), 0.7 * jnp.eye(4) + 0.3 * jnp.tril(jnp.ones((4, 4))))
-    prior, found = natural_step(start, 1.0)
+    prior, found = natural_step(kind(START, ROOT + 0.3 * np.tril(np.ones((4, 4)))), 1.0)
     best = pgp.optimal_guide(prior, X, Y, 0.09)
-    for got, wanted in zip(found.moments(prior), best.moments(prior), strict=True):
+    for got, wanted in zip(moments(found, prior), moments(best, prior), strict=True):
         np.testing.assert_allclose(got, wanted, rtol=1e-6, atol=1e-8)
 
 
 def test_a_natural_step_is_a_mixture_of_natural_parameters():
-    start = pgp.WhitenedGuide(jnp.asarray([3.0, -1.0, 0.5, 2.0]), 0.7 * jnp.eye(4))
+    start = pgp.WhitenedGuide(START, ROOT)
     prior, found = natural_step(start, 0.25)
     best = pgp.optimal_guide(prior, X, Y, 0.09)
-    precision = lambda g: np.linalg.inv(g.scale_tril @ g.scale_tril.T)
+    precision = lambda g: np.linalg.inv(np.asarray(g.scale_tril) @ np.asarray(g.scale_tril).T)
     mixed = 0.75 * precision(start) + 0.25 * precision(best)
     np.testing.assert_allclose(precision(found), mixed, rtol=1e-8, atol=1e-8)
-    vector = 0.75 * precision(start) @ start.mean + 0.25 * precision(best) @ best.mean
+    vector = 0.75 * precision(start) @ START + 0.25 * precision(best) @ np.asarray(best.mean)
     np.testing.assert_allclose(found.mean, np.linalg.solve(mixed, vector), rtol=1e-8)
 
 
 def test_a_natural_step_that_is_too_long_is_halved():
     # At f = 8 the curvature of this density is of the other sign: a whole step would leave no covariance.
     prior = pgp.SparseGPPrior(kernel=pgp.RBF(1.0, 0.5), Z=X[:2], jitter=1e-6)
-    start = pgp.WhitenedGuide(jnp.asarray([8.0, 8.0]), 0.1 * jnp.eye(2))
+    start = pgp.WhitenedGuide(np.array([8.0, 8.0]), 0.1 * np.eye(2))
 
     def learning():
         bridge.svgp_factor(
             "e", prior, bridge.learn(start, "*"), X[:2], Y[:2], lambda f: dist.Cauchy(f, 0.05), n_data=2000
         )
 
-    svi = SVI(learning, lambda: None, bridge.natural_gradients(optax.sgd(0.1), step_size=1.0), Trace_ELBO())
-    state, _ = svi.update(svi.init(KEY))
-    params = svi.get_params(state)
+    params = stepped(learning, bridge.natural_gradients(optax.sgd(0.1), step_size=1.0))
     assert all(np.isfinite(value).all() for value in params.values())
     assert not np.array_equal(params["WhitenedGuide.mean"], start.mean)
 
 
 def test_other_parameters_move_by_the_optimiser_given():
     prior = pgp.SparseGPPrior(kernel=pgp.RBF(1.2, 0.5), Z=X[::3], jitter=1e-6)
-    start = pgp.WhitenedGuide(jnp.zeros(4), jnp.eye(4))
+    start = pgp.WhitenedGuide(np.zeros(4), np.eye(4))
 
     def learning():
         learnt, guide = bridge.learn(prior, "kernel.*"), bridge.learn(start, "*")
         bridge.svgp_factor("elbo", learnt, guide, X, Y, lambda f: dist.Normal(f, 0.3))
 
-    svi = SVI(learning, lambda: None, bridge.natural_gradients(optax.adam(0.05), step_size=0.5), Trace_ELBO())
-    found = svi.run(KEY, 500, progress_bar=False)
-    free = bridge.place(prior, found.params, ignore_others=True)
+    params = trained(learning, bridge.natural_gradients(optax.adam(0.05), step_size=0.5), 500)
+    free = bridge.place(prior, params, ignore_others=True)
     # The bound at the optimal guide has its maximum there.
-    slope = jax.grad(
-        lambda log: pgp._guides.optimal.collapsed_bound(
-            bridge.place(prior, {"kernel.variance": jnp.exp(log[0]), "kernel.lengthscale": jnp.exp(log[1])}), X, Y, 0.09
+    slope = jax.jit(
+        jax.grad(
+            lambda log: pgp._guides.optimal.collapsed_bound(
+                bridge.place(prior, {"kernel.variance": jnp.exp(log[0]), "kernel.lengthscale": jnp.exp(log[1])}),
+                X,
+                Y,
+                0.09,
+            )
         )
-    )(jnp.log(jnp.stack([free.kernel.variance, free.kernel.lengthscale])))
+    )(np.log([free.kernel.variance, free.kernel.lengthscale]))
     assert np.abs(slope).max() < 0.05
     assert abs(free.kernel.variance - 1.2) > 0.05
 
@@ -205,14 +250,14 @@ def test_other_parameters_move_by_the_optimiser_given():
 def test_random_latent_values_give_the_bound_on_average(kind):
     p, likelihood, y = KINDS[kind]
     sparse = [pgp.SparseGPPrior(kernel=kernel, Z=X[::3], jitter=1e-6) for kernel in KERNELS[:p]]
-    guides = [pgp.WhitenedGuide(0.3 * jnp.arange(4.0), 0.5 * jnp.eye(4)) for _ in range(p)]
+    guides = [pgp.WhitenedGuide(0.3 * np.arange(4.0), 0.5 * np.eye(4)) for _ in range(p)]
 
     def bound(key, **options):
         with handlers.seed(rng_seed=key):
             return bridge.svgp_factor("b", sparse, guides, X, y, likelihood, **options)
 
-    exact = bound(KEY, n_points=30 if p < 3 else 16)
-    values = jax.vmap(lambda key: bound(key, n_samples=5))(jax.random.split(KEY, 2000))
+    exact = jax.jit(lambda key: bound(key, n_points=30 if p < 3 else 16))(KEY)
+    values = np.asarray(jax.jit(jax.vmap(lambda key: bound(key, n_samples=5)))(jax.random.split(KEY, 2000)))
     assert abs(values.mean() - exact) < 4.5 * values.std() / 2000**0.5
     assert values.std() > 0.01
 
@@ -228,19 +273,21 @@ def test_laplace_is_scikit_learns():
     def at(theta):
         v = jnp.exp(theta)
         prior = pgp.GPPrior(kernel=pgp.RBF(v[0], v[1:]), X=inputs, jitter=1e-10)
-        return pgp.laplace(prior, y, lambda f: dist.Bernoulli(logits=f))
+        found = pgp.laplace(prior, y, lambda f: dist.Bernoulli(logits=f))
+        return found.log_marginal_likelihood, found
 
-    found = at(theta)
+    (value, found), slope = eqx.filter_jit(eqx.filter_value_and_grad(at, has_aux=True))(theta)
     evidence, gradient = other.log_marginal_likelihood(np.asarray(theta), eval_gradient=True)
+    np.testing.assert_allclose(value, evidence, rtol=1e-8)
     np.testing.assert_allclose(found.log_marginal_likelihood, evidence, rtol=1e-8)
-    np.testing.assert_allclose(jax.grad(lambda t: at(t).log_marginal_likelihood)(theta), gradient, rtol=1e-6)
+    np.testing.assert_allclose(slope, gradient, rtol=1e-6)
     mean, variance = found.latent_moments(test)
     cross = other.kernel_(inputs, test)
     white = np.linalg.solve(other.L_, other.W_sr_[:, None] * cross)
     np.testing.assert_allclose(mean, cross.T @ (y - other.pi_), rtol=1e-6, atol=1e-8)
     np.testing.assert_allclose(variance, other.kernel_.diag(test) - (white**2).sum(0), rtol=1e-6)
     # Paths are draws of the approximation.
-    values = found.sample_paths(KEY, 2000, 512)(test)
+    values = np.asarray(found.sample_paths(KEY, 2000, 512)(test))
     assert (np.abs(values.mean(0) - mean) < 4.5 * np.sqrt(variance / 2000)).all()
     np.testing.assert_allclose(values.std(0) / np.sqrt(variance), 1, atol=4.5 / (2 * 2000) ** 0.5 + 0.03)
 
@@ -260,31 +307,30 @@ def test_laplace_of_a_normal_likelihood_is_exact():
 def test_laplace_of_several_processes_is_the_curvature_at_the_mode(kind):
     p, likelihood, y = KINDS[kind]
     priors = priors_of(kind)
-    found = pgp.laplace(priors, y, likelihood)
-    lowers = [np.linalg.cholesky(prior.kernel(X, X) + 1e-6 * np.eye(N)) for prior in priors]
+    found, paths = approximated(kind)
+    grams = eqx.filter_jit(lambda priors: [prior.kernel(X, X) for prior in priors])(priors)
+    lowers = [np.linalg.cholesky(gram + 1e-6 * np.eye(N)) for gram in np.asarray(grams)]
 
     def log_joint(v):
         v = v.reshape(p, N)
         f = [lower @ one for lower, one in zip(lowers, v, strict=True)]
         return likelihood(*f).log_prob(y).sum() - 0.5 * (v**2).sum()
 
-    mode = found.whitened_mean.reshape(-1)
-    np.testing.assert_allclose(jax.grad(log_joint)(mode), 0, atol=1e-7)
-    precision = -jax.hessian(log_joint)(mode)
-    covariance = np.linalg.inv(precision)
-    np.testing.assert_allclose(
-        found.whitened_scale_tril @ found.whitened_scale_tril.T, covariance, rtol=1e-6, atol=1e-8
-    )
-    evidence = log_joint(mode) - 0.5 * np.linalg.slogdet(precision)[1]
+    mode = np.asarray(found.whitened_mean).reshape(-1)
+    value, slope, hessian = jax.jit(lambda v: (*jax.value_and_grad(log_joint)(v), jax.hessian(log_joint)(v)))(mode)
+    np.testing.assert_allclose(slope, 0, atol=1e-7)
+    precision = -np.asarray(hessian)
+    covariance, scale = np.linalg.inv(precision), np.asarray(found.whitened_scale_tril)
+    np.testing.assert_allclose(scale @ scale.T, covariance, rtol=1e-6, atol=1e-8)
+    evidence = value - 0.5 * np.linalg.slogdet(precision)[1]
     np.testing.assert_allclose(found.log_marginal_likelihood, evidence, rtol=1e-9)
     # The paths of the processes are drawn together: their values at X have the joint covariance.
-    paths = found.sample_paths(KEY, 4000, 64)
     values = np.concatenate([path(X) for path in paths], axis=1)
     root = np.zeros((p * N, p * N))
     for j, lower in enumerate(lowers):
         root[j * N : (j + 1) * N, j * N : (j + 1) * N] = lower
     joint = root @ covariance @ root.T
-    spread = np.sqrt((np.outer(np.diag(joint), np.diag(joint)) + joint**2) / 4000)
+    spread = np.sqrt((np.outer(np.diag(joint), np.diag(joint)) + joint**2) / N_PATHS)
     assert (np.abs(np.cov(values.T) - joint) < 5 * spread + 3e-3).all()
     off = joint[:N, N:]
     assert np.abs(off).max() > 10 * spread[:N, N:].max()  # which is not zero
@@ -294,21 +340,22 @@ def test_laplace_differentiates_what_the_likelihood_closes_over():
     prior = priors_of("student")[0]
 
     @jax.jit
+    @jax.value_and_grad
     def evidence(scale):
         return pgp.laplace(prior, Y, lambda f: dist.StudentT(4.0, f, scale)).log_marginal_likelihood
 
     h = 1e-5
-    difference = (evidence(0.3 + h) - evidence(0.3 - h)) / (2 * h)
-    np.testing.assert_allclose(jax.grad(evidence)(0.3), difference, rtol=1e-5)
+    difference = (evidence(0.3 + h)[0] - evidence(0.3 - h)[0]) / (2 * h)
+    np.testing.assert_allclose(evidence(0.3)[1], difference, rtol=1e-5)
 
 
 def test_laplace_where_the_likelihood_is_not_log_concave():
     # Far outliers: Newton's own step would go downhill.
-    y = np.where(np.arange(N) == 4, 8.0, Y)
-    found = pgp.laplace(priors_of("student")[0], y, lambda f: dist.StudentT(2.0, f, 0.1))
+    y, likelihood = np.where(np.arange(N) == 4, 8.0, Y), lambda f: dist.StudentT(2.0, f, 0.1)
+    found = pgp.laplace(priors_of("student")[0], y, likelihood)
     assert found.converged
     assert found.latent_moments(X)[0][4] < 2
-    stopped = pgp.laplace(priors_of("student")[0], y, lambda f: dist.StudentT(2.0, f, 0.1), max_steps=1)
+    stopped = pgp.laplace(priors_of("student")[0], y, likelihood, max_steps=1)
     assert not stopped.converged
 
 
@@ -316,7 +363,7 @@ def test_laplace_where_the_likelihood_is_not_log_concave():
 @pytest.mark.parametrize("level", [1.0, 30.0, 1000.0])
 def test_laplace_says_that_it_has_found_the_mode(level, dtype):
     y = np.random.default_rng(0).poisson(level * np.exp(Y))
-    kernel = pgp.RBF(jnp.asarray(1.0, dtype), jnp.asarray(0.6, dtype))
+    kernel = pgp.RBF(np.asarray(1.0, dtype), np.asarray(0.6, dtype))
     prior = pgp.GPPrior(kernel=kernel, X=X.astype(dtype), mean=float(np.log(level)), jitter=1e-4)
     found = pgp.laplace(prior, y, POISSON)
     assert found.converged
@@ -324,7 +371,7 @@ def test_laplace_says_that_it_has_found_the_mode(level, dtype):
 
 
 def test_predictive_paths_of_several_outputs():
-    paths = lambda X: jnp.stack([X[:, 0] + 0.1 * s for s in range(3)])[:, :, None] * jnp.asarray([1.0, -1.0])  # s n p
+    paths = lambda X: np.stack([X[:, 0] + 0.1 * s for s in range(3)])[:, :, None] * np.array([1.0, -1.0])  # s n p
     y = np.stack([Y, -Y], axis=1)
     predictive = bridge.PredictivePaths(paths, lambda f: dist.Normal(f, 0.5).to_event(1), KEY)
     assert predictive(X).shape == (3, N, 2)
@@ -364,7 +411,7 @@ def test_the_bounds_hold_in_both_precisions_and_compile_once(dtype):
         count.append(f.dtype)
         return dist.Poisson(jnp.exp(f))
 
-    cast = lambda x: jnp.asarray(x, dtype)
+    cast = lambda x: np.asarray(x, dtype)
     Z, y = cast(X[::3]), KINDS["poisson"][2]
 
     @jax.jit
@@ -403,7 +450,7 @@ def test_collapsed_bound_is_minus_infinity_where_there_is_no_density():
     value, slope = jax.jit(jax.value_and_grad(bound))(0.5)
     assert value == -np.inf
     assert slope == 0
-    values, slopes = jax.vmap(jax.value_and_grad(bound))(jnp.asarray([0.5, 0.7]))
+    values, slopes = jax.jit(jax.vmap(jax.value_and_grad(bound)))(np.array([0.5, 0.7]))
     assert (values == -np.inf).all()
     assert not slopes.any()
 
@@ -429,17 +476,16 @@ def test_collapsed_bound_is_minus_infinity_where_there_is_no_density():
 def test_decoupled_paths_have_the_moments_of_the_exact_posterior():
     """Fifty inducing points for data of the model: means within 2 % of a prior sd, sds within 3 %, of the exact ones."""
     rng = np.random.default_rng(1)
-    inputs = np.sort(rng.uniform(-5, 5, 400))[:, None]
-    kernel = pgp.RBF(1.0, 0.5)
-    y = np.asarray(pgp.GPPrior(kernel=kernel, X=inputs).sample_paths(KEY, 1, 2048)(inputs)[0]) + 0.2 * rng.normal(
-        size=400
-    )
-    exact = pgp.GPPrior(kernel=kernel, X=inputs, jitter=1e-6).condition(y, 0.04)
+    inputs, at = np.sort(rng.uniform(-5, 5, 400))[:, None], np.linspace(-5, 5, 60)[:, None]
+    kernel, matrix = pgp.RBF(1.0, 0.5), lambda A, B: np.exp(-0.5 * ((A - B.T) / 0.5) ** 2)
+    K, cross = matrix(inputs, inputs) + 1e-6 * np.eye(400), matrix(at, inputs)
+    y = np.linalg.cholesky(K) @ rng.normal(size=400) + 0.2 * rng.normal(size=400)
+    gain = np.linalg.solve(K + 0.04 * np.eye(400), cross.T)
+    mean, sd = gain.T @ y, np.sqrt(1 - np.sum(gain * cross.T, axis=0))
     sparse = pgp.SparseGPPrior(kernel=kernel, Z=pgp.inducing_points(kernel, inputs, 50), jitter=1e-6)
     guide = pgp.optimal_guide(sparse, inputs, y, 0.04)
     paths = pgp.DecoupledPathwiseSampler(sparse, guide, 2048).sample_paths(KEY, 4000)
-    at = np.linspace(-5, 5, 60)[:, None]
-    values, mean, sd = paths(at), exact.mean(at), np.sqrt(exact.variance(at))
+    values = np.asarray(paths(at))
     np.testing.assert_allclose(paths.mean_path(at), mean, atol=0.005)
     assert np.abs(values.mean(0) - mean).max() < 0.005 + 4.5 * sd.max() / 4000**0.5
     assert np.abs(values.std(0) / sd - 1).max() < 0.03 + 4.5 / (2 * 4000) ** 0.5
@@ -449,6 +495,7 @@ PRIOR = pgp.GPPrior(kernel=KERNELS[0], X=X)
 SPARSE = pgp.SparseGPPrior(kernel=KERNELS[0], Z=X[:2])
 GUIDE = pgp.WhitenedGuide(jnp.zeros(2), jnp.eye(2))
 NORMAL = lambda f: dist.Normal(f, 0.1)
+FOUND = functools.cache(lambda: pgp.laplace(priors_of("poisson")[0], KINDS["poisson"][2], POISSON))
 REFUSED = {
     "laplace, prior": (lambda: pgp.laplace(SPARSE, Y, NORMAL), "`prior` must be a GPPrior, or a sequence"),
     "laplace, no prior": (lambda: pgp.laplace([], Y, NORMAL), "`prior` must be a GPPrior, or a sequence"),
@@ -463,8 +510,8 @@ REFUSED = {
         lambda: pgp.laplace(pgp.GPPrior(kernel=KERNELS[0] + pgp.White(0.1), X=X), Y, NORMAL),
         "holds `White`, which is noise",
     ),
-    "laplace, points": (lambda: pgp.laplace(PRIOR, Y, NORMAL).latent_moments(X[:, 0]), r"must have shape \(n, d\)"),
-    "laplace, paths": (lambda: pgp.laplace(PRIOR, Y, NORMAL).sample_paths(KEY, 0), "`n_paths` must be at least 1"),
+    "laplace, points": (lambda: FOUND().latent_moments(X[:, 0]), r"must have shape \(n, d\)"),
+    "laplace, paths": (lambda: FOUND().sample_paths(KEY, 0), "`n_paths` must be at least 1"),
     "natural, optimiser": (
         lambda: bridge.natural_gradients("adam"),
         "must be an optax GradientTransformation; got str",

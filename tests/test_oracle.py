@@ -24,6 +24,7 @@ import pytest
 import pathwise_gp as pgp
 from pathwise_gp import numpyro_bridge as bridge
 from pathwise_gp._guides.bound import marginals
+from pathwise_gp._paths import draw_prior
 from pathwise_gp.estimator import PathwiseGPRegressor
 
 pytestmark = pytest.mark.usefixtures("standard_promotion")  # `fit`
@@ -258,27 +259,39 @@ def compared(got: Answer, wanted: Answer, y: np.ndarray, said: str) -> Outcome:
     return Outcome(float(mean), float(sd), float(evidence), float(paths), said)
 
 
+@eqx.filter_jit
+def drawn(sampler: Any, q: Any) -> tuple[Any, ...]:
+    """Mean and paths at q; and of what normal variables, and features at X and q, the paths are. Not the variance, which is
+    said to be rounding outside of jit alone."""
+    prior, keys = sampler.posterior.prior, jax.random.split(jax.random.key(0), 3)
+    kernel, X = prior.kernel, prior.X
+    options = {"n_paths": N_DRAWS, "n_features": sampler.n_features, "basis": sampler.features, "share_features": True}
+    features, weights = draw_prior(kernel, X, keys[0], keys[1], **options)
+    z = jax.random.normal(keys[2], (N_DRAWS, len(X)), X.dtype)
+    paths = sampler.update(features, weights, z)
+    return sampler.posterior.mean(q), paths(q), weights, z, features(jnp.concatenate([X, q]))
+
+
 def by_exact(kernel: Any, X: Any, y: Any, noise: Any, q: Any) -> tuple[Answer, Any]:
     posterior = pgp.GPPrior(kernel=kernel, X=X).condition(y, noise)
-    sampler = pgp.PathwiseSampler(posterior, 64)
-    features = sampler.sample_paths(jax.random.key(0)).features
-    rng = np.random.default_rng(2)
-    n_weights = eqx.filter_eval_shape(features, X).shape[1]
-    weights = jnp.asarray(rng.normal(size=(N_DRAWS, n_weights)), X.dtype)
-    z = jnp.asarray(rng.normal(size=(N_DRAWS, len(y))), X.dtype)
-    paths = sampler.update(features, weights, z)
-    at = lambda points: np.asarray(weights).astype(Long) @ np.asarray(features(points)).astype(Long).T
-    draw = (at(X), at(q), np.sqrt(np.asarray(noise).astype(Long) + white(kernel)) * np.asarray(z))
+    mean, paths, weights, z, features = map(np.asarray, drawn(pgp.PathwiseSampler(posterior, 64), q))
+    prior = weights.astype(Long) @ features.astype(Long).T
+    draw = (prior[:, : len(y)], prior[:, len(y) :], np.sqrt(np.asarray(noise).astype(Long) + white(kernel)) * z)
     evidence = pgp.GPPrior(kernel=kernel, X=X).log_prob(y, noise)
-    return Answer(posterior.mean(q), np.sqrt(posterior.variance(q)), evidence, paths(q)), draw
+    return Answer(mean, np.sqrt(np.asarray(posterior.variance(q))), evidence, paths), draw
+
+
+@eqx.filter_jit
+def marginals_and_mean_path(prior: Any, guide: Any, q: Any) -> Any:
+    paths = pgp.DecoupledPathwiseSampler(prior, guide, 64).sample_paths(jax.random.key(0), 2)
+    return *marginals(prior, guide, prior.checked_factor().lower, q), paths.mean_path(q)
 
 
 def by_sparse(kernel: Any, Z: Any, X: Any, y: Any, noise: Any, q: Any) -> Answer:
     prior = pgp.SparseGPPrior(kernel=kernel, Z=Z)
     guide = pgp.optimal_guide(prior, X, y, noise)
-    mean, variance = marginals(prior, guide, prior.checked_factor().lower, q)
-    paths = pgp.DecoupledPathwiseSampler(prior, guide, 64).sample_paths(jax.random.key(0), 2)
-    np.testing.assert_allclose(paths.mean_path(q), mean, rtol=1e-2, atol=1e-2 * np.std(y))
+    mean, variance, path = map(np.asarray, marginals_and_mean_path(prior, guide, q))
+    np.testing.assert_allclose(path, mean, rtol=1e-2, atol=1e-2 * np.std(np.asarray(y)))
     bound = bridge.sgpr_factor("bound", prior, X, y, noise)
     return Answer(mean, np.sqrt(np.maximum(variance, 0)), bound)
 
@@ -309,7 +322,7 @@ def answer(name: str, route: str, dtype: str) -> Outcome:
                 found = pgp.fit(pgp.GPPrior(kernel=kernel, X=as_arrays[0]), as_arrays[1], as_arrays[2][0], max_steps=20)
                 kernel, learnt = found.prior.kernel, np.full(len(y), found.noise_var)
                 posterior = found.prior.condition(as_arrays[1], found.noise_var)
-                got = Answer(posterior.mean(q), np.sqrt(posterior.variance(q)), found.log_density)
+                got = Answer(posterior.mean(q), np.sqrt(np.asarray(posterior.variance(q))), found.log_density)
                 wanted = exact(kernel, X, y, learnt, q)
         except ValueError as e:
             return Outcome(np.nan, np.nan, np.nan, np.nan, f"{type(e).__name__}: {str(e)[:40]}")
@@ -337,7 +350,8 @@ def by_grid(row: SetUp, kernel: Any, X: Any, y: Any, noise: Any, q: Any) -> tupl
     variance = (np.diag(np.kron(B, at)) - np.sum(forward(L, k.T) ** 2, axis=0)).reshape(2, -1)
     density = -0.5 * np.sum(forward(L, stacked) ** 2) - np.sum(np.log(np.diag(L))) - len(y) * np.log(2 * Long(np.pi))
     # In the unit of each output.
-    got = Answer((np.asarray(posterior.mean(q)) / units).T, (np.sqrt(posterior.variance(q)) / units).T, evidence)
+    sd = np.sqrt(np.asarray(posterior.variance(q)))
+    got = Answer((np.asarray(posterior.mean(q)) / units).T, (sd / units).T, evidence)
     return got, Answer(mean / units[:, None], np.sqrt(variance) / units[:, None], density), both / units
 
 

@@ -78,12 +78,12 @@ def test_the_jitter_of_a_smooth_density(dtype):
     prior = pgp.GPPrior(kernel=kernel, X=X.astype(dtype))
     noise = jnp.where(jnp.arange(N) % 2 == 0, 0.1, 0.0).astype(dtype)
     own = 10 * N * np.finfo(dtype).eps * np.asarray(kernel.diag(X))
-    jitter = prior.smooth_jitter(prior.X, noise)
+    jitter = prior.smooth_jitter(prior.functional, noise)
     assert jitter.dtype == dtype
     np.testing.assert_allclose(jitter, np.where(np.arange(N) % 2 == 0, 0, own), rtol=1e-5)
-    np.testing.assert_allclose(prior.smooth_jitter(prior.X), own, rtol=1e-5)
+    np.testing.assert_allclose(prior.smooth_jitter(prior.functional), own, rtol=1e-5)
     given = pgp.GPPrior(kernel=kernel, X=X.astype(dtype), jitter=np.asarray(0.2, dtype))
-    np.testing.assert_array_equal(given.smooth_jitter(given.X, noise), np.full(N, 0.2, dtype))
+    np.testing.assert_array_equal(given.smooth_jitter(given.functional, noise), np.full(N, 0.2, dtype))
 
 
 def test_a_noise_free_matrix_of_many_points_is_factorised_in_float32():
@@ -156,7 +156,7 @@ def value_of(thing):
     if isinstance(thing, pgp.ConditionedGP):
         return thing.variance(TEST).sum() + thing.log_marginal_likelihood() + thing.mean(TEST).sum()
     if isinstance(thing, pgp.SparseGPPrior):
-        return thing.factor().log_det() + thing.mean_at(thing.Z).sum()
+        return thing.factor().log_det() + thing.mean_at(thing.functional).sum()
     if isinstance(thing, pgp.AbstractGuide):
         sparse = pgp.SparseGPPrior(kernel=KERNEL, Z=Z, mean=1.0, jitter=1e-6)
         return thing.kl_divergence(sparse) + thing.sample(jax.random.key(0), sparse).sum()

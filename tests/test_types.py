@@ -97,7 +97,7 @@ def believed(message):
         parts = [*parts, ""] if letter == "," and depth == 0 else [*parts[:-1], parts[-1] + letter]
     parts = [part.strip() for part in parts if part.strip()]
     by_name = parts.index("*") if "*" in parts else len(parts)
-    return [(p.split(":")[0], i > by_name, " = " in p) for i, p in enumerate(parts) if p != "*"]
+    return [(p.split(":")[0].removeprefix("*"), i > by_name, " = " in p) for i, p in enumerate(parts) if p != "*"]
 
 
 def at_run_time(cls):

@@ -81,7 +81,7 @@ class AbstractFunctional(Printed, eqx.Module):
                 f"`paths` have {getattr(paths, 'smoothness', math.inf):g} derivatives in each direction, and one of order "
                 f"{self.order} was asked for. Take a smoother kernel, or differences."
             )
-        return self.apply(paths)
+        return _applied(self, paths)
 
     def of_mean(self, mean: Function) -> Float[Array, "q"]:
         """L m."""
@@ -181,13 +181,19 @@ class AbstractFunctional(Printed, eqx.Module):
         return mix(matrix, self)
 
 
+@eqx.filter_jit
+def _applied(L: AbstractFunctional, paths: Function) -> Float[Array, "*s q"]:
+    return L.apply(paths)
+
+
 if TYPE_CHECKING:
     # What was observed, where a checker cannot know which it is: points `n d`, a functional, or a list of these.
     Observed: TypeAlias = Any
+    # Inputs, a functional, or a list of these.
+    Asked: TypeAlias = AnyArray | AbstractFunctional
 else:
     Observed: TypeAlias = Float[Array, "n d"] | AbstractFunctional
-# What is asked of a posterior: at inputs `*n d`, or of a functional.
-Asked: TypeAlias = Any
+    Asked: TypeAlias = Any
 
 
 def is_structured(X: Any) -> bool:
@@ -279,6 +285,12 @@ class _Step(eqx.Module):
     def __call__(self, X: Float[Array, "*n d"]) -> Float[Array, "*n"]:
         moved = X - jax.lax.stop_gradient(X)
         return moved[..., self.column] * jnp.exp(jnp.sum(moved, axis=-1))
+
+
+def times(values: Float[Array, "*s q"], factor: Float[Array, "..."]) -> Float[Array, "*s q"]:
+    """Values times a number, or one for each of the last axis."""
+    factor = jnp.broadcast_to(factor.astype(values.dtype), values.shape[-1:])
+    return values * factor.reshape(*[1] * (values.ndim - 1), -1)
 
 
 def point_sets(arrays: Sequence[Any], dim: int) -> list[Array]:

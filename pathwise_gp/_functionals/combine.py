@@ -13,7 +13,7 @@ from .. import _fields
 from .._features import AbstractFeatures
 from .._kernels import AbstractKernel
 from .._numerics.linalg import inner
-from .base import AbstractFunctional
+from .base import AbstractFunctional, times
 from .operators import Function
 
 
@@ -134,16 +134,14 @@ class Scaled(AbstractCombination):
     parts: tuple[AbstractFunctional, ...]
 
     def apply(self, f: Function) -> Float[Array, "*s q"]:
-        values = self.parts[0].apply(f)
-        return values * jnp.broadcast_to(self.factor.astype(values.dtype), values.shape[-1:])
+        return times(self.parts[0].apply(f), self.factor)
 
     @property
     def shape(self) -> tuple[int, ...]:
         return self.parts[0].shape
 
     def noise(self, kernel: AbstractKernel) -> Float[Array, "q"]:
-        noise = self.parts[0].noise(kernel)
-        return noise * jnp.broadcast_to(self.factor.astype(noise.dtype), noise.shape) ** 2
+        return times(self.parts[0].noise(kernel), self.factor**2)
 
     def flatten(self, values: Any, name: str) -> Any:
         return self.parts[0].flatten(values, name)
@@ -191,7 +189,7 @@ def scale(factor: Any, L: AbstractFunctional) -> Scaled:
             f"A functional can be multiplied by a number, or by one for each of its values, shape {L.shape}; got "
             f"{factor.shape}. A matrix multiplies it by `M @ L`."
         )
-    return Scaled(factor, (L,))
+    return Scaled(factor=factor, parts=(L,))
 
 
 def add(left: AbstractFunctional, right: Any) -> Any:
@@ -208,4 +206,4 @@ def mix(matrix: Any, L: AbstractFunctional) -> Mixed:
     matrix = _fields.array("matrix")(matrix)
     if matrix.ndim != 2 or matrix.shape[1] != L.size or matrix.shape[0] == 0:
         raise ValueError(f"A matrix that multiplies a functional must have shape (r, {L.size}); got {matrix.shape}.")
-    return Mixed(matrix, (L,))
+    return Mixed(matrix=matrix, parts=(L,))

@@ -16,6 +16,7 @@ from .._kernels import AbstractKernel
 from .._numerics.blocks import map_rows
 from .._numerics.pointwise import real
 from .base import AbstractFunctional
+from .functions import AbstractFunction
 from .operators import derivative, Function, GradientOperator, LaplacianOperator
 
 
@@ -43,7 +44,7 @@ class AbstractAtPoints(AbstractFunctional):
         return eqx.tree_at(lambda L: L.X, self, rows)
 
     def apply(self, f: Function) -> Float[Array, "*s q"]:
-        values = self.derivatives(real(f))
+        values = self.derivatives(f)
         return values.reshape(*values.shape[: values.ndim - 1 - len(self.axes)], self.size)
 
     @property
@@ -94,6 +95,7 @@ class Derivative(AbstractAtPoints):
     dims: tuple[int, ...] = eqx.field(static=True, converter=_as_dims)
 
     def derivatives(self, f: Function) -> Float[Array, "*s n"]:
+        f = real(f)
         for i in self.dims:
             f = _along(f, i)
         return f(self.X)
@@ -127,7 +129,7 @@ class Directional(AbstractAtPoints):
 
     def derivatives(self, f: Function) -> Float[Array, "*s n"]:
         v = jnp.broadcast_to(self.v.astype(self.X.dtype), self.X.shape)
-        return jax.jvp(f, (self.X,), (v,))[1]
+        return jax.jvp(real(f), (self.X,), (v,))[1]
 
     @property
     def rows(self) -> Float[Array, "n r"]:
@@ -154,7 +156,8 @@ class Gradient(AbstractAtPoints):
     X: Float[Array, "n d"] = eqx.field(converter=_fields.points("X"))
 
     def derivatives(self, f: Function) -> Float[Array, "*s n d"]:
-        return GradientOperator()(f, self.X, 0)
+        known = f.gradients(self.X) if isinstance(f, AbstractFunction) else None
+        return GradientOperator()(real(f), self.X, 0) if known is None else known
 
     @property
     def axes(self) -> tuple[int, ...]:
@@ -173,7 +176,7 @@ class Hessian(AbstractAtPoints):
     def derivatives(self, f: Function) -> Float[Array, "*s n k"]:
         basis = jnp.eye(self.X.shape[-1], dtype=self.X.dtype)
         rows, columns = self._triangle
-        second = lambda pair: derivative(lambda Y: derivative(f, Y, pair[0]), self.X, pair[1])
+        second = lambda pair: derivative(lambda Y: derivative(real(f), Y, pair[0]), self.X, pair[1])
         return jnp.moveaxis(jax.lax.map(second, (basis[rows], basis[columns])), 0, -1)
 
     @property
@@ -206,7 +209,8 @@ class Laplacian(AbstractAtPoints):
     X: Float[Array, "n d"] = eqx.field(converter=_fields.points("X"))
 
     def derivatives(self, f: Function) -> Float[Array, "*s n"]:
-        return LaplacianOperator()(f, self.X, 0)
+        known = f.laplacians(self.X) if isinstance(f, AbstractFunction) else None
+        return LaplacianOperator()(real(f), self.X, 0) if known is None else known
 
     @property
     def order(self) -> int:

@@ -8,8 +8,8 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from .. import _checks, _fields
-from .._types import AnyArray, Number
-from .base import AbstractFunctional
+from .._types import Numbers
+from .base import AbstractFunctional, times
 from .operators import Function
 from .quadrature import Quadrature
 
@@ -17,93 +17,9 @@ from .quadrature import Quadrature
 _NODES = (32, 16, 10, 6, 4)
 
 
-class Integral(AbstractFunctional):
-    """∫ f dx over boxes, or by a rule of points and weights.
-
-    Over boxes it is in closed form where the kernel has one for the integral of both of its arguments: RBF kernels, Matérn
-    kernels of one dimension, constants, multiples and sums of these and products of them over different dimensions. For other
-    kernels it is by a product of Gauss-Legendre rules in each box, on both sides, which wants two nodes or more for each
-    lengthscale, and kinks of the kernel leave an error of their own.
-
-    **Fields:**
-
-    - `boxes`: lower and upper corners, `q 2 d`, or of one box `2 d`; None where a rule was given.
-    - `rule`: a `calculus.Quadrature`, on a line, on a surface or any other; None where boxes were given.
-    - `weight`: a factor, a scalar or one for each box: one over the volume makes averages.
-    - `nodes`: points in each dimension for kernels without a closed form; 32, 16, 10, 6, 4 from one dimension to five unless
-      given. Part of the structure.
-
-    **Arguments:** `domain`: the boxes or the rule; `weight`; `nodes`.
-
-    **Raises:** ValueError where a shape does not fit, a corner is not finite, or the lower one is not below the upper one.
-    """
-
-    boxes: Float[Array, "..."] | None
-    rule: Quadrature | None
-    weight: Float[Array, "..."]
-    nodes: int | None = eqx.field(static=True)
-
-    def __init__(
-        self,
-        domain: Float[AnyArray, "..."] | Quadrature,
-        weight: Number | Float[AnyArray, "..."] = 1.0,
-        nodes: int | None = None,
-    ):
-        self.rule = domain if isinstance(domain, Quadrature) else None
-        self.boxes = None if self.rule is not None else _as_boxes(domain)
-        self.weight = _fields.array("weight")(weight)
-        self.nodes = None if nodes is None else _checks.count(nodes, "nodes")
-        if self.weight.shape not in ((), self.shape):
-            raise ValueError(f"`weight` must be a scalar, or one number for each box; got shape {self.weight.shape}.")
-        if self.rule is not None and self.nodes is not None:
-            raise ValueError("`nodes` is for boxes; a rule has its own points.")
-
-    def apply(self, f: Function) -> Float[Array, "*s q"]:
-        if self.boxes is None:
-            values = _by_rule(f, *self._points())
-        else:
-            flat, rule = self._boxes, lambda f: _by_rule(f, *self._points())
-            values = f.over_boxes(flat, rule) if hasattr(f, "over_boxes") else rule(f)
-        return values * jnp.broadcast_to(self.weight.astype(values.dtype), (values.shape[-1],))
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        return () if self.boxes is None else self.boxes.shape[:-2]
-
-    @property
-    def points(self) -> Float[Array, "p d"]:
-        if self.rule is not None:
-            return self.rule.points
-        return self._boxes.reshape(-1, self.dim)
-
-    @property
-    def dim(self) -> int:
-        return self.rule.points.shape[-1] if self.rule is not None else self.boxes.shape[-1]
-
-    @property
-    def dtype(self) -> Any:
-        return self.rule.points.dtype if self.rule is not None else self.boxes.dtype
-
-    @property
-    def _boxes(self) -> Float[Array, "q 2 d"]:
-        return self.boxes.reshape(-1, 2, self.dim)
-
-    def _points(self) -> tuple[Float[Array, "q r d"], Float[Array, "q r"]]:
-        """Of the rule of each integral."""
-        if self.rule is not None:
-            return self.rule.points[None], self.rule.weights[None].astype(self.dtype)
-        boxes, d = self._boxes, self.dim
-        n = self.nodes or _NODES[min(d, len(_NODES)) - 1]
-        nodes, weights = np.polynomial.legendre.leggauss(n)
-        grid = np.stack(np.meshgrid(*[nodes] * d, indexing="ij"), axis=-1).reshape(1, -1, d)
-        products = np.stack(np.meshgrid(*[weights] * d, indexing="ij"), axis=-1).reshape(1, -1, d).prod(axis=2)
-        half = (boxes[:, 1] - boxes[:, 0]) / 2
-        middle = (boxes[:, 1] + boxes[:, 0]) / 2
-        points = middle[:, None, :] + half[:, None, :] * jnp.asarray(grid, half.dtype)
-        return points, jnp.prod(half, axis=1)[:, None] * jnp.asarray(products, half.dtype)
-
-
-def _as_boxes(boxes: Any) -> Float[Array, "..."]:
+def _as_domain(boxes: Numbers | Quadrature) -> Array | Quadrature:
+    if isinstance(boxes, Quadrature):
+        return boxes
     boxes = _checks.floating(boxes, "boxes")
     if boxes.ndim not in (2, 3) or boxes.shape[-2] != 2 or 0 in boxes.shape:
         raise ValueError(
@@ -116,6 +32,79 @@ def _as_boxes(boxes: Any) -> Float[Array, "..."]:
             "`boxes` must hold the lower corner of each box first, below the upper one in every dimension."
         )
     return boxes
+
+
+class Integral(AbstractFunctional):
+    """∫ f dx over boxes, or by a rule of points and weights.
+
+    Over boxes it is in closed form where the kernel has one for the integral of both of its arguments: RBF kernels, Matérn
+    kernels of one dimension, constants, multiples and sums of these and products of them over different dimensions. For other
+    kernels it is by a product of Gauss-Legendre rules in each box, on both sides, which wants two nodes or more for each
+    lengthscale, and kinks of the kernel leave an error of their own.
+
+    **Fields:**
+
+    - `domain`: lower and upper corners, `q 2 d`, or of one box `2 d`; or a `calculus.Quadrature`, a rule on a line, on a
+      surface or any other.
+    - `weight`: a factor, a scalar or one for each box: one over the volume makes averages.
+    - `nodes`: points in each dimension for kernels without a closed form; 32, 16, 10, 6, 4 from one dimension to five unless
+      given. Part of the structure.
+
+    **Raises:** ValueError where a shape does not fit, a corner is not finite, or the lower one is not below the upper one.
+    """
+
+    domain: Float[Array, "..."] | Quadrature = eqx.field(converter=_as_domain)
+    weight: Float[Array, "..."] = eqx.field(converter=_fields.array("weight"), default=1.0)
+    nodes: int | None = eqx.field(static=True, converter=_fields.optional(_fields.count("nodes")), default=None)
+
+    def apply(self, f: Function) -> Float[Array, "*s q"]:
+        rule = lambda f: _by_rule(f, *self._points())
+        own = None if isinstance(self.domain, Quadrature) else getattr(f, "over_boxes", None)
+        return times(rule(f) if own is None else own(self._boxes, rule), self.weight)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return () if isinstance(self.domain, Quadrature) else self.domain.shape[:-2]
+
+    @property
+    def points(self) -> Float[Array, "p d"]:
+        return self.domain.points if isinstance(self.domain, Quadrature) else self.domain.reshape(-1, self.dim)
+
+    @property
+    def dim(self) -> int:
+        return self._corners.shape[-1]
+
+    @property
+    def dtype(self) -> Any:
+        return self._corners.dtype
+
+    @property
+    def _corners(self) -> Float[Array, "... d"]:
+        return self.domain.points if isinstance(self.domain, Quadrature) else self.domain
+
+    @property
+    def _boxes(self) -> Float[Array, "q 2 d"]:
+        return self._corners.reshape(-1, 2, self.dim)
+
+    def __check_init__(self):
+        if self.weight.shape not in ((), self.shape):
+            raise ValueError(f"`weight` must be a scalar, or one number for each box; got shape {self.weight.shape}.")
+        if isinstance(self.domain, Quadrature) and self.nodes is not None:
+            raise ValueError("`nodes` is for boxes; a rule has its own points.")
+
+    def _points(self) -> tuple[Float[Array, "q r d"], Float[Array, "q r"]]:
+        """Of the rule of each integral."""
+        if isinstance(self.domain, Quadrature):
+            return self.domain.points[None], self.domain.weights[None].astype(self.dtype)
+        boxes, d = self._boxes, self.dim
+        n = self.nodes or _NODES[min(d, len(_NODES)) - 1]
+        nodes, weights = np.polynomial.legendre.leggauss(n)
+        grid = np.stack(np.meshgrid(*[nodes] * d, indexing="ij"), axis=-1).reshape(1, -1, d)
+        products = np.stack(np.meshgrid(*[weights] * d, indexing="ij"), axis=-1).reshape(1, -1, d).prod(axis=2)
+        half = (boxes[:, 1] - boxes[:, 0]) / 2
+        middle = (boxes[:, 1] + boxes[:, 0]) / 2
+        points = middle[:, None, :] + half[:, None, :] * jnp.asarray(grid, half.dtype)
+        return points, jnp.prod(half, axis=1)[:, None] * jnp.asarray(products, half.dtype)
 
 
 def _by_rule(f: Function, points: Float[Array, "q r d"], weights: Float[Array, "q r"]) -> Float[Array, "*s q"]:

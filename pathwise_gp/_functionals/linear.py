@@ -159,4 +159,4 @@ class _Several(eqx.Module):
 
     def __call__(self, X: Float[Array, "*n d"]) -> Float[Array, "..."]:
         values = jnp.sum(jnp.sin(X), axis=-1)
-        return jnp.arange(1, _BATCH + 1, dtype=values.dtype).reshape(_BATCH, *[1] * values.ndim) * values
+        return jnp.arange(1, _BATCH + 1, dtype=values.dtype).reshape(_BATCH, *[1] * values.ndim) * values[None]

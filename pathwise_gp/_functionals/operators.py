@@ -50,10 +50,9 @@ def _along_axes(X: Float[Array, "*n d"], function: Callable[..., Any]) -> Float[
     return jnp.moveaxis(jax.lax.map(function, jnp.eye(X.shape[-1], dtype=X.dtype)), 0, -1)
 
 
-def _sum_along_axes(X: Float[Array, "*n d"], function: Callable[..., Any]) -> Float[Array, "..."]:
-    """The sum over the unit vectors of what a function makes of them, of which no two are kept."""
+def _sum_along_axes(X: Float[Array, "*n d"], function: Callable[..., Any], one: Any) -> Float[Array, "..."]:
+    """The sum over the unit vectors of what a function makes of them, of which no two are kept; `one`: the shape of each."""
     basis = jnp.eye(X.shape[-1], dtype=X.dtype)
-    one = jax.eval_shape(function, basis[0])
     add = lambda total, e: (total + function(e), None)
     return jax.lax.scan(add, jnp.zeros(one.shape, one.dtype), basis)[0]
 
@@ -85,7 +84,8 @@ class LaplacianOperator(AbstractOperator):
 
     def __call__(self, function: Function, X: Float[Array, "*n d"], n_axes: int) -> Float[Array, "..."]:
         second = lambda e: derivative(lambda Y: derivative(function, Y, e), X, e)
-        return _sum_along_axes(X, second)
+        # Of the shape of the values, which takes no derivatives to find.
+        return _sum_along_axes(X, second, jax.eval_shape(function, X))
 
 
 class DivergenceOperator(AbstractOperator):
@@ -99,7 +99,7 @@ class DivergenceOperator(AbstractOperator):
             _check_components(values.shape, n_axes, X.shape[-1], "divergence")
             return jnp.matmul(values, e.astype(values.dtype), precision=jax.lax.Precision.HIGHEST)
 
-        return _sum_along_axes(X, diagonal)
+        return _sum_along_axes(X, diagonal, jax.eval_shape(diagonal, jax.ShapeDtypeStruct(X.shape[-1:], X.dtype)))
 
 
 class CurlOperator(AbstractOperator):

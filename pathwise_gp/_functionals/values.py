@@ -7,12 +7,18 @@ import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from .. import _fields, _means
+from .. import _checks, _means
 from .._features import AbstractFeatures
 from .._kernels import AbstractKernel
 from .._numerics.blocks import map_rows
+from .._types import Numbers
 from .base import AbstractFunctional
 from .operators import Function
+
+
+def _points(X: Numbers) -> Array:
+    # The library makes these of inputs that have been looked at, of none too.
+    return X if isinstance(X, Array) and X.ndim == 2 else _checks.points(X, "X")
 
 
 class Values(AbstractFunctional):
@@ -21,7 +27,7 @@ class Values(AbstractFunctional):
     **Fields:** `X`: the points, `n d`. **Raises:** ValueError where it is not a finite `n d` array.
     """
 
-    X: Float[Array, "n d"] = eqx.field(converter=_fields.points("X"))
+    X: Float[Array, "n d"] = eqx.field(converter=_points)
 
     def apply(self, f: Function) -> Float[Array, "*s n"]:
         return f(self.X)

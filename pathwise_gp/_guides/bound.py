@@ -14,6 +14,7 @@ from .. import _checks
 from .._functionals import (
     AbstractFunctional,
     as_functional,
+    Asked,
     check_functional,
     dim_of,
     flat_data,
@@ -22,16 +23,16 @@ from .._functionals import (
 )
 from .._priors import SparseGPPrior
 from .._priors.base import checked_functional
-from .._types import AnyArray, Number
+from .._types import Numbers
 from .base import AbstractGuide, marginals as marginals
 
 
 def elbo(
     prior: SparseGPPrior,
     guide: AbstractGuide,
-    X: Float[AnyArray, "n d"],
-    y: Float[AnyArray, "n"],
-    noise_var: Number | Float[AnyArray, "n"],
+    X: Asked,
+    y: Numbers,
+    noise_var: Numbers,
 ) -> Float[Array, ""]:
     """Evidence lower bound Σ_i E_q[log N(y_i | f(x_i), noise_i)] − KL(q(u) ‖ p(u)), in closed form.
 
@@ -42,9 +43,9 @@ def elbo(
     **Raises:** ValueError where shapes do not fit, values are not finite or `noise_var` is not positive. Source: Hensman
     et al. (2013), equation 4.
     """
-    X, y, noise_var = check_data(prior, X, y, noise_var)
+    data = check_data(prior, X, y, noise_var)
     check_guide(guide, prior)
-    return _elbo(prior, guide, prior.checked_factor().lower, X, y, noise_var)
+    return _elbo(prior, guide, prior.checked_factor().lower, *data)
 
 
 @eqx.filter_jit

@@ -1,24 +1,21 @@
 """The best Gaussian guide for a Gaussian likelihood."""
 
 import math
-from typing import Any
 
 import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from .._functionals import AbstractFunctional
+from .._functionals import AbstractFunctional, Asked
 from .._numerics.linalg import add_diagonal, CholeskyFactor, guarded_cholesky, inner, inverse_factor
 from .._priors import SparseGPPrior
 from .._priors.jitter import drowns_guide, first_step, say_beside_guide, say_lost, Settled
-from .._types import AnyArray, Number
+from .._types import Numbers
 from .bound import check_data
 from .whitened import WhitenedGuide
 
 
-def optimal_guide(
-    prior: SparseGPPrior, X: Float[AnyArray, "n d"], y: Float[AnyArray, "n"], noise_var: Number | Float[AnyArray, "n"]
-) -> WhitenedGuide:
+def optimal_guide(prior: SparseGPPrior, X: Asked, y: Numbers, noise_var: Numbers) -> WhitenedGuide:
     """The q(u) that maximises the evidence lower bound under Gaussian noise.
 
     With A = L⁻¹ k(Z, X) noise^{−½} and B = I + A Aᵀ, the whitened values have q(v) = N(B⁻¹A noise^{−½}(y − m(X)), B⁻¹).
@@ -35,10 +32,10 @@ def optimal_guide(
     **Warns:** outside jit, `PrecisionWarning` where the jitter that was needed is large beside what the guide leaves open, or
     the noise is lost in the rounding of the dtype.
     """
-    X, y, noise_var = check_data(prior, X, y, noise_var)
-    guide, drowned, lost = _optimal(prior, prior.settled(), X, y, noise_var)
-    say_beside_guide(drowned, X.dtype)
-    say_lost(lost, X.dtype, "X")
+    data = check_data(prior, X, y, noise_var)
+    guide, drowned, lost = _optimal(prior, prior.settled(), *data)
+    say_beside_guide(drowned, prior.Z.dtype)
+    say_lost(lost, prior.Z.dtype, "X")
     return guide
 
 
@@ -69,17 +66,15 @@ def _optimal(
     return guide, drowned, lost
 
 
-def collapsed_bound(
-    prior: SparseGPPrior, X: Float[AnyArray, "n d"], y: Float[AnyArray, "n"], noise_var: Any
-) -> Float[Array, ""]:
+def collapsed_bound(prior: SparseGPPrior, X: Asked, y: Numbers, noise_var: Numbers) -> Float[Array, ""]:
     """The evidence lower bound at the optimal guide, log N(y | m(X), Q + noise) − ½ Σᵢ (k(xᵢ, xᵢ) − Qᵢᵢ)/noiseᵢ with
     Q = k(X, Z) k(Z, Z)⁻¹ k(Z, X) (Titsias 2009, equation 9).
 
     Where k(Z, Z) with the jitter as given is not positive definite it is −inf with zero derivatives.
     """
-    X, y, noise_var = check_data(prior, X, y, noise_var)
-    bound, lost = _collapsed(prior, X, y, noise_var)
-    say_lost(lost, X.dtype, "X")
+    data = check_data(prior, X, y, noise_var)
+    bound, lost = _collapsed(prior, *data)
+    say_lost(lost, prior.Z.dtype, "X")
     return bound
 
 

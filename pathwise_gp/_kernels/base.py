@@ -140,6 +140,22 @@ class AbstractKernel(Printed, eqx.Module):
         )
         return math.inf
 
+    def gradients(self, Z: Float[Array, "m d"], X: Float[Array, "n d"]) -> Float[Array, "m n d"] | None:
+        """∇ₓk(z, x) where a formula is cheaper than d derivatives; else None."""
+        return None
+
+    def double_gradients(self, Z: Float[Array, "m d"], X: Float[Array, "n d"]) -> Float[Array, "m d n d"]:
+        """∇_z∇ₓk(z, x), where there are `gradients`."""
+        raise NotImplementedError(f"`{self.label()}` has no formula for its gradients.")
+
+    def laplacians(self, Z: Float[Array, "m d"], X: Float[Array, "n d"]) -> Float[Array, "m n"] | None:
+        """Δₓk(z, x) where a formula is cheaper than 2d derivatives; else None."""
+        return None
+
+    def double_laplacians(self, Z: Float[Array, "m d"], X: Float[Array, "n d"]) -> Float[Array, "m n"]:
+        """Δ_zΔₓk(z, x), where there are `laplacians`."""
+        raise NotImplementedError(f"`{self.label()}` has no formula for its Laplacians.")
+
     def categories(self, dim: int) -> tuple[int, ...]:
         """The columns of the inputs that hold numbers of categories or of outputs, along which nothing has a derivative."""
         return ()

@@ -4,7 +4,7 @@ import functools
 import itertools
 import math
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, Literal
 
 import jax
@@ -83,6 +83,18 @@ class Sum(AbstractComposite):
 
     def noise(self, X: Float[Array, "n d"]) -> Float[Array, "n"]:
         return self._values(operator.add, lambda kernel: kernel.noise(X))
+
+    def gradients(self, Z: Float[Array, "m d"], X: Float[Array, "n d"]) -> Float[Array, "m n d"] | None:
+        return _sum_of_all(kernel.gradients(Z, X) for kernel in self.kernels)
+
+    def double_gradients(self, Z: Float[Array, "m d"], X: Float[Array, "n d"]) -> Float[Array, "m d n d"]:
+        return self._values(operator.add, lambda kernel: kernel.double_gradients(Z, X))
+
+    def laplacians(self, Z: Float[Array, "m d"], X: Float[Array, "n d"]) -> Float[Array, "m n"] | None:
+        return _sum_of_all(kernel.laplacians(Z, X) for kernel in self.kernels)
+
+    def double_laplacians(self, Z: Float[Array, "m d"], X: Float[Array, "n d"]) -> Float[Array, "m n"]:
+        return self._values(operator.add, lambda kernel: kernel.double_laplacians(Z, X))
 
     def summands(self) -> tuple[AbstractKernel, ...]:
         return self.kernels
@@ -233,6 +245,16 @@ class Product(AbstractComposite):
         """The kernels, those with a choice of frequencies first: of the variables a rule spreads the first most evenly."""
         continuous = lambda c: c is None or bool(c.radial or c.directions)
         return sorted(self.kernels, key=lambda kernel: continuous(kernel.coordinates(dim)))
+
+
+def _sum_of_all(values: Iterable[Array | None]) -> Array | None:
+    """The sum, or None where one is missing."""
+    total = None
+    for value in values:
+        if value is None:
+            return None
+        total = value if total is None else total + value
+    return total
 
 
 def _count(kernel: AbstractKernel, dim: int) -> int:

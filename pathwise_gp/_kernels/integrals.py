@@ -42,9 +42,12 @@ def double_integral(kernel: AbstractKernel, box: Box, other: Box) -> Float[Array
 
 def has_integrals(kernel: AbstractKernel, dim: int) -> bool:
     """Whether both have a closed form."""
-    box = Box(*np.zeros((2, dim)))
+
+    def both(bounds: Float[Array, "2 d"]) -> Any:
+        return kernel_integral(kernel, bounds, Box(*bounds)), double_integral(kernel, Box(*bounds), Box(*bounds))
+
     try:
-        jax.eval_shape(lambda: (kernel_integral(kernel, jnp.zeros((1, dim)), box), double_integral(kernel, box, box)))
+        jax.eval_shape(both, jax.ShapeDtypeStruct((2, dim), jnp.result_type(float)))
     except NoClosedForm:
         return False
     return True

@@ -3,6 +3,7 @@
 import abc
 import functools
 import math
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import equinox as eqx
@@ -50,6 +51,45 @@ class AbstractStationary(AbstractKernel):
     def diagonal(self, X: Float[Array, "n d"]) -> Float[Array, "n"]:
         return jnp.broadcast_to(self.variance.astype(X.dtype), (X.shape[0],))
 
+    # With s = r² and w = 1/ℓ² of each dimension, k = variance · ρ(s) has derivatives by the chain rule, of which ρ′, ρ″, …
+    # are the same for all dimensions.
+
+    def gradients(self, Z: Float[Array, "m d"], X: Float[Array, "n d"]) -> Float[Array, "m n d"]:
+        step, (_, first) = self._step(Z, X), self._derivatives(Z, X, 1)
+        return 2 * first[:, :, None] * step
+
+    def double_gradients(self, Z: Float[Array, "m d"], X: Float[Array, "n d"]) -> Float[Array, "m d n d"]:
+        step, (_, first, second) = self._step(Z, X), self._derivatives(Z, X, 2)
+        outer = (-4 * second[:, :, None] * step).transpose(0, 2, 1)[:, :, :, None] * step[:, None, :, :]
+        diagonal = jnp.diag(self._rates(X))[None, :, None, :]
+        return outer - 2 * first[:, None, :, None] * diagonal
+
+    def laplacians(self, Z: Float[Array, "m d"], X: Float[Array, "n d"]) -> Float[Array, "m n"]:
+        step, (_, first, second) = self._step(Z, X), self._derivatives(Z, X, 2)
+        return 4 * second * jnp.sum(step * step, axis=2) + 2 * first * jnp.sum(self._rates(X))
+
+    def double_laplacians(self, Z: Float[Array, "m d"], X: Float[Array, "n d"]) -> Float[Array, "m n"]:
+        step, (_, _, second, third, fourth) = self._step(Z, X), self._derivatives(Z, X, 4)
+        w = self._rates(X)
+        squares, weighted = jnp.sum(step * step, axis=2), jnp.sum(step * step * w[None, None, :], axis=2)
+        of_third = 16 * jnp.sum(w) * squares + 32 * weighted
+        return 16 * fourth * squares**2 + of_third * third + (8 * jnp.sum(w * w) + 4 * jnp.sum(w) ** 2) * second
+
+    def _rates(self, X: Float[Array, "n d"]) -> Float[Array, "d"]:
+        return 1 / jnp.broadcast_to(self.lengthscale, (X.shape[1],)).astype(X.dtype) ** 2
+
+    def _step(self, Z: Float[Array, "m d"], X: Float[Array, "n d"]) -> Float[Array, "m n d"]:
+        """½∇ₓs = w(x − z)."""
+        return (X[None, :, :] - Z[:, None, :]) * self._rates(X)[None, None, :]
+
+    def _derivatives(self, Z: Float[Array, "m d"], X: Float[Array, "n d"], order: int) -> list[Float[Array, "m n"]]:
+        """variance · (ρ, ρ′, …) at s."""
+        squares = squared_distances(Z, X, jnp.broadcast_to(self.lengthscale, (X.shape[1],)).astype(X.dtype))
+        functions = [self.correlation]
+        for _ in range(order):
+            functions.append(_slope(functions[-1]))
+        return [self.variance.astype(X.dtype) * function(squares) for function in functions]
+
     def coordinates(self, dim: int) -> Coordinates:
         # The length of a frequency and, but for its sign, a direction.
         return Coordinates(1, (0,)) if dim == 1 else Coordinates(dim + 1, (0,), ((1, dim + 1),))
@@ -86,6 +126,11 @@ class AbstractStationary(AbstractKernel):
     def __check_init__(self):
         _fields.check_scalar(self, "variance")
         _fields.check_per_dimension(self, "lengthscale")
+
+
+def _slope(function: Callable[[Array], Array]) -> Callable[[Array], Array]:
+    """The derivative of a function of each entry."""
+    return lambda s: jax.jvp(function, (s,), (jnp.ones_like(s),))[1]
 
 
 def unit_vectors(normals: Float[Array, "h r"], dim: int) -> Float[Array, "h d"]:

@@ -291,7 +291,8 @@ def _evaluate_paired(paths: PathwiseFunction, X: Float[Array, "..."]) -> _Answer
 
 @eqx.filter_jit
 def _marginal_variance(paths: PathwiseFunction, X: Float[Array, "*n d"]) -> _Answer:
-    L, noise = paths.functional, paths.noise
+    L = paths.functional
+    noise = jnp.zeros((L.size,), L.dtype) if paths.noise is None else paths.noise
     mask = jnp.isfinite(noise)
     noise = jnp.where(mask, noise, jnp.zeros_like(noise))
     factor = CholeskyFactor(cholesky(seen(add_diagonal(L.gram(paths.kernel), noise), mask)), mask)

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpyro
 import numpyro.distributions as dist
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Float
 from numpyro.distributions import constraints
 from numpyro.distributions.util import validate_sample
 
@@ -17,7 +17,7 @@ from .._functionals import flat_data, size_of
 from .._priors import GPPrior, MultiOutputGPPrior
 from .._priors.base import not_definite
 from .._priors.evidence import log_density
-from .._types import AnyArray, Number
+from .._types import Numbers
 from .lifting import NO_KEY
 
 WHITE = ".white"
@@ -190,9 +190,9 @@ def _as_key(key: Any) -> Any:
 def gp_factor(
     name: str,
     prior: Prior,
-    y: Float[AnyArray, "..."] | None,
-    noise_var: Number | Float[AnyArray, "..."],
-    mask: Bool[AnyArray, "..."] | None = None,
+    y: Numbers | None,
+    noise_var: Numbers,
+    mask: Numbers | None = None,
 ) -> Float[Array, "..."]:
     """Observes y under the marginal likelihood of a Gaussian process: a site with the distribution `GPMarginal`, or
     `MultiOutputGPMarginal`.
@@ -230,7 +230,7 @@ def gp_factor(
     return numpyro.sample(name, marginal, obs=observed)  # pyright: ignore[reportReturnType]
 
 
-def gp_sample(name: str, prior: GPPrior | Batched[GPPrior]) -> Float[Array, "*b n"]:
+def gp_sample(name: str, prior: GPPrior | Batched[GPPrior]) -> Any:
     """The latent values f(X) of a Gaussian process, for any likelihood: f(X) = m(X) + L z, z ~ N(0, I).
 
     The site that is sampled is `name.white`, the whitened z, in which a sampler has an easy task whatever the

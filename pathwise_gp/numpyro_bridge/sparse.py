@@ -11,19 +11,19 @@ import numpyro.distributions as dist
 from jaxtyping import Array, Float
 
 from .. import _checks
-from .._functionals import dim_of
+from .._functionals import Asked, dim_of
 from .._guides import AbstractGuide
 from .._guides.bound import check_guide, check_inputs, expected_log_prob, gauss_hermite, marginals
 from .._guides.optimal import collapsed_bound
 from .._priors import SparseGPPrior
-from .._types import AnyArray, Number
+from .._types import Numbers
 
 
 def svgp_factor(
     name: str,
     prior: SparseGPPrior | Sequence[SparseGPPrior],
     guide: AbstractGuide | Sequence[AbstractGuide],
-    X: Float[AnyArray, "n d"],
+    X: Asked,
     y: Any,
     likelihood: Callable[..., Any],
     n_data: int | None = None,
@@ -75,10 +75,11 @@ def svgp_factor(
     n_data = n if n_data is None else _checks.count(n_data, "n_data")
     if n_data < n:
         raise ValueError(f"`n_data` counts all observations; got {n_data}, but {n} are here.")
+    rule = _rule(n_points, n_samples, len(priors), n)
     moments = [
         marginals(p, g, p.checked_factor().lower, rows) for p, g, rows in zip(priors, guides, points, strict=True)
     ]
-    expected = expected_log_prob(likelihood, y, moments, *_rule(n_points, n_samples, len(priors), n))
+    expected = expected_log_prob(likelihood, y, moments, *rule)
     divergence = sum(g.kl_divergence(p) for p, g in zip(priors, guides, strict=True))
     bound = n_data / n * jnp.sum(expected) - divergence
     numpyro.sample(name, _Bound(bound), obs=jnp.zeros((0,)))
@@ -107,9 +108,9 @@ def _as_tuple(value: Any) -> tuple[Any, ...]:
 def sgpr_factor(
     name: str,
     prior: SparseGPPrior,
-    X: Float[AnyArray, "n d"],
-    y: Float[AnyArray, "n"],
-    noise_var: Number | Float[AnyArray, "n"],
+    X: Asked,
+    y: Numbers,
+    noise_var: Numbers,
 ) -> Float[Array, ""]:
     """Adds the collapsed bound of a sparse process to a model: the evidence lower bound at the best guide there is.
 

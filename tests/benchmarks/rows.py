@@ -168,7 +168,7 @@ def own_frequencies(smoke: bool) -> Row:
 
         return jax.lax.map(one, (basis.frequencies, basis.phases, basis.amplitudes, weights))
 
-    prior_alone = jax.jit(lambda f, w, X: pgp._paths.evaluate_prior(f, w, X, share_features=False))
+    prior_alone = jax.jit(lambda f, w, X: pgp._paths.evaluate_prior(f, w, pgp.Values(X), share_features=False))
     return Row(
         f"A set of frequencies per path: N = {len(tests)}, F = {p.n_features}, S = {p.n_paths}, D = 4, {tests.dtype}",
         {
