@@ -302,7 +302,6 @@ def _marginal_variance(paths: PathwiseFunction, X: Float[Array, "*n d"]) -> _Ans
     return _answer(paths, flat, values.reshape(*paths.shape, *X.shape[:-1]))
 
 
-@eqx.filter_jit
 def _components(paths: PathwiseFunction) -> tuple[PathwiseFunction, ...]:
     kernels = paths.kernel.summands()
     if len(kernels) == 1:
