@@ -213,7 +213,15 @@ def kernels(u):
         "Warped": pgp.Warped(pgp.RBF(u.a**2, 1.0), Standardised(jnp.asarray(u.d), jnp.asarray(u.c))),
         "ActiveDims": pgp.ActiveDims(pgp.RBF(u.a**2, u.c), (0,)),
     }
-    return {name: u.of_y(u.paths(2, u.posterior(kernel))(u.x(AT))) for name, kernel in made.items()}
+    drawn = lambda kernel: drawn_and_mean(u.prior(kernel), u.y(Y), u.noise, u.x(AT))[0]
+    return {name: u.of_y(drawn(kernel)) for name, kernel in made.items()}
+
+
+@eqx.filter_jit
+def drawn_and_mean(prior, y, noise, at):
+    """Values of two paths, and of the mean."""
+    posterior = prior.condition(y, noise)
+    return pgp.PathwiseSampler(posterior, N_FEATURES).sample_paths(KEY, 2)(at), posterior.mean(at)
 
 
 class Standardised(eqx.Module):
@@ -234,9 +242,8 @@ def kernels_with_an_origin(u):
     }
     found = {}
     for name, kernel in made.items():
-        posterior = pgp.GPPrior(kernel=kernel, X=u.c * X).condition(u.a * Y, u.noise)
-        drawn = pgp.PathwiseSampler(posterior, N_FEATURES).sample_paths(KEY, 2)
-        found[name] = np.concatenate([u.of_dy(drawn(u.c * AT)).ravel(), u.of_dy(posterior.mean(u.c * AT))])
+        drawn, mean = drawn_and_mean(pgp.GPPrior(kernel=kernel, X=u.c * X), u.a * Y, u.noise, u.c * AT)
+        found[name] = np.concatenate([u.of_dy(drawn).ravel(), u.of_dy(mean)])
     return found
 
 
@@ -323,38 +330,44 @@ def estimator(u):
 @row("Index", "Categorical", "with_outputs")
 def outputs(u):
     """Each output in units of its own."""
-    own = jnp.asarray([u.a, 1 / u.a])
-    kernel = pgp.Coregionalised(pgp.RBF(1.1, 0.6 * u.c), own[:, None] * jnp.asarray([[0.8], [0.5]]), 0.3 * own**2)
+    return values_of_outputs(jnp.asarray([u.a, 1 / u.a]), jnp.asarray(0.6 * u.c), u.x(X), u.x(AT))
+
+
+@eqx.filter_jit
+def values_of_outputs(own, lengthscale, inputs, at):
+    kernel = pgp.Coregionalised(pgp.RBF(1.1, lengthscale), own[:, None] * jnp.asarray([[0.8], [0.5]]), 0.3 * own**2)
     both = jnp.stack([jnp.asarray(Y), jnp.cos(jnp.asarray(X[:, 0]))], axis=1)
-    prior = pgp.MultiOutputGPPrior(kernel=kernel, X=u.x(X))
+    prior = pgp.MultiOutputGPPrior(kernel=kernel, X=inputs)
     posterior = prior.condition(own * both, 0.02 * own**2)
     drawn = pgp.MultiOutputPathwiseSampler(posterior, N_FEATURES).sample_paths(KEY, 2)
-    rows = pgp.with_outputs(u.x(X), 2).reshape(-1, 2)
+    rows = pgp.with_outputs(inputs, 2).reshape(-1, 2)
     dense = pgp.GPPrior(kernel=kernel, X=rows).condition((own * both).reshape(-1), jnp.tile(0.02 * own**2, N))
     return {
-        "mean": posterior.mean(u.x(AT)) / own,
-        "variance": posterior.variance(u.x(AT)) / own**2,
+        "mean": posterior.mean(at) / own,
+        "variance": posterior.variance(at) / own**2,
         "left out": posterior.leave_one_out().mean / own,
         "density": prior.log_prob(own * both, 0.02 * own**2),  # the product of the units is 1
-        "paths": drawn(u.x(AT)) / own,
-        "one": drawn.output(1)(u.x(AT)) * u.a,
-        "dense": dense.mean(pgp.with_outputs(u.x(AT), 2)) / own,
+        "paths": drawn(at) / own,
+        "one": drawn.output(1)(at) / own[1],
+        "dense": dense.mean(pgp.with_outputs(at, 2)) / own,
     }
 
 
 @row("Batched", "PathEnsemble")
 def ensembles_of_draws(u):
-    def model(X, y):
-        law = dist.LogNormal(2 * jnp.log(u.a), 1.0)
-        prior = pgp.GPPrior(kernel=bridge.lift(u.kernel, {"variance": law}), X=X, mean=u.y(0.3))
-        bridge.gp_factor("obs", prior, y, u.noise)
-        return prior
-
+    arguments = (u.x(X), u.y(Y), u.kernel, u.y(0.3), u.noise, jnp.log(u.a))
     samples = {"RBF.variance": u.a**2 * jnp.asarray([0.8, 1.3])}
-    ensemble = bridge.posterior_paths(model, samples, KEY, u.x(X), u.y(Y), n_paths=2, n_features=16)
+    ensemble = bridge.posterior_paths(model, samples, KEY, *arguments, n_paths=2, n_features=16)
     mean, deviation = ensembles.Predictor(ensemble).predict_mean_std(u.x(AT))
-    left_out = bridge.leave_one_out(model, samples, KEY, u.x(X), u.y(Y))
+    left_out = bridge.leave_one_out(model, samples, KEY, *arguments)
     return {"mean": u.of_y(mean), "deviation": u.of_dy(deviation), "left out": u.of_density(left_out)}
+
+
+def model(X, y, kernel, mean, noise, log_scale):
+    """With its units as arguments: it is compiled once."""
+    prior = pgp.GPPrior(kernel=bridge.lift(kernel, {"variance": dist.LogNormal(2 * log_scale, 1.0)}), X=X, mean=mean)
+    bridge.gp_factor("obs", prior, y, noise)
+    return prior
 
 
 @row("PathDerivative", "VectorField", "gradient", "jacobian", "hessian", "laplacian", "divergence", "curl")
@@ -371,6 +384,38 @@ def derivatives(u):
     }
 
 
+class Scaled(eqx.Module):
+    """A function in other units. Its numbers are leaves: other ones are no other program."""
+
+    function: Callable[..., Any]
+    centre: jax.Array = eqx.field(converter=jnp.asarray)
+    scale: jax.Array = eqx.field(converter=jnp.asarray)
+
+    def __call__(self, X):
+        return (self.function(X) - self.centre) / self.scale
+
+
+class Coordinate(eqx.Module):
+    """The first coordinate in other units."""
+
+    centre: Any
+    scale: Any
+    level: Any = 0.0
+
+    def __call__(self, X):
+        return (X[..., 0] - self.centre) / self.scale - self.level
+
+
+class Mirrored(eqx.Module):
+    """A function of inputs mirrored at a point."""
+
+    function: Callable[..., Any]
+    centre: Any
+
+    def __call__(self, X):
+        return self.function(2 * self.centre - X)
+
+
 @row("integrate", "integrate_exactly", "inner_product", "circulation", "flux", "gauss_legendre", "sparse_grid", "line")
 @row("surface", "Quadrature")
 def integrals(u):
@@ -379,14 +424,13 @@ def integrals(u):
     exactly = calculus.integrate_exactly(drawn, bounds)
     rule = calculus.gauss_legendre(bounds, 12)
     along = calculus.line(lambda t: jnp.asarray([u.d]) + t * u.c * jnp.ones(1), -1.0, 1.0, 12)
-    centred = lambda f: lambda points: f(points) - u.b
+    centred = lambda f: Scaled(f, u.b, 1.0)
+    line = Coordinate(jnp.asarray(u.d), jnp.asarray(u.c))
     return {
         "exactly": u.of_dy(exactly - u.b * width, 1),
         "by a rule": u.of_dy(calculus.integrate(centred(drawn), rule), 1),
         "sparse grid": u.of_dy(calculus.integrate(centred(drawn), calculus.sparse_grid(bounds, 3)), 1),
-        "inner product": u.of_dy(
-            calculus.inner_product(centred(drawn), lambda X: u.of_x(1) * 0 + (X[..., 0] - u.d) / u.c, rule), 1
-        ),
+        "inner product": u.of_dy(calculus.inner_product(centred(drawn), line, rule), 1),
         "along a line": u.of_dy(calculus.integrate(centred(drawn), along), 1),
         "circulation": u.of_dy(calculus.circulation(calculus.VectorField((centred(drawn),)), along), 1),
     }
@@ -424,10 +468,11 @@ def optima(u):
     drawn = u.paths()
     settings = {"n_screen": 64, "n_restarts": 4}
     low, high = optimise.minimise(drawn, u.bounds, KEY, **settings), optimise.maximise(drawn, u.bounds, KEY, **settings)
-    held = optimise.minimise(drawn, u.bounds, KEY, constraints=lambda X: (X[..., 0] - u.d) / u.c - 0.2, **settings)
+    right = Coordinate(jnp.asarray(u.d), jnp.asarray(u.c), 0.2)
+    held = optimise.minimise(drawn, u.bounds, KEY, constraints=right, **settings)
     intervals = optimise.credible_intervals(low, 0.8)
     found = {"least": u.of_y(intervals[1]), "where least": u.of_x(intervals[0])}
-    listed = optimise.minimise_over(drawn, u.x(AT), constraints=lambda X: (X[..., 0] - u.d) / u.c - 0.2)
+    listed = optimise.minimise_over(drawn, u.x(AT), constraints=right)
     found |= {
         "listed": u.of_y(listed.values),
         "row": listed.indices,
@@ -450,7 +495,7 @@ def optima(u):
 def acquisitions(u):
     drawn, at, best, a = u.paths(16), u.x(AT[:3]), u.y(-0.4), jnp.log(jnp.asarray(u.a))
     posterior, settings = u.posterior(), {"n_screen": 64, "n_restarts": 4, "max_steps": 30}
-    held = [lambda X: drawn(X) - u.y(0.2)]
+    held = [Scaled(drawn, u.y(0.2), 1.0)]
     ei, log_ei = acquisition.ExpectedImprovement(drawn, best), acquisition.LogExpectedImprovement(drawn, best)
     kg = acquisition.KnowledgeGradient(drawn, u.x(X), KEY, u.noise)
     one = acquisition.OneShotKnowledgeGradient(posterior.mean, posterior.covariance, KEY, u.noise, best, n_fantasies=4)
@@ -482,7 +527,7 @@ def acquisitions(u):
 )
 def fronts(u):
     drawn, at = u.paths(16), u.x(AT)
-    both = [drawn, lambda X: drawn(2 * u.d - X)]
+    both = [drawn, Mirrored(drawn, jnp.asarray(u.d))]
     front, reference, seen = (
         optimise.pareto_front(both, at),
         u.y(jnp.asarray([0.3, 0.2])),
@@ -509,7 +554,7 @@ def designs(u):
     pairs = at.reshape(2, 2, 1)
     mean, variance = posterior.mean(at), posterior.variance(at)
     means = jnp.stack([mean, mean + 0.3 * u.a])
-    nested = design.nested_information_gain(drawn, pairs, lambda f: dist.Normal(f, jnp.sqrt(u.noise)), KEY)
+    nested = design.nested_information_gain(drawn, pairs, Observed(jnp.sqrt(u.noise)), KEY)
     return {
         "batch": batch.indices,
         "gains": batch.gains,
@@ -520,24 +565,49 @@ def designs(u):
         "gain": design.information_gain(drawn, pairs, u.noise).value,
         "entropy": design.joint_entropy(drawn, pairs, u.noise) - 2 * np.log(u.a),
         "nested": nested.value,
-        "votes": design.bald(lambda X: (drawn(X) - u.b) / u.a, at, lambda f: dist.Bernoulli(logits=f), jnp.arange(2)),
+        "votes": design.bald(Scaled(drawn, u.b, u.a), at, vote, jnp.arange(2)),
     }
+
+
+class Observed(eqx.Module):
+    scale: Any
+
+    def __call__(self, f):
+        return dist.Normal(f, self.scale)
+
+
+def vote(f):
+    return dist.Bernoulli(logits=f)
 
 
 @row("observe", "crps", "energy_score", "variogram_score", "log_score", "interval_score", "pit", "coverage")
 def scored(u):
-    values = u.paths(16)(u.x(X))
-    y = u.y(Y)
+    found = values_of_scores(u.paths(16)(u.x(X)), u.y(Y), u.noise)
+    of_dy = dict.fromkeys(("crps", "energy", "interval"), u.of_dy)
+    back = of_dy | {"observed": u.of_y, "log": u.of_density, "variogram": lambda value: value / u.a}
+    return {name: back.get(name, np.asarray)(value) for name, value in found.items()}
+
+
+@eqx.filter_jit
+def values_of_scores(values, y, noise):
     return {
-        "observed": u.of_y(scores.observe(values, u.noise, KEY)),
-        "crps": u.of_dy(scores.crps(values, y)),
-        "energy": u.of_dy(scores.energy_score(values, y)),
-        "variogram": scores.variogram_score(values, y, 0.5) / u.a,
-        "log": u.of_density(-scores.log_score(values, y, u.noise)),
-        "interval": u.of_dy(scores.interval_score(values, y, 0.8)),
+        "observed": scores.observe(values, noise, KEY),
+        "crps": scores.crps(values, y),
+        "energy": scores.energy_score(values, y),
+        "variogram": scores.variogram_score(values, y, 0.5),
+        "log": -scores.log_score(values, y, noise),
+        "interval": scores.interval_score(values, y, 0.8),
         "pit": scores.pit(values, y),
         "coverage": scores.coverage(values, y, jnp.asarray([0.5, 0.8])),
     }
+
+
+class Controlled(eqx.Module):
+    centre: Any
+    scale: Any
+
+    def __call__(self, state):
+        return 0.1 * (state - self.centre) / self.scale
 
 
 @row("rollout", "Rollout", "returns")
@@ -550,7 +620,7 @@ def rolled(u):
         KEY, 3
     )
     found = rollout.rollout(
-        [dynamics], lambda state: 0.1 * (state - u.d) / u.c, u.x(jnp.asarray([0.2])), 4, increments=True
+        [dynamics], Controlled(jnp.asarray(u.d), jnp.asarray(u.c)), u.x(jnp.asarray([0.2])), 4, increments=True
     )
     return {"states": u.of_x(found.states), "actions": found.actions}
 

@@ -169,6 +169,7 @@ def enough_features(posterior: ConditionedGP, tolerance: Any, basis: AbstractBas
     )
 
 
+@eqx.filter_jit
 def _probes(posterior: ConditionedGP) -> Float[Array, "n d"]:
     """Inputs spread over the box of the training inputs; training inputs with their columns shuffled where the kernel has a
     domain of its own that the box is not."""
@@ -177,7 +178,8 @@ def _probes(posterior: ConditionedGP) -> Float[Array, "n d"]:
     lower, upper = jnp.min(X, axis=0), jnp.max(X, axis=0)
     uniform = (sobol(jax.random.key(0), _PROBES, dim).astype(X.dtype) + 0.5) * 2.0**-32
     probes = lower[None, :] + uniform * (upper - lower)[None, :]
-    if bool(prior.kernel.valid(probes)):
+    valid = prior.kernel.valid(probes)
+    if valid is True:
         return probes
     rows = jax.random.randint(jax.random.key(0), (_PROBES, dim), 0, X.shape[0])
-    return jnp.take_along_axis(X, rows, axis=0)
+    return jnp.where(valid, probes, jnp.take_along_axis(X, rows, axis=0))
