@@ -56,6 +56,14 @@ class AbstractAtPoints(AbstractFunctional):
         return self.X
 
     @property
+    def dim(self) -> int:
+        return self.X.shape[-1]
+
+    @property
+    def dtype(self) -> Any:
+        return self.X.dtype
+
+    @property
     def order(self) -> int:
         return 1
 

@@ -40,6 +40,14 @@ class Values(AbstractFunctional):
     def points(self) -> Float[Array, "n d"]:
         return self.X
 
+    @property
+    def dim(self) -> int:
+        return self.X.shape[-1]
+
+    @property
+    def dtype(self) -> Any:
+        return self.X.dtype
+
     def of_mean(self, mean: Function) -> Float[Array, "n"]:
         return _means.evaluate(mean, self.X)
 
