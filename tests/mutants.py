@@ -1213,6 +1213,83 @@ MUTANTS = [
         "_rank(value) > 1 and False",
         "test_modules.py::test_what_is_printed",
     ),
+    Mutant(
+        "a derivative that does not exist",
+        "_functionals/base.py",
+        "if L.order > smoothness:",
+        "if L.order > 2 * smoothness + 9:",
+        f"{FUNCTIONALS}::test_refused",
+    ),
+    Mutant(
+        "a derivative in a function of one's own not counted",
+        "_functionals/linear.py",
+        "deepest[0] = max(deepest[0], order + 1)",
+        "deepest[0] = 0",
+        f"{FUNCTIONALS}::test_refused",
+    ),
+    Mutant(
+        "a closed form on one side, a rule on the other",
+        "_functionals/functions.py",
+        "return self.functional.apply(KernelOverBoxes(self.kernel, boxes)).T",
+        "return rule(self)",
+        f"{FUNCTIONALS}::test_double_integrals_against_quadrature",
+    ),
+    Mutant(
+        "jitter of the mean variance for all rows",
+        "_priors/jitter.py",
+        "only(jnp.where(diagonal > 0, diagonal, mean))",
+        "only(jnp.where(diagonal > jnp.inf, diagonal, mean))",
+        f"{FUNCTIONALS}::test_paths_obey_what_they_were_given",
+    ),
+    Mutant(
+        "a sign in a mixed block",
+        "_functionals/combine.py",
+        "below = [rows[j][i].T",
+        "below = [-rows[j][i].T",
+        f"{FUNCTIONALS}::test_covariances_by_a_second_route[list]",
+    ),
+    Mutant(
+        "observations of blocks swapped",
+        "_functionals/combine.py",
+        "enumerate(zip(self.parts, values, strict=True))",
+        "enumerate(zip(self.parts, values[::-1], strict=True))",
+        f"{FUNCTIONALS}::test_paths_obey_what_they_were_given[rough]",
+    ),
+    Mutant(
+        "a functional applied to features twice",
+        "_functionals/functions.py",
+        "return self.features(X).T",
+        "return 2 * self.features(X).T",
+        f"{FUNCTIONALS}::test_exact_paths_have_the_moments_of_their_features",
+    ),
+    Mutant(
+        "values of a factor that is squared",
+        "_functionals/combine.py",
+        "return times(self.parts[0].apply(f), self.factor)",
+        "return times(self.parts[0].apply(f), self.factor**2)",
+        f"{FUNCTIONALS}::test_covariances_by_a_second_route[multiple]",
+    ),
+    Mutant(
+        "a Laplacian by a formula that forgets the lengthscales",
+        "_kernels/stationary.py",
+        "32 * weighted",
+        "32 * squares",
+        f"{FUNCTIONALS}::test_formulas_are_derivatives",
+    ),
+    Mutant(
+        "narrow boxes by differences that cancel",
+        "_numerics/boxes.py",
+        "(jnp.maximum(box.width, other.width) <= 1)",
+        "(jnp.maximum(box.width, other.width) <= 0)",
+        f"{FUNCTIONALS}::test_double_integrals_against_quadrature",
+    ),
+    Mutant(
+        "masks that are not heard by a block",
+        "_functionals/base.py",
+        'None if mask is None else X.flatten(mask, "mask")',
+        "None",
+        f"{FUNCTIONALS}::test_what_was_not_observed_has_no_say",
+    ),
 ]
 
 
@@ -1237,85 +1314,7 @@ def run(mutant: Mutant, folder: pathlib.Path) -> tuple[bool, str]:
     asserted = done.returncode == 1 and any(
         words in done.stdout for words in ("AssertionError", "DID NOT RAISE", "DID NOT WARN")
     )
-    return asserted, failed[0].split(" - ")[0].removeprefix("FAILED ") if failed else done.stdout[
-        -1500 : Mutant(
-            "a derivative that does not exist",
-            "_functionals/base.py",
-            "if L.order > smoothness:",
-            "if L.order > 2 * smoothness + 9:",
-            f"{FUNCTIONALS}::test_refused",
-        ),
-        Mutant(
-            "a derivative in a function of one's own not counted",
-            "_functionals/linear.py",
-            "deepest[0] = max(deepest[0], order + 1)",
-            "deepest[0] = 0",
-            f"{FUNCTIONALS}::test_refused",
-        ),
-        Mutant(
-            "a closed form on one side, a rule on the other",
-            "_functionals/functions.py",
-            "return self.functional.apply(KernelOverBoxes(self.kernel, boxes)).T",
-            "return rule(self)",
-            f"{FUNCTIONALS}::test_double_integrals_against_quadrature",
-        ),
-        Mutant(
-            "jitter of the mean variance for all rows",
-            "_priors/jitter.py",
-            "only(jnp.where(diagonal > 0, diagonal, mean))",
-            "only(jnp.where(diagonal > jnp.inf, diagonal, mean))",
-            f"{FUNCTIONALS}::test_paths_obey_what_they_were_given",
-        ),
-        Mutant(
-            "a sign in a mixed block",
-            "_functionals/combine.py",
-            "below = [rows[j][i].T",
-            "below = [-rows[j][i].T",
-            f"{FUNCTIONALS}::test_covariances_by_a_second_route[list]",
-        ),
-        Mutant(
-            "observations of blocks swapped",
-            "_functionals/combine.py",
-            "enumerate(zip(self.parts, values, strict=True))",
-            "enumerate(zip(self.parts, values[::-1], strict=True))",
-            f"{FUNCTIONALS}::test_paths_obey_what_they_were_given[rough]",
-        ),
-        Mutant(
-            "a functional applied to features twice",
-            "_functionals/functions.py",
-            "return self.features(X).T",
-            "return 2 * self.features(X).T",
-            f"{FUNCTIONALS}::test_exact_paths_have_the_moments_of_their_features",
-        ),
-        Mutant(
-            "values of a factor that is squared",
-            "_functionals/combine.py",
-            "return times(self.parts[0].apply(f), self.factor)",
-            "return times(self.parts[0].apply(f), self.factor**2)",
-            f"{FUNCTIONALS}::test_covariances_by_a_second_route[multiple]",
-        ),
-        Mutant(
-            "a Laplacian by a formula that forgets the lengthscales",
-            "_kernels/stationary.py",
-            "32 * weighted",
-            "32 * squares",
-            f"{FUNCTIONALS}::test_formulas_are_derivatives",
-        ),
-        Mutant(
-            "narrow boxes by differences that cancel",
-            "_numerics/boxes.py",
-            "(jnp.maximum(box.width, other.width) <= 1)",
-            "(jnp.maximum(box.width, other.width) <= 0)",
-            f"{FUNCTIONALS}::test_double_integrals_against_quadrature",
-        ),
-        Mutant(
-            "masks that are not heard by a block",
-            "_functionals/base.py",
-            'None if mask is None else X.flatten(mask, "mask")',
-            "None",
-            f"{FUNCTIONALS}::test_what_was_not_observed_has_no_say",
-        ),
-    ]
+    return asserted, failed[0].split(" - ")[0].removeprefix("FAILED ") if failed else done.stdout[-1500:]
 
 
 def main() -> int:
