@@ -1283,13 +1283,6 @@ MUTANTS = [
         "(jnp.maximum(box.width, other.width) <= 0)",
         f"{FUNCTIONALS}::test_double_integrals_against_quadrature",
     ),
-    Mutant(
-        "masks that are not heard by a block",
-        "_functionals/base.py",
-        'None if mask is None else X.flatten(mask, "mask")',
-        "None",
-        f"{FUNCTIONALS}::test_what_was_not_observed_has_no_say",
-    ),
 ]
 
 

@@ -22,7 +22,6 @@ from .._functionals import (
     Observed,
     observed,
     size_of,
-    Values,
 )
 from .._kernels import check_valid, KernelT
 from .._modules import Printed
@@ -332,14 +331,14 @@ class ConditionedGP(Printed, eqx.Module, Generic[KernelT]):
     def _printed(self) -> dict[str, Any]:
         return {"prior": self.prior, "noise_var": self.noise_var}
 
-    def _asked(self, X: Any, name: str) -> tuple[AbstractFunctional, tuple[int, ...]]:
-        """Values at inputs or of a functional, and their shape."""
+    def _asked(self, X: Any, name: str) -> tuple[Any, tuple[int, ...]]:
+        """Inputs or a functional, and the shape of the values there."""
         if is_structured(X):
             L = as_functional(observed(name)(X)).astype(self.prior.X.dtype)
             check_functional(L, self.prior.kernel)
             return L, (L.size,)
         X = self._inputs(X, name)
-        return Values(X.reshape(-1, X.shape[-1])), X.shape[:-1]
+        return X.reshape(-1, X.shape[-1]), X.shape[:-1]
 
     def _inputs(self, X: Any, name: str) -> Array:
         X = _checks.inputs(X, dim_of(self.prior.X), name).astype(self.prior.X.dtype)

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from .._functionals import AbstractFunctional
+from .._functionals import AbstractFunctional, as_functional
 from .._means import evaluate
 from .._numerics.blocks import map_rows
 from .._numerics.linalg import inner
@@ -38,10 +38,11 @@ def mean_of(posterior: Any, X: Float[Array, "n d"]) -> Float[Array, "n"]:
 
 
 @eqx.filter_jit
-def variance_of(posterior: Any, asked: AbstractFunctional) -> tuple[Float[Array, "n"], Bool[Array, ""]]:
+def variance_of(posterior: Any, X: Any) -> tuple[Float[Array, "n"], Bool[Array, ""]]:
     """The variance, and whether it is rounding somewhere and should not be: where all that was observed has noise, and in low
     precision also away from what has none."""
-    prior, eps, seen = posterior.prior, float(jnp.finfo(asked.dtype).eps), posterior.observed
+    asked, prior, seen = as_functional(X), posterior.prior, posterior.observed
+    eps = float(jnp.finfo(asked.dtype).eps)
     known = prior.noise_at(seen, posterior.noise_var) <= 0
     known = known if posterior.mask is None else known & posterior.mask
     own = jnp.maximum(seen.diagonal(prior.kernel), jnp.finfo(asked.dtype).tiny)
@@ -70,10 +71,12 @@ _DIGITS, _OF_VARIANCE = 60.0, 1e-6
 
 
 @eqx.filter_jit
-def covariance_of(posterior: Any, left: AbstractFunctional, right: AbstractFunctional | None) -> Float[Array, "n m"]:
+def covariance_of(posterior: Any, X: Any, Z: Any) -> Float[Array, "n m"]:
     kernel, seen = posterior.prior.kernel, posterior.prior.functional
     whitened = lambda L: posterior.factor.whiten(L.cross(kernel, seen))
+    left = as_functional(X)
     white = whitened(left)
-    if right is None:
+    if Z is None:
         return left.gram(kernel) - inner(white, white)
+    right = as_functional(Z)
     return left.cross(kernel, right) - inner(white, whitened(right))
