@@ -15,13 +15,18 @@ from .base import AbstractFunctional
 from .operators import Function
 
 
+def _as_points(X: Any) -> Array:
+    # Paths of a prior are conditioned on no points.
+    return X if isinstance(X, Array) and X.ndim == 2 and X.shape[0] == 0 else _fields.points("X")(X)
+
+
 class Values(AbstractFunctional):
     """f(X): the values at points, which an array `X` stands for wherever a functional is taken.
 
     **Fields:** `X`: the points, `n d`. **Raises:** ValueError where it is not a finite `n d` array.
     """
 
-    X: Float[Array, "n d"] = eqx.field(converter=_fields.points("X"))
+    X: Float[Array, "n d"] = eqx.field(converter=_as_points)
 
     def apply(self, f: Function) -> Float[Array, "*s n"]:
         return f(self.X)
