@@ -14,6 +14,7 @@ from .._functionals import (
     AbstractFunctional,
     as_functional,
     as_inputs,
+    Asked,
     check_functional,
     dim_of,
     flat_data,
@@ -64,7 +65,7 @@ class GPPrior(AbstractPrior[KernelT]):
         # A checker puts the fields that the abstract class names before all others; they come in the order above.
 
         def __init__(
-            self, kernel: KernelT, X: Numbers, mean: _means.Mean | Number = ..., jitter: Numbers | None = None
+            self, kernel: KernelT, X: Observed, mean: _means.Mean | Number = ..., jitter: Numbers | None = None
         ) -> None: ...
 
     def log_prob(
@@ -212,7 +213,7 @@ class ConditionedGP(Printed, eqx.Module, Generic[KernelT]):
         """All that was added to the diagonal of k(X, X), `n`: the variances of ε."""
         return self.prior.noise_at(self.observed, self.noise_var) + self.jitter
 
-    def mean(self, X: Float[AnyArray, "*n d"]) -> Float[Array, "*n"]:
+    def mean(self, X: Asked) -> Float[Array, "*n"]:
         """Posterior mean, m(x) + k(x, X)A⁻¹(y − m(X)) (Rasmussen & Williams 2006, equation 2.38).
 
         **Arguments:** `X`: inputs, `*n d`. **Returns:** `*n`. **Raises:** ValueError where the last axis is not d.
@@ -242,7 +243,7 @@ class ConditionedGP(Printed, eqx.Module, Generic[KernelT]):
         """`noise`, and inf for what was not observed."""
         return self.noise if self.mask is None else jnp.where(self.mask, self.noise, jnp.inf)
 
-    def variance(self, X: Float[AnyArray, "*n d"]) -> Float[Array, "*n"]:
+    def variance(self, X: Asked) -> Float[Array, "*n"]:
         """Posterior variance of f(x), without noise: k(x, x) − k(x, X)A⁻¹k(X, x), at least 0 under rounding.
 
         **Arguments:** `X`: inputs, `*n d`. **Returns:** `*n`. **Raises:** ValueError where the last axis is not d.
@@ -275,7 +276,7 @@ class ConditionedGP(Printed, eqx.Module, Generic[KernelT]):
         noise_var = new_noise(noise_var, self.new_noise_var, X.shape[:-1], X.dtype)
         return Prediction(self.mean(X), self.variance(X) + noise_var + noise_of_kernel(self.prior.kernel, X))
 
-    def covariance(self, X: Float[AnyArray, "*n d"], Z: Float[AnyArray, "*m d"] | None = None) -> Float[Array, "..."]:
+    def covariance(self, X: Asked, Z: Asked = None) -> Float[Array, "..."]:
         """Posterior covariance of f(x) and f(z): k(x, z) − k(x, X)A⁻¹k(X, z).
 
         **Arguments:** `X`: inputs, `*n d`; `Z`: inputs, `*m d`, the same as `X` unless given.

@@ -39,7 +39,7 @@ class SparseGPPrior(AbstractPrior[KernelT]):
         # A checker puts the fields that the abstract class names before all others; they come in the order above.
 
         def __init__(
-            self, kernel: KernelT, Z: Numbers, mean: _means.Mean | Number = ..., jitter: Numbers | None = None
+            self, kernel: KernelT, Z: Observed, mean: _means.Mean | Number = ..., jitter: Numbers | None = None
         ) -> None: ...
 
     def factor(self) -> CholeskyFactor:
