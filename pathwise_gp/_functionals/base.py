@@ -208,8 +208,9 @@ def observed(name: str) -> Callable[[Any], Any]:
     points = _fields.points(name)
 
     def convert(X: Any) -> Any:
+        X = as_inputs(X) if isinstance(X, AbstractFunctional) else X
         if isinstance(X, AbstractFunctional):
-            return as_inputs(X)
+            return X
         if not is_structured(X):
             return points(X)
         from .combine import Stack
