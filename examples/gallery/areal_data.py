@@ -75,7 +75,7 @@ def plot(time_of, monthly, quarters, averages, grid, means, errors):
     for name, z in errors.items():
         right.hist(np.clip(z, -5, 5), bins, density=True, color=COLOURS[name], alpha=0.5, label=name)
     right.plot(bins, norm.pdf(bins), color="black", lw=1, label="calibrated")
-    right.set(xlabel="error over its standard deviation, cut off at ±5", ylabel="density", ylim=(0, 0.9))
+    right.set(xlabel="error / standard deviation, cut off at ±5", ylabel="density", ylim=(0, 0.9))
     right.set_title("All months")
     right.legend(frameon=False, fontsize=8, loc="upper left")
     return figure
