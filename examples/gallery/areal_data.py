@@ -37,7 +37,7 @@ NOISE = 1e-5  # of averages with variance 1: the table has two digits behind the
 
 def temperatures():
     """The middle of each month in years, and its temperature in °C."""
-    table = elnino.load_pandas().data
+    table = elnino.load_pandas()["data"]
     values = table.drop(columns="YEAR").to_numpy(float).reshape(-1)
     return table["YEAR"].iloc[0] + (np.arange(len(values)) + 0.5) / 12, values
 
@@ -75,7 +75,7 @@ def plot(time_of, monthly, quarters, averages, grid, means, errors):
     for name, z in errors.items():
         right.hist(np.clip(z, -5, 5), bins, density=True, color=COLOURS[name], alpha=0.5, label=name)
     right.plot(bins, norm.pdf(bins), color="black", lw=1, label="calibrated")
-    right.set(xlabel="error over its standard deviation, cut off at ±5", ylabel="density", ylim=(0, 0.9))
+    right.set(xlabel="error / standard deviation, cut off at ±5", ylabel="density", ylim=(0, 0.9))
     right.set_title("All months")
     right.legend(frameon=False, fontsize=8, loc="upper left")
     return figure
@@ -87,7 +87,7 @@ def main(fast: bool, folder: pathlib.Path) -> None:
     times, values = temperatures()
     blocks = range(0, 12 * years if fast else len(values) - 12 * years + 1, 12 * years)
     errors, offs = ({name: [] for name in COLOURS} for _ in range(2))
-    shown = {}
+    shown = []
     for start in blocks:
         of_months, truth = times[start : start + 12 * years], values[start : start + 12 * years]
         quarters, averages = of_months.reshape(-1, 3).mean(axis=1), truth.reshape(-1, 3).mean(axis=1)
@@ -96,11 +96,10 @@ def main(fast: bool, folder: pathlib.Path) -> None:
         y, months = jnp.asarray((averages - centre) / spread), jnp.asarray(cells(of_months, 1 / 12))
         observed = {
             "averages": pgp.Integral(cells(quarters, 1 / 4), weight=4.0),
-            "values at centres": quarters[:, None],
+            "values at centres": jnp.asarray(quarters)[:, None],
         }
         means = {}
         for name, X in observed.items():
-            X = X if isinstance(X, pgp.Integral) else jnp.asarray(X)
             mean, sd, on_grid, of_quarters, prior = predict(X, y, months, jnp.asarray(grid)[:, None], not fast)
             error = spread * np.asarray(mean) + centre - truth
             errors[name].append((error, error / (spread * np.asarray(sd))))
@@ -109,7 +108,7 @@ def main(fast: bool, folder: pathlib.Path) -> None:
             print(
                 f"{of_months[0]:.0f} to {of_months[-1]:.0f}, {name:18s} lengthscale {prior.kernel.lengthscale:.3f} years"
             )
-        shown = shown or {"time": of_months, "of": (truth, quarters, averages, grid, means)}
+        shown.append((of_months, truth, quarters, averages, grid, means))
 
     steps = np.concatenate([values[s : s + 12 * years] for s in blocks]).reshape(-1, 3)
     print(f"\n{'':18s} RMSE of months, °C   inside 90 %   off the averages by up to")
@@ -123,7 +122,7 @@ def main(fast: bool, folder: pathlib.Path) -> None:
     assert rmse["averages"] < rmse["values at centres"]
 
     folder.mkdir(parents=True, exist_ok=True)
-    plot(shown["time"], *shown["of"], scaled).savefig(folder / "areal_data.png", dpi=130)
+    plot(*shown[0], errors=scaled).savefig(folder / "areal_data.png", dpi=130)
     print(f"\nFigure: {folder / 'areal_data.png'}\nDone in {time.perf_counter() - started:.0f} s")
 
 
