@@ -241,6 +241,9 @@ CONDITIONS = {
         [np.linspace(0, 0.02, 12)[:, None], pgp.Gradient(np.linspace(0, 0.02, 12)[:, None])],
         [1.0, 0.0],
     ),
+    # Boxes of many lengthscales, and kernels without a closed form, whose features have one.
+    "a long box": (pgp.RBF(1.0, 0.1), [pgp.Integral(np.array([[0.0], [20.0]])), LEFT], [1.0, 0.5]),
+    "a rough square": (pgp.Matern(1.5, 1.0, 0.2), [pgp.Integral(np.array([[0.0, 0.0], [1.0, 1.0]])), X], [0.3, 0.2]),
     "a rule": (pgp.RationalQuadratic(1.0, 0.5, 1.2), [pgp.Integral(np.array([[0.0], [1.0]])), LEFT], [0.7, 0.1]),
 }
 
@@ -257,9 +260,36 @@ def test_paths_obey_what_they_were_given(name):
     assert off.max() < 1e-6
     # In the structure of what was observed, and by the operators of calculus.
     assert [np.shape(block) for block in L.blocks(L(paths))] == [(30, *part.shape) for part in L.parts]
+    off = np.abs(np.asarray(posterior.mean(observed)) - y) / np.sqrt(np.asarray(L.diagonal(kernel)))
+    assert off.max() < 1e-6
+    if L.dim == 2:
+        return
     # What is asked of a derivative of the paths is asked of the paths.
     slope = calculus.gradient(paths)(np.linspace(0, 1, 4)[:, None])
     np.testing.assert_allclose(pgp.Gradient(np.linspace(0, 1, 4)[:, None])(paths), slope[..., 0], rtol=1e-8, atol=1e-8)
+
+
+@pytest.mark.parametrize("own", [True, False])
+def test_integrals_of_paths_given_functionals(own):
+    """In closed form by `calculus` as by the functional, of single paths, of own features and of ensembles too."""
+    kernel, box = pgp.RBF(1.0, 0.4), np.array([[-0.3], [1.2]])
+    posterior = pgp.GPPrior(kernel=kernel, X=[GRID, pgp.Gradient(GRID)], mean=0.3).condition(OBSERVED, [1e-2, 1e-1])
+    paths = pgp.PathwiseSampler(posterior, 64, share_features=not own).sample_paths(jax.random.key(0), 3)
+    by_rule = calculus.integrate(paths, calculus.gauss_legendre(box, 60))
+    np.testing.assert_allclose(pgp.Integral(box)(paths)[:, 0], by_rule, rtol=1e-9)
+    np.testing.assert_allclose(calculus.integrate_exactly(paths, box), by_rule, rtol=1e-9)
+    np.testing.assert_allclose(pgp.Integral(box)(paths[1]), by_rule[1:2], rtol=1e-9)
+    assert paths.smoothness == math.inf
+
+
+def test_variances_are_the_diagonal():
+    for kernel in (KERNEL, 2.0 * KERNEL):
+        found = DIAGONAL([part for part, _ in FUNCTIONALS.values()], kernel)
+        for name, gram, diagonal in zip(FUNCTIONALS, *found, strict=True):
+            np.testing.assert_allclose(diagonal, np.diagonal(gram), rtol=1e-10, err_msg=name)
+
+
+DIAGONAL = eqx.filter_jit(lambda Ls, kernel: ([L.gram(kernel) for L in Ls], [L.diagonal(kernel) for L in Ls]))
 
 
 def test_noise_is_that_of_each_block():
@@ -626,6 +656,45 @@ def test_single_precision():
     np.testing.assert_allclose(single, prior.condition(OBSERVED, [1e-2, 1e-1]).mean(GRID), atol=2e-5)
 
 
+def test_nearly_coincident_points_in_single_precision():
+    with jax.enable_x64(False):
+        close = np.array([[0.0], [1e-15], [0.3]], "f4")
+        for kernel in (pgp.Matern(2.5, 1.0, 1.0), pgp.Matern(3.5, 1.0, 1.0)):
+            assert np.all(np.isfinite(GRAM(pgp.Laplacian(close), kernel)))
+        # Differences lose digits, and are linear all the same.
+        quotient = pgp.LinearFunctional(lambda f, X: (f(X + 1e-4) - f(X)) / 1e-4, close)
+        assert quotient.shape == (3,)
+
+
+def test_batches_of_integrals():
+    """The size of what each member observes, whatever axes the batch adds."""
+    boxes = np.array([[[0.0], [1.0]], [[1.0], [1.5]]])
+    L = [pgp.Integral(boxes), M[:, :5] @ pgp.Values(GRID)]
+    kernels = pgp.Batched(eqx.filter_vmap(lambda scale: pgp.RBF(1.0, scale))(jnp.asarray([0.3, 0.5, 0.7])), (3,))
+    priors = kernels.map(lambda kernel: pgp.GPPrior(kernel=kernel, X=L))
+    y = RNG.normal(size=(3, 4))
+    density = bridge.GPMarginal(priors, 0.1).log_prob(y)
+    alone = [
+        pgp.GPPrior(kernel=pgp.RBF(1.0, s), X=L).log_prob(row, 0.1) for s, row in zip((0.3, 0.5, 0.7), y, strict=True)
+    ]
+    np.testing.assert_allclose(density, alone, rtol=1e-10)
+
+
+def test_functions_of_ones_own():
+    jump = lambda u, X, v: u(X + v[None, :]) - u(X)
+    L = pgp.LinearFunctional(jump, X, [0.5, 0.0])
+    assert L.points.shape == X.shape  # v is none of them
+    np.testing.assert_allclose(
+        L.gram(KERNEL), (pgp.Values(X + np.array([0.5, 0.0])) - pgp.Values(X)).gram(KERNEL), rtol=1e-12
+    )
+    # Inputs and all else may be traced, also where the kernel has a domain.
+    density = lambda B: pgp.GPPrior(kernel=NAMES, X=pgp.LinearFunctional(lambda u, X: 2 * u(X), B)).log_prob(Y[:2], 0.1)
+    np.testing.assert_allclose(jax.jit(density)(jnp.asarray(NUMBERED)), density(NUMBERED), rtol=1e-12)
+    posterior = pgp.GPPrior(kernel=KERNEL, X=L).condition(1.0, 0.1)
+    paths = pgp.PathwiseSampler(posterior, 16).sample_paths(jax.random.key(0), 2)
+    np.testing.assert_allclose(jax.jit(lambda p, X: p(X))(paths, jnp.asarray(TEST)), paths(TEST), rtol=1e-12)
+
+
 def test_a_functional_is_a_pytree():
     assert jax.tree.structure(eqx.filter_jit(lambda L: L)(L)) == jax.tree.structure(L)
     paths = pgp.PathwiseSampler(posterior_of_some(), n_features=8).sample_paths(jax.random.key(1), 2)
@@ -679,6 +748,26 @@ REFUSED = {
     "square": (lambda: pgp.LinearFunctional(lambda u, X: u(X) ** 2, X), "must be linear"),
     "offset": (lambda: pgp.LinearFunctional(lambda u, X: u(X) + 1, X), "must be linear"),
     "closure": (lambda: pgp.LinearFunctional(lambda u, a: a * u(jnp.asarray(X)), 2.0), "what it closes over"),
+    "values mixed": (lambda: pgp.LinearFunctional(lambda u, X: u(X) - jnp.mean(u(X)), X), "each of the functions"),
+    "values turned": (lambda: pgp.LinearFunctional(lambda u, X: jnp.roll(u(X), 1) - u(X), X), "each of the functions"),
+    "other dimension": (lambda: OF_POINTS.variance(pgp.Gradient(GRID)), r"1 dimension\(s\), but the prior has 2"),
+    "other dimension of data": (
+        lambda: pgp.optimal_guide(pgp.SparseGPPrior(kernel=pgp.RBF(1.0, 1.0), Z=X), pgp.Gradient(GRID), Y[:5], 0.1),
+        r"1 dimension\(s\), but the prior has 2",
+    ),
+    "integral over outputs": (
+        lambda: pgp.GPPrior(kernel=NAMES, X=pgp.Integral(BOXES[0])),
+        r"column\(s\) \[1\]",
+    ),
+    "columns of outputs, traced": (
+        lambda: jax.jit(lambda B: pgp.GPPrior(kernel=NAMES, X=pgp.Gradient(B)).log_prob(Y[:4], 0.1))(NUMBERED),
+        "along column 1",
+    ),
+    "outputs": (lambda: pgp.Laplacian(X)(lambda X: jnp.stack([X[..., 0]] * 3, axis=-1)), "one value a point"),
+    "not symmetric": (
+        lambda: pgp.GPPrior(kernel=KERNEL, X=pgp.Hessian(X)).condition(np.arange(12.0).reshape(3, 2, 2), 0.1),
+        "not symmetric",
+    ),
     "no call": (lambda: pgp.LinearFunctional(lambda u, X: X, X), "no inputs"),
     "axes": (lambda: pgp.LinearFunctional(lambda u, X: jnp.sum(u(X)), X), "keep the axes"),
     "sum": (lambda: pgp.Values(X) + pgp.Gradient(X), "one shape"),
@@ -691,6 +780,7 @@ REFUSED = {
     "points": (lambda: pgp.Gradient(X[0]), r"`X` must have shape \(n, d\)"),
     "units": (lambda: pgp.standardise(X, Y[:3]).original(posterior_of_some()), "in the units that it was made in"),
 }
+OF_POINTS = pgp.GPPrior(kernel=pgp.RBF(1.0, 1.0), X=X).condition(Y[:3], 0.1)
 TWO = pgp.GPPrior(kernel=KERNEL, X=[X, pgp.Gradient(X)])
 POSTERIOR_OF_MATERN = pgp.GPPrior(kernel=pgp.Matern(1.5, 1.0, 1.0), X=X).condition(Y[:3], 0.1)
 PATHS_OF_MATERN = pgp.PathwiseSampler(POSTERIOR_OF_MATERN, 4).sample_paths(jax.random.key(0), 2)

@@ -327,8 +327,8 @@ def test_bound_of_several_latent_processes():
         value = bridge.svgp_factor("elbo", [SPARSE, other], [WHITE, small], X, Y, likelihood)
     # Given g the expectation over f is that of a normal density, and that over g of a log-normal variable: both closed.
     marginals = pgp._guides.bound.marginals
-    m, v = marginals(SPARSE, WHITE, SPARSE.checked_factor().lower, jnp.asarray(X))
-    mg, vg = marginals(other, small, other.checked_factor().lower, jnp.asarray(X))
+    m, v = marginals(SPARSE, WHITE, SPARSE.checked_factor().lower, pgp.Values(X))
+    mg, vg = marginals(other, small, other.checked_factor().lower, pgp.Values(X))
     expected = -0.5 * np.log(2 * np.pi) - mg - 0.5 * ((Y - m) ** 2 + v) * np.exp(-2 * mg + 2 * vg)
     wanted = expected.sum() - WHITE.kl_divergence(SPARSE) - small.kl_divergence(other)
     np.testing.assert_allclose(value, wanted, rtol=1e-6)

@@ -284,7 +284,7 @@ def by_exact(kernel: Any, X: Any, y: Any, noise: Any, q: Any) -> tuple[Answer, A
 @eqx.filter_jit
 def marginals_and_mean_path(prior: Any, guide: Any, q: Any) -> Any:
     paths = pgp.DecoupledPathwiseSampler(prior, guide, 64).sample_paths(jax.random.key(0), 2)
-    return *marginals(prior, guide, prior.checked_factor().lower, q), paths.mean_path(q)
+    return *marginals(prior, guide, prior.checked_factor().lower, pgp.Values(q)), paths.mean_path(q)
 
 
 def by_sparse(kernel: Any, Z: Any, X: Any, y: Any, noise: Any, q: Any) -> Answer:

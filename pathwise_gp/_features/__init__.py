@@ -1,4 +1,10 @@
-from .base import AbstractFeatures as AbstractFeatures, as_features as as_features, size as size
+from .base import (
+    AbstractFeatures as AbstractFeatures,
+    as_features as as_features,
+    check_covered as check_covered,
+    require_covered as require_covered,
+    size as size,
+)
 from .compose import (
     ConcatenatedFeatures as ConcatenatedFeatures,
     PairedFeatures as PairedFeatures,

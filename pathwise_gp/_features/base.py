@@ -8,6 +8,7 @@ import equinox as eqx
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
+from .. import _checks
 from .._modules import Printed
 
 
@@ -78,3 +79,20 @@ def size(features: AbstractFeatures, dim: int) -> int:
 
 def _one_point(dim: int) -> np.ndarray:
     return np.zeros((1, dim), np.result_type(float))
+
+
+def check_covered(features: AbstractFeatures, X: Float[Array, "n d"]) -> Float[Array, "n d"]:
+    """`X`, or an error where a point lies outside the region where a basis holds (at run time under jit)."""
+    return require_covered(features.covers(X), X)
+
+
+def require_covered(inside: Literal[True] | Bool[Array, ""], value: Float[Array, "..."]) -> Float[Array, "..."]:
+    """`value`, or the error of `check_covered` where `inside` is not true."""
+    if inside is True:
+        return value
+    return _checks.require(
+        inside,
+        value,
+        "`X` holds points outside the box on which the basis of these paths holds. Give `HilbertSpace` a `box`, "
+        "or `Nystrom` `points`, around them.",
+    )

@@ -2,7 +2,7 @@
 
 import abc
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, TYPE_CHECKING, TypeAlias
 
 import equinox as eqx
@@ -15,6 +15,7 @@ from .. import _checks, _fields
 from .._features import AbstractFeatures
 from .._kernels import AbstractKernel
 from .._modules import Printed
+from .._numerics.pointwise import require_scalar
 from .._types import AnyArray, Number
 from .functions import Canonical, FeaturesOf, KernelAt, MeanOf
 from .operators import Function
@@ -57,6 +58,15 @@ class AbstractFunctional(Printed, eqx.Module):
     def size(self) -> int:
         """q."""
         return math.prod(self.shape)
+
+    @property
+    def width(self) -> int:
+        """Entries of the largest temporary that is made of each function."""
+        return max(self.size, self.points.shape[-2])
+
+    def suited_to(self, kernel: AbstractKernel) -> "AbstractFunctional":
+        """The same for functions of a kernel, whose integrals have a closed form or not."""
+        return self
 
     @property
     def dim(self) -> int:
@@ -183,6 +193,7 @@ class AbstractFunctional(Printed, eqx.Module):
 
 @eqx.filter_jit
 def _applied(L: AbstractFunctional, paths: Function) -> Float[Array, "*s q"]:
+    require_scalar(paths, L.points)
     return L.apply(paths)
 
 
@@ -215,7 +226,9 @@ def observed(name: str) -> Callable[[Any], Any]:
             return points(X)
         from .combine import Stack
 
-        return Stack(tuple(as_functional(convert(part)) for part in X))
+        parts = [as_functional(convert(part)) for part in X]
+        dtype = jnp.result_type(*(part.dtype for part in parts))
+        return Stack(tuple(part if part.dtype == dtype else part.astype(dtype) for part in parts))
 
     return convert
 
@@ -258,9 +271,12 @@ def is_number(value: Any) -> bool:
     return not isinstance(value, (list, tuple)) and np.ndim(value) == 0
 
 
-def check_functional(L: AbstractFunctional, kernel: AbstractKernel) -> None:
-    """Raises where a functional is of no function that the kernel makes."""
+def check_functional(L: AbstractFunctional, kernel: AbstractKernel, dim: int | None = None) -> None:
+    """Raises where a functional is of no function that the kernel makes, of inputs of some dimension."""
+    if dim is not None and L.dim != dim:
+        raise ValueError(f"`{type(L).__name__}` looks at inputs of {L.dim} dimension(s), but the prior has {dim}.")
     kernel.check_dim(L.dim)
+    L.suited_to(kernel)
     if not L.order:
         return
     smoothness = kernel.smoothness(L.dim)
@@ -269,9 +285,12 @@ def check_functional(L: AbstractFunctional, kernel: AbstractKernel) -> None:
             f"`{type(L).__name__}` takes derivatives of order {L.order}, and functions of `{kernel.label()}` have "
             f"{smoothness:g} in each direction: take a smoother kernel, or observe differences."
         )
+    # What is not known yet may be anything.
+    known = jax.tree.map(lambda leaf: leaf if _checks.is_concrete(leaf) else np.ones(leaf.shape, leaf.dtype), L)
     for column in kernel.categories(L.dim):
-        along = L.apply(_Step(column))
-        if _checks.is_concrete(along) and np.any(np.asarray(along) != 0):
+        with jax.ensure_compile_time_eval():
+            along = np.asarray(known.apply(_Step(column)))
+        if np.any(along != 0):
             raise ValueError(
                 f"`{type(L).__name__}` takes a derivative along column {column} of the inputs, which holds numbers of "
                 f"categories or outputs for `{kernel.label()}`: use `Derivative`, or `Directional` with 0 there."
@@ -292,8 +311,3 @@ def times(values: Float[Array, "*s q"], factor: Float[Array, "..."]) -> Float[Ar
     """Values times a number, or one for each of the last axis."""
     factor = jnp.broadcast_to(factor.astype(values.dtype), values.shape[-1:])
     return values * factor.reshape(*[1] * (values.ndim - 1), -1)
-
-
-def point_sets(arrays: Sequence[Any], dim: int) -> list[Array]:
-    """Of some arrays, those that hold points of so many dimensions, `p d`."""
-    return [a.reshape(-1, dim) for a in arrays if eqx.is_inexact_array(a) and a.ndim and a.shape[-1] == dim]

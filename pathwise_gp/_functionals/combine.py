@@ -1,5 +1,6 @@
 """Functionals made of functionals."""
 
+import dataclasses
 import itertools
 from collections.abc import Callable
 from typing import Any
@@ -37,6 +38,13 @@ class AbstractCombination(AbstractFunctional):
     @property
     def order(self) -> int:
         return max(part.order for part in self.parts)
+
+    @property
+    def width(self) -> int:
+        return max(self.size, sum(part.width for part in self.parts))
+
+    def suited_to(self, kernel: AbstractKernel) -> "AbstractCombination":
+        return _suited(self, kernel)
 
     def __check_init__(self):
         dims = {part.dim for part in self.parts}
@@ -127,6 +135,12 @@ class Stack(AbstractCombination):
             raise ValueError("A list of functionals must hold one at least.")
 
 
+def _suited(L: Any, kernel: AbstractKernel) -> Any:
+    parts = tuple(part.suited_to(kernel) for part in L.parts)
+    same = all(new is old for new, old in zip(parts, L.parts, strict=True))
+    return L if same else dataclasses.replace(L, parts=parts)
+
+
 class Scaled(AbstractCombination):
     """c L. **Fields:** `factor`: c, a scalar or one for each value, `q`; `parts`: (L,)."""
 
@@ -142,6 +156,9 @@ class Scaled(AbstractCombination):
 
     def noise(self, kernel: AbstractKernel) -> Float[Array, "q"]:
         return times(self.parts[0].noise(kernel), self.factor**2)
+
+    def diagonal(self, kernel: AbstractKernel) -> Float[Array, "q"]:
+        return times(self.parts[0].diagonal(kernel), self.factor**2)
 
     def flatten(self, values: Any, name: str) -> Any:
         return self.parts[0].flatten(values, name)
@@ -161,6 +178,9 @@ class Added(AbstractCombination):
     @property
     def shape(self) -> tuple[int, ...]:
         return self.parts[0].shape
+
+    def flatten(self, values: Any, name: str) -> Any:
+        return self.parts[0].flatten(values, name)
 
 
 class Mixed(AbstractCombination):

@@ -68,7 +68,10 @@ class AbstractAtPoints(AbstractFunctional):
         return 1
 
     def diagonal(self, kernel: AbstractKernel) -> Float[Array, "q"]:
-        return self.in_parts(lambda part: jnp.diagonal(part.gram(kernel)), self.size // self.shape[0])
+        # Of each point by itself: a Gram matrix of all would be as large as what is not asked for.
+        one = lambda row: jnp.diagonal(self.of_rows(row[None, :]).gram(kernel))
+        k = self.size // self.shape[0]
+        return map_rows(lambda rows: jax.vmap(one)(rows).T, self.rows, k * k).T.reshape(-1)
 
     def in_parts(
         self, function: Callable[[AbstractFunctional], Float[Array, "*s b"]], width: int, block_bytes: int | None = None
@@ -199,6 +202,9 @@ class Hessian(AbstractAtPoints):
         if np.shape(values) == (*self.X.shape, self.X.shape[-1]):
             rows, columns = self._triangle
             values = values if _checks.is_concrete(values) and isinstance(values, np.ndarray) else jnp.asarray(values)
+            mirrored = np.all(np.asarray(values) == np.swapaxes(values, 1, 2)) if _checks.is_concrete(values) else True
+            if not mirrored:
+                raise ValueError(f"`{name}` holds matrices of second derivatives that are not symmetric.")
             values = values[:, rows, columns]
         return super().flatten(values, name)
 

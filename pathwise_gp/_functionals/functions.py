@@ -10,10 +10,10 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from .. import _means
-from .._features import AbstractFeatures
+from .._features import AbstractFeatures, require_covered
 from .._features.integrals import feature_integral
 from .._kernels import AbstractKernel
-from .._kernels.integrals import double_integral, has_integrals, kernel_integral
+from .._kernels.integrals import double_integral, kernel_integral
 from .._numerics.boxes import Box, NoClosedForm
 from .operators import GradientOperator, LaplacianOperator
 
@@ -63,7 +63,7 @@ class FeaturesOf(AbstractFunction):
     features: AbstractFeatures
 
     def at(self, X: Float[Array, "n d"]) -> Float[Array, "f n"]:
-        return self.features(X).T
+        return require_covered(self.features.covers(X), self.features(X)).T
 
     def over_boxes(self, boxes: Float[Array, "q 2 d"], rule: Callable[[Any], Array]) -> Float[Array, "f q"]:
         try:
@@ -82,8 +82,6 @@ class KernelAt(AbstractFunction):
         return self.kernel.matrix(self.Z, X)
 
     def over_boxes(self, boxes: Float[Array, "q 2 d"], rule: Callable[[Any], Array]) -> Float[Array, "m q"]:
-        if not has_integrals(self.kernel, self.Z.shape[1]):
-            return rule(self)
         return KernelOverBoxes(self.kernel, boxes).at(self.Z).T
 
     def gradients(self, X: Float[Array, "n d"]) -> Float[Array, "m n d"] | None:
@@ -103,9 +101,6 @@ class Canonical(AbstractFunction):
         return self.functional.of_kernel(self.kernel, X).T
 
     def over_boxes(self, boxes: Float[Array, "b 2 d"], rule: Callable[[Any], Array]) -> Float[Array, "q b"]:
-        # One rule on both sides, or a closed form on both: the covariance would else not be symmetric.
-        if not has_integrals(self.kernel, boxes.shape[2]):
-            return rule(self)
         return self.functional.apply(KernelOverBoxes(self.kernel, boxes)).T
 
     def gradients(self, X: Float[Array, "n d"]) -> Float[Array, "q n d"] | None:
@@ -150,8 +145,6 @@ class KernelGradients(AbstractFunction):
         return jnp.moveaxis(self.kernel.double_gradients(X, self.X).reshape(*X.shape, -1), -1, 0)
 
     def over_boxes(self, boxes: Float[Array, "b 2 d"], rule: Callable[[Any], Array]) -> Float[Array, "k b"]:
-        if not has_integrals(self.kernel, boxes.shape[2]):
-            return rule(self)
         slopes = GradientOperator()(KernelOverBoxes(self.kernel, boxes), self.X, 0)
         return slopes.reshape(slopes.shape[0], -1).T
 
@@ -175,6 +168,4 @@ class KernelLaplacians(AbstractFunction):
         return self.kernel.double_laplacians(X, self.X).T
 
     def over_boxes(self, boxes: Float[Array, "b 2 d"], rule: Callable[[Any], Array]) -> Float[Array, "n b"]:
-        if not has_integrals(self.kernel, boxes.shape[2]):
-            return rule(self)
         return LaplacianOperator()(KernelOverBoxes(self.kernel, boxes), self.X, 0).T

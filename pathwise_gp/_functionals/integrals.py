@@ -1,13 +1,18 @@
 """Integrals over boxes, and by any rule."""
 
+import dataclasses
+import math
 from typing import Any
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
 from .. import _checks, _fields
+from .._kernels import AbstractKernel
+from .._kernels.integrals import has_integrals
 from .._types import Numbers
 from .base import AbstractFunctional, times
 from .operators import Function
@@ -49,6 +54,7 @@ class Integral(AbstractFunctional):
     - `weight`: a factor, a scalar or one for each box: one over the volume makes averages.
     - `nodes`: points in each dimension for kernels without a closed form; 32, 16, 10, 6, 4 from one dimension to five unless
       given. Part of the structure.
+    - `by_rule`: whether the rule is taken for every kernel.
 
     **Raises:** ValueError where a shape does not fit, a corner is not finite, or the lower one is not below the upper one.
     """
@@ -56,11 +62,29 @@ class Integral(AbstractFunctional):
     domain: Float[Array, "..."] | Quadrature = eqx.field(converter=_as_domain)
     weight: Float[Array, "..."] = eqx.field(converter=_fields.array("weight"), default=1.0)
     nodes: int | None = eqx.field(static=True, converter=_fields.optional(_fields.count("nodes")), default=None)
+    by_rule: bool = eqx.field(static=True, converter=_fields.flag("by_rule"), default=False)
 
     def apply(self, f: Function) -> Float[Array, "*s q"]:
         rule = lambda f: _by_rule(f, *self._points())
-        own = None if isinstance(self.domain, Quadrature) else getattr(f, "over_boxes", None)
+        own = None if self._has_rule else getattr(f, "over_boxes", None)
         return times(rule(f) if own is None else own(self._boxes, rule), self.weight)
+
+    def suited_to(self, kernel: AbstractKernel) -> "Integral":
+        if isinstance(self.domain, Quadrature):
+            return self
+        if columns := kernel.categories(self.dim):
+            raise ValueError(
+                f"`Integral` over boxes runs over column(s) {list(columns)} of the inputs, which hold numbers of categories "
+                f"or outputs for `{kernel.label()}`: give a `calculus.Quadrature` whose points have one of them."
+            )
+        # One rule for all, or a closed form for all: mixed, the covariance would not be symmetric, and paths miss what they
+        # are given.
+        closed = self.by_rule or has_integrals(kernel, self.dim)
+        return self if closed else dataclasses.replace(self, by_rule=True)
+
+    @property
+    def width(self) -> int:
+        return max(self.size, math.prod(jax.eval_shape(self._points)[1].shape)) if self._has_rule else self.size
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -77,6 +101,10 @@ class Integral(AbstractFunctional):
     @property
     def dtype(self) -> Any:
         return self._corners.dtype
+
+    @property
+    def _has_rule(self) -> bool:
+        return self.by_rule or isinstance(self.domain, Quadrature)
 
     @property
     def _corners(self) -> Float[Array, "... d"]:

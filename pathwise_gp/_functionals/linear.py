@@ -10,11 +10,20 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from .. import _checks
-from .base import AbstractFunctional, point_sets
+from .base import AbstractFunctional
 from .operators import Function
 
-# Of the largest value, what a functional that is linear may be off by.
-_ROUNDING = 1e3
+# Of the largest values, what a sum may be off by: differences of near values lose most of their digits.
+_ROUNDING = 0.02
+
+
+class _Fixed(eqx.Module):
+    """A function that holds no arrays, as a module without leaves."""
+
+    function: Callable[..., Any] = eqx.field(static=True)
+
+    def __call__(self, *args: Any) -> Any:
+        return self.function(*args)
 
 
 class LinearFunctional(AbstractFunctional):
@@ -24,7 +33,9 @@ class LinearFunctional(AbstractFunctional):
     `*s *n`; what is returned keeps the axes `*s` in front. How many derivatives are taken is found by tracing.
 
     **Fields:** `fn`: the function, defined once, or a module (each new function is compiled anew); `arrays`: what it is
-    called with: the inputs, `… d`, at which it looks at f among them, and anything else.
+    called with: the inputs, `… d`, at which it looks at f among them, and anything else; `input_dim`, `value_shape`,
+    `derivatives`, `looked_at`: d, the shape of the values, the order of the derivatives, and which of the arrays f is called
+    with; all found by tracing.
 
     **Raises:** ValueError where `fn` returns something else, never calls f, or is not linear in it.
     """
@@ -34,16 +45,21 @@ class LinearFunctional(AbstractFunctional):
     input_dim: int = eqx.field(static=True)
     value_shape: tuple[int, ...] = eqx.field(static=True)
     derivatives: int = eqx.field(static=True)
+    looked_at: tuple[int, ...] = eqx.field(static=True)
 
     def __init__(self, fn: Callable[..., Any], *arrays: Any):
         if not callable(fn):
             raise ValueError(f"`fn` must be a function of a function f and arrays; got {type(fn).__name__}.")
-        self.fn = fn
+        module: Any = fn if isinstance(fn, eqx.Module) else _Fixed(fn)
+        self.fn = module
         self.arrays = tuple(_checks.floating(a, f"arrays[{i}]") for i, a in enumerate(arrays))
         for i, a in enumerate(self.arrays):
             _checks.finite(a, f"arrays[{i}]")
-        self.input_dim, self.value_shape, self.derivatives = _traced(fn, self.arrays)
-        if not point_sets(self.arrays, self.input_dim):
+        self.input_dim, self.value_shape, self.derivatives, shapes = _traced(self.fn, self.arrays)
+        points = [i for i, a in enumerate(self.arrays) if a.ndim and a.shape[-1] == self.input_dim]
+        # What f is called with as it was given; what was made of something else, such as X + 1, lies about all that there is.
+        self.looked_at = tuple(i for i in points if self.arrays[i].shape in shapes) or tuple(points)
+        if not points:
             raise ValueError(
                 f"`arrays` must hold the inputs at which `fn` looks at f, shape (…, {self.input_dim}): what it closes over "
                 "is no part of the functional."
@@ -66,7 +82,8 @@ class LinearFunctional(AbstractFunctional):
 
     @property
     def points(self) -> Float[Array, "p d"]:
-        return jnp.concatenate([a.astype(self.dtype) for a in point_sets(self.arrays, self.input_dim)])
+        own = [self.arrays[i].reshape(-1, self.input_dim) for i in self.looked_at]
+        return jnp.concatenate([a.astype(self.dtype) for a in own])
 
     @property
     def dim(self) -> int:
@@ -74,7 +91,7 @@ class LinearFunctional(AbstractFunctional):
 
     @property
     def dtype(self) -> Any:
-        return point_sets(self.arrays, self.input_dim)[0].dtype
+        return self.arrays[self.looked_at[0]].dtype
 
     @property
     def order(self) -> int:
@@ -83,19 +100,26 @@ class LinearFunctional(AbstractFunctional):
     def _check_linear(self) -> None:
         if not all(map(_checks.is_concrete, self.arrays)):
             return
-        f, g, both = _on_three(self)
-        wanted = 2 * np.asarray(f) - 3 * np.asarray(g)
-        off = np.abs(np.asarray(both) - wanted)
-        eps = float(jnp.finfo(self.dtype).eps)
-        if off.size and not np.max(off) <= _ROUNDING * eps * (np.max(np.abs(f)) + np.max(np.abs(g)) + 1):
+        none, wave, bump, multiple, total, several = map(np.asarray, _on_some(self))
+        size = np.max(np.abs(wave), initial=0) + np.max(np.abs(bump), initial=0)
+        # Multiples by −2 are exact in binary.
+        if np.any(none != 0) or np.any(multiple != -2 * wave) or np.any(np.abs(total - wave - bump) > _ROUNDING * size):
             raise ValueError(
-                "`fn` must be linear in the function that it is given: of 2f − 3g it made something else than of f and of g."
+                "`fn` must be linear in the function that it is given: L(f + g) is not L f + L g, or L 0 not 0."
+            )
+        if np.any(np.abs(several - np.stack([wave, bump, none])) > _ROUNDING * size):
+            raise ValueError(
+                "`fn` must treat each of the functions that it is given by itself, along the axes in front of its values: of "
+                "three at once it made something else than of each alone. Name axes from the back: `axis=-1`."
             )
 
 
 @eqx.filter_jit
-def _on_three(L: LinearFunctional) -> tuple[Array, Array, Array]:
-    return L.apply(_wave), L.apply(_bump), L.apply(_both)
+def _on_some(L: LinearFunctional) -> tuple[Array, ...]:
+    none = lambda X: 0 * _wave(X)
+    total = lambda X: _wave(X) + _bump(X)
+    several = lambda X: jnp.stack([_wave(X), _bump(X), none(X)])
+    return tuple(L.apply(f) for f in (none, _wave, _bump, lambda X: -2 * _wave(X), total, several))
 
 
 def _wave(X: Float[Array, "*n d"]) -> Float[Array, "*n"]:
@@ -106,13 +130,13 @@ def _bump(X: Float[Array, "*n d"]) -> Float[Array, "*n"]:
     return jnp.cos(X[..., 0] - 0.7)
 
 
-def _both(X: Float[Array, "*n d"]) -> Float[Array, "*n"]:
-    return 2 * _wave(X) - 3 * _bump(X)
-
-
-def _traced(fn: Callable[..., Any], arrays: tuple[Array, ...]) -> tuple[int, tuple[int, ...], int]:
-    """The dimension of the inputs that `fn` calls f with, the shape of its values, and the order of its derivatives."""
-    dims, deepest = set(), [0]
+def _traced(
+    fn: Callable[..., Any], arrays: tuple[Array, ...]
+) -> tuple[int, tuple[int, ...], int, set[tuple[int, ...]]]:
+    """The dimension of the inputs that `fn` calls f with, the shape of its values, the order of its derivatives, and the
+    shapes of the inputs."""
+    shapes: set[tuple[int, ...]] = set()
+    deepest = [0]
 
     def probe(order: int) -> Function:
         """A function that counts how often it is differentiated."""
@@ -132,23 +156,26 @@ def _traced(fn: Callable[..., Any], arrays: tuple[Array, ...]) -> tuple[int, tup
         X = jnp.asarray(X)
         if X.ndim == 0:
             raise ValueError("`fn` must call f with inputs of shape (…, d); it called it with a number.")
-        dims.add(X.shape[-1])
+        shapes.add(X.shape)
         return probe(0)(X)
 
     values = eqx.filter_eval_shape(lambda a: fn(looked_at, *a), arrays)
-    shape = getattr(values, "shape", None)
+    shape, dims = getattr(values, "shape", None), {shape[-1] for shape in shapes}
     if len(dims) != 1 or shape is None:
         got = f"inputs of {sorted(dims)} dimensions" if len(dims) > 1 else "no inputs" if not dims else "no array"
         raise ValueError(
             f"`fn` must call the function that it is given with inputs of one dimension and return an array; {got}."
         )
-    several = eqx.filter_eval_shape(lambda a: fn(_Several(), *a), arrays)
-    if getattr(several, "shape", None) != (_BATCH, *shape):
+    try:
+        several = getattr(eqx.filter_eval_shape(lambda a: fn(_Several(), *a), arrays), "shape", None)
+    except (TypeError, ValueError) as e:
+        several = f"an error, {str(e).splitlines()[0]}"
+    if several != (_BATCH, *shape):
         raise ValueError(
-            f"`fn` must keep the axes of the functions that it is given in front: of {_BATCH} functions it made shape "
-            f"{getattr(several, 'shape', None)}, of one {shape}. Derivatives of a batch are those of `calculus`."
+            f"`fn` must keep the axes of the functions that it is given in front: of {_BATCH} functions it made "
+            f"{several}, of one {shape}. Derivatives of a batch are those of `calculus`."
         )
-    return dims.pop(), tuple(shape), deepest[0]
+    return dims.pop(), tuple(shape), deepest[0], shapes
 
 
 _BATCH = 7

@@ -66,6 +66,10 @@ class Values(AbstractFunctional):
     def noise(self, kernel: AbstractKernel) -> Float[Array, "n"]:
         return kernel.noise(self.X)
 
+    @property
+    def width(self) -> int:
+        return self.X.shape[-2]
+
     def where(self, mask: Bool[Array, "n"]) -> "Values":
         # What was not observed may lie anywhere.
         return Values(jnp.where(mask[:, None], self.X, self.X[jnp.argmax(mask)][None, :]))

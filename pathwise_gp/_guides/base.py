@@ -123,7 +123,7 @@ def marginals(
         variance = part.diagonal(prior.kernel) - jnp.sum(white * white, axis=1) + jnp.sum(spread * spread, axis=1)
         return jnp.stack([inner(white_mean, white)[0], variance])
 
-    update, variance = asked.in_parts(block, prior.functional.size)
+    update, variance = asked.in_parts(block, prior.functional.width)
     return prior.mean_at(asked) + update, variance
 
 

@@ -123,8 +123,8 @@ def check_inputs(prior: Any, X: Any) -> AbstractFunctional:
     if not isinstance(X, AbstractFunctional):
         _checks.inputs(X, dim_of(prior.Z))
     L = as_functional(X.astype(prior.Z.dtype))
-    check_functional(L, prior.kernel)
-    return checked_functional(prior.kernel, L, "X")
+    check_functional(L, prior.kernel, dim_of(prior.Z))
+    return checked_functional(prior.kernel, L.suited_to(prior.kernel), "X")
 
 
 def check_data(

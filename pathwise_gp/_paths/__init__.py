@@ -3,7 +3,6 @@ from .function import PathwiseFunction as PathwiseFunction
 from .joining import concatenate as concatenate, stack as stack
 from .multi_output import MultiOutputPaths as MultiOutputPaths
 from .prior_draw import (
-    check_covered as check_covered,
     draw_prior as draw_prior,
     evaluate_prior as evaluate_prior,
     fitted as fitted,

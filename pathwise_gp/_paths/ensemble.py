@@ -72,6 +72,10 @@ class PathEnsemble(Printed, eqx.Module):
         noise_var = None if noise_var is None else _checks.floating(noise_var, "noise_var")
         return _observe(self, self._as_inputs(X), _checks.key(key), noise_var)
 
+    def over_boxes(self, boxes: Float[Array, "q 2 d"], rule: Callable[[Any], Array]) -> Float[Array, "..."]:
+        """Integrals over boxes of each path of each draw: see `PathwiseFunction.over_boxes`."""
+        return _map(self, lambda paths: paths.over_boxes(boxes, rule) if hasattr(paths, "over_boxes") else rule(paths))
+
     def map(self, function: Callable[[Any], Any]) -> Any:
         """What a function makes of the paths of each draw: compiled once, and called on one draw after the other.
 

@@ -12,9 +12,20 @@ import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from .. import _checks, _means
-from .._features import AbstractFeatures, NoFeatures
-from .._functionals import AbstractFunctional, as_functional, as_inputs, dim_of, Observed, Values
+from .._features import AbstractFeatures, NoFeatures, require_covered
+from .._functionals import (
+    AbstractFunctional,
+    as_functional,
+    as_inputs,
+    Canonical,
+    dim_of,
+    FeaturesOf,
+    MeanOf,
+    Observed,
+    Values,
+)
 from .._kernels import AbstractKernel, require_valid
+from .._kernels.integrals import has_integrals
 from .._modules import Printed, shown
 from .._numerics.blocks import as_bytes, map_rows
 from .._numerics.lapack import cholesky
@@ -23,7 +34,7 @@ from .._scaling import Standardisation
 from .._types import AnyArray, Key
 from .observations import new_noise, noise_of_kernel, observed_with
 from .paired import check_own_inputs, map_paired
-from .prior_draw import evaluate_prior, require_covered, take
+from .prior_draw import evaluate_prior, take
 from .variance import path_variance
 
 
@@ -124,7 +135,21 @@ class PathwiseFunction(Printed, eqx.Module):
     @property
     def functional(self) -> AbstractFunctional:
         """What the path is conditioned on."""
-        return as_functional(self.inputs)
+        return as_functional(self.inputs).suited_to(self.kernel)
+
+    def over_boxes(self, boxes: Float[Array, "q 2 d"], rule: Callable[[Any], Array]) -> Float[Array, "*s q"]:
+        """Integrals over boxes of each path, part by part: in closed form where the kernel has one for both of its arguments,
+        else by a rule."""
+        if not has_integrals(self.kernel, boxes.shape[-1]):
+            return rule(self)
+        if self._own_features and math.prod(self.shape):
+            return _of_each(self, lambda path: path.over_boxes(boxes, rule))
+        of_canonical = Canonical(self.kernel, self.functional).over_boxes(boxes, rule)
+        of_features = FeaturesOf(self._one_basis()).over_boxes(boxes, rule)
+        flat = lambda rows: rows.reshape(math.prod(self.shape), rows.shape[-1])
+        update = inner(flat(self.coefficients), of_canonical.T) + inner(flat(self.weights), of_features.T)
+        mean = MeanOf(self.prior_mean).over_boxes(boxes, rule)
+        return (mean[None, :] + update).reshape(*self.shape, boxes.shape[0])
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -135,7 +160,7 @@ class PathwiseFunction(Printed, eqx.Module):
     def smoothness(self) -> float:
         """How often the paths can be differentiated. A posterior mean, which is made of kernels, can be twice as often."""
         times = 2 if isinstance(self.features, NoFeatures) else 1
-        return times * self.kernel.smoothness(self.inputs.shape[-1])
+        return times * self.kernel.smoothness(dim_of(self.inputs))
 
     def marginal_variance(self, X: Float[AnyArray, "*n d"]) -> Float[Array, "..."]:
         """Variance of the value of a path at each input, over its weights and noise, with its features held: in closed form.
@@ -230,6 +255,13 @@ def _flatten(paths: PathwiseFunction) -> tuple[PathwiseFunction, PathwiseFunctio
     return jax.tree.map(lambda leaf: leaf.reshape(s, *leaf.shape[n_axes:]), random), fixed
 
 
+def _of_each(paths: PathwiseFunction, function: Callable[[PathwiseFunction], Array]) -> Float[Array, "..."]:
+    """What a function makes of each path, one after the other."""
+    random, fixed = _flatten(paths)
+    values = jax.lax.map(lambda leaves: function(eqx.combine(leaves, fixed)), random)
+    return values.reshape(*paths.shape, *values.shape[1:])
+
+
 def _as_inputs(paths: PathwiseFunction, X: Any) -> Array:
     return _checks.inputs(X, dim_of(paths.inputs)).astype(paths.inputs.dtype)
 
@@ -272,7 +304,7 @@ def _values(paths: PathwiseFunction, X: Float[Array, "n d"], block_bytes: int | 
     def prior_and_update(rows: Float[Array, "b d"]) -> Float[Array, "s b"]:
         return update(rows) + inner(flat.weights, flat.features(rows))
 
-    n, f = functional.size, flat.weights.shape[1]
+    n, f = functional.width, flat.weights.shape[1]
     if not paths._own_features:
         return map_rows(prior_and_update, X, n + f, block_bytes)
     prior = evaluate_prior(flat.features, flat.weights, Values(X), share_features=False, block_bytes=block_bytes)
@@ -283,7 +315,7 @@ def _values(paths: PathwiseFunction, X: Float[Array, "n d"], block_bytes: int | 
 def _evaluate_paired(paths: PathwiseFunction, X: Float[Array, "..."]) -> _Answer:
     random, fixed = _flatten(paths)
     rows = X.reshape(*paths.shape, math.prod(X.shape[len(paths.shape) : -1]), X.shape[-1])
-    per_path = rows.shape[-2] * (paths.functional.size + paths.weights.shape[-1])
+    per_path = rows.shape[-2] * (paths.functional.width + paths.weights.shape[-1])
     one = lambda leaves, inputs: _values(eqx.combine(leaves, fixed), inputs)[0]
     values = map_paired(one, random, rows, paths.shape, per_path)
     return _answer(paths, X.reshape(-1, X.shape[-1]), values.reshape(X.shape[:-1]))

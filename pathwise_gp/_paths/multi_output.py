@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from .. import _checks
-from .._features import AbstractFeatures, NoFeatures
+from .._features import AbstractFeatures, check_covered, NoFeatures
 from .._kernels import AbstractKernel, check_valid
 from .._modules import Printed, Shape
 from .._numerics.blocks import as_bytes, map_rows
@@ -21,7 +21,6 @@ from .._types import AnyArray, Key
 from .function import PathwiseFunction
 from .observations import new_noise, observed_with
 from .paired import check_own_inputs, map_paired
-from .prior_draw import check_covered
 
 
 class MultiOutputPaths(Printed, eqx.Module):

@@ -1,11 +1,11 @@
 """Draws φ(·)ᵀw of a zero-mean prior."""
 
-from typing import Any, Literal
+from typing import Any
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Float
 
 from .. import _checks
 from .._features import AbstractBasis, AbstractFeatures, as_features, size
@@ -83,20 +83,3 @@ def evaluate_prior(
 def take(tree: Any, index: Any) -> Any:
     """The arrays of a pytree, indexed along their first axis."""
     return jax.tree.map(lambda leaf: leaf[index] if eqx.is_array(leaf) else leaf, tree)
-
-
-def check_covered(features: AbstractFeatures, X: Float[Array, "n d"]) -> Float[Array, "n d"]:
-    """`X`, or an error where a point lies outside the region where a basis holds (at run time under jit)."""
-    return require_covered(features.covers(X), X)
-
-
-def require_covered(inside: Literal[True] | Bool[Array, ""], value: Float[Array, "..."]) -> Float[Array, "..."]:
-    """`value`, or the error of `check_covered` where `inside` is not true."""
-    if inside is True:
-        return value
-    return _checks.require(
-        inside,
-        value,
-        "`X` holds points outside the box on which the basis of these paths holds. Give `HilbertSpace` a `box`, "
-        "or `Nystrom` `points`, around them.",
-    )

@@ -37,4 +37,4 @@ def path_variance(
         value = inner(g, spread.T)
         return variance + jnp.sum(value * value, axis=1)
 
-    return map_rows(block, X, L.size + at_inputs.shape[1])
+    return map_rows(block, X, L.width + at_inputs.shape[1])

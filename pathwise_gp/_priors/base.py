@@ -94,8 +94,9 @@ def checked_functional(kernel: AbstractKernel, X: Any, name: str) -> Any:
     if valid is True:
         return X
     if isinstance(X, AbstractFunctional):
-        leaves, structure = jax.tree.flatten(X)
-        return jax.tree.unflatten(structure, [require_valid(valid, leaves[0], name), *leaves[1:]])
+        arrays, rest = eqx.partition(X, eqx.is_array)
+        leaves, structure = jax.tree.flatten(arrays)
+        return eqx.combine(jax.tree.unflatten(structure, [require_valid(valid, leaves[0], name), *leaves[1:]]), rest)
     return require_valid(valid, X, name)
 
 

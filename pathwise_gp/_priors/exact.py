@@ -158,7 +158,7 @@ class GPPrior(AbstractPrior[KernelT]):
     @property
     def functional(self) -> AbstractFunctional:
         """What is observed of f."""
-        return as_functional(self.X)
+        return as_functional(self.X).suited_to(self.kernel)
 
     def check(self, y: Any, noise_var: Any, mask: Any) -> tuple[Array, Array, Array | None]:
         """Observations, noise and mask that fit the training inputs."""
@@ -335,8 +335,8 @@ class ConditionedGP(Printed, eqx.Module, Generic[KernelT]):
         """Inputs or a functional, and the shape of the values there."""
         if is_structured(X):
             L = as_functional(observed(name)(X)).astype(self.prior.X.dtype)
-            check_functional(L, self.prior.kernel)
-            return L, (L.size,)
+            check_functional(L, self.prior.kernel, dim_of(self.prior.X))
+            return checked_functional(self.prior.kernel, L.suited_to(self.prior.kernel), name), (L.size,)
         X = self._inputs(X, name)
         return X.reshape(-1, X.shape[-1]), X.shape[:-1]
 

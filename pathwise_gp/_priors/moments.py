@@ -34,14 +34,15 @@ def mean_of(posterior: Any, X: Float[Array, "n d"]) -> Float[Array, "n"]:
     def block(rows: Float[Array, "b d"]) -> Float[Array, "b"]:
         return inner(posterior.coefficients[None, :], L.of_kernel(prior.kernel, rows))[0]
 
-    return evaluate(prior.mean, X) + map_rows(block, X, L.size)
+    return evaluate(prior.mean, X) + map_rows(block, X, L.width)
 
 
 @eqx.filter_jit
 def variance_of(posterior: Any, X: Any) -> tuple[Float[Array, "n"], Bool[Array, ""]]:
     """The variance, and whether it is rounding somewhere and should not be: where all that was observed has noise, and in low
     precision also away from what has none."""
-    asked, prior, seen = as_functional(X), posterior.prior, posterior.observed
+    prior, seen = posterior.prior, posterior.observed
+    asked = as_functional(X)
     eps = float(jnp.finfo(asked.dtype).eps)
     known = prior.noise_at(seen, posterior.noise_var) <= 0
     known = known if posterior.mask is None else known & posterior.mask
@@ -61,7 +62,7 @@ def variance_of(posterior: Any, X: Any) -> tuple[Float[Array, "n"], Bool[Array, 
             rounding = rounding & ~jnp.any(known)
         return jnp.stack([variance, rounding.astype(variance.dtype)])
 
-    variance, rounding = asked.in_parts(block, seen.size)
+    variance, rounding = asked.in_parts(block, seen.width)
     return jnp.maximum(variance, 0), jnp.any(rounding > 0)
 
 

@@ -49,7 +49,7 @@ class SparseGPPrior(AbstractPrior[KernelT]):
 
     @property
     def functional(self) -> AbstractFunctional:
-        return as_functional(self.Z)
+        return as_functional(self.Z).suited_to(self.kernel)
 
     def settled(self) -> Settled:
         """The factor of k(Z, Z) with as much jitter as was given and is needed, and what that is; or an error where no jitter

@@ -9,14 +9,21 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from .. import _checks
-from .._features import AbstractBasis, AbstractFeatures, as_features, check_basis, QuasiMonteCarlo
+from .._features import (
+    AbstractBasis,
+    AbstractFeatures,
+    as_features,
+    check_basis,
+    check_covered,
+    QuasiMonteCarlo,
+)
 from .._functionals import AbstractFunctional, dim_of
 from .._kernels import AbstractKernel
 from .._numerics.blocks import map_rows
 from .._numerics.lapack import eigh
 from .._numerics.linalg import inner
 from .._numerics.sobol import sobol
-from .._paths import check_covered, fitted
+from .._paths import fitted
 from .._priors import ConditionedGP
 from .._types import AnyArray, Key
 
@@ -125,7 +132,7 @@ def _squares(
         exact = prior - _products(white)
         return _mean_square(exact, _products(residual) + _products(noise), lost * _diagonals(prior))
 
-    return map_rows(block, groups.reshape(-1, g * dim), g * (L.size + at_inputs.shape[1]))
+    return map_rows(block, groups.reshape(-1, g * dim), g * (L.width + at_inputs.shape[1]))
 
 
 def _mean_square(C: Float[Array, "b g g"], path: Float[Array, "b g g"], lost: Float[Array, "b g"]) -> Float[Array, "b"]:

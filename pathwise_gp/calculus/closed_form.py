@@ -9,7 +9,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from .._features.integrals import feature_integral
-from .._kernels.integrals import kernel_integral
+from .._functionals import as_functional, dim_of
+from .._functionals.functions import KernelOverBoxes
 from .._means import mean_integral
 from .._numerics.boxes import Box, NoClosedForm
 from .._numerics.linalg import inner
@@ -53,11 +54,12 @@ def _integrate_exactly(paths: Any, bounds: Float[Array, "2 d"]) -> Float[Array, 
             "`paths` must be a PathwiseFunction or MultiOutputPaths, whose parts are known, or an ensemble of such; got "
             f"{type(paths).__name__}: use `integrate` with a rule."
         )
-    dim, dtype = paths.inputs.shape[1], paths.inputs.dtype
+    dim, dtype = dim_of(paths.inputs), paths.inputs.dtype
     if bounds.shape[1] != dim:
         raise ValueError(f"`bounds` has {bounds.shape[1]} dimension(s), but the inputs have {dim}.")
     box = Box(*bounds.astype(dtype))
-    update = _dot(paths.coefficients, kernel_integral(paths.kernel, paths.inputs, box))
+    observed = as_functional(paths.inputs)
+    update = _dot(paths.coefficients, observed.apply(KernelOverBoxes(paths.kernel, bounds.astype(dtype)[None]))[0])
     if isinstance(paths, MultiOutputPaths):
         without_mean = update + _dot(paths.weights, feature_integral(paths.features, box))
         mean = _mean_of_outputs(paths.prior_mean, box)

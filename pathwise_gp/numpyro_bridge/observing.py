@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpyro
@@ -59,8 +60,8 @@ class WhitenedGP(AbstractGPSite):
 
     def __init__(self, prior: Any, *, validate_args: bool | None = None):
         self.prior = prior
-        one, batch_shape = unstack(prior)
-        super().__init__(batch_shape=batch_shape, event_shape=(size_of(one.X),), validate_args=validate_args)
+        _, batch_shape = unstack(prior)
+        super().__init__(batch_shape=batch_shape, event_shape=(_size(prior),), validate_args=validate_args)
 
     @property
     def mean(self) -> Float[Array, "*b n"]:
@@ -92,7 +93,7 @@ class GPMarginal(AbstractGPMarginal):
 
     def __init__(self, prior: Any, noise_var: Any, mask: Any = None, *, validate_args: bool | None = None):
         one, batch_shape = unstack(prior)
-        n = size_of(one.X)
+        n = _size(prior)
         self.prior = prior
         self.noise_var = _noise(noise_var, batch_shape, n).astype(one.X.dtype)
         self.observed = None if mask is None else _checks.as_mask(mask, (*batch_shape, n))
@@ -225,6 +226,10 @@ def gp_factor(
         one, batch_shape = unstack(_check_is_prior(prior, "gp_factor"))
         if not batch_shape:
             y, noise_var, mask = flat_data(one.X, y, noise_var, mask)
+        elif isinstance(y, (list, tuple)):
+            raise ValueError(
+                "`y` of a batch must be one array, `*b n`, with the blocks of a list of functionals side by side."
+            )
         marginal = GPMarginal(prior, noise_var, mask)
         observed = None if y is None else _observations(y, marginal)
     return numpyro.sample(name, marginal, obs=observed)  # pyright: ignore[reportReturnType]
@@ -244,7 +249,7 @@ def gp_sample(name: str, prior: GPPrior | Batched[GPPrior]) -> Any:
     """
     prior = _check_is_prior(prior, "gp_sample")
     (one, batch_shape), dtype = unstack(prior), unstack(prior)[0].X.dtype
-    shape = (*batch_shape, size_of(one.X))
+    shape = (*batch_shape, _size(prior))
     z = numpyro.sample(f"{name}{WHITE}", WhitenedGP(prior))
     if jnp.shape(z) != shape:
         raise ValueError(
@@ -258,7 +263,14 @@ def gp_sample(name: str, prior: GPPrior | Batched[GPPrior]) -> Any:
     z = jnp.asarray(z, dtype)
     f = prior.map(values, z) if isinstance(prior, Batched) else values(prior, z)
     f = numpyro.deterministic(name, f)
-    return f if isinstance(one.X, Array) else one.X.blocks(f)  # pyright: ignore[reportReturnType]
+    return f if isinstance(one.X, Array) or batch_shape else one.X.blocks(f)  # pyright: ignore[reportReturnType]
+
+
+def _size(prior: Any) -> int:
+    """The number of values of a prior, or of each of a batch."""
+    if not isinstance(prior, Batched):
+        return size_of(prior.X)
+    return eqx.filter_eval_shape(lambda: jnp.zeros(size_of(prior.member(0).X))).shape[0]
 
 
 def _check_is_prior(prior: Any, name: str) -> Any:
