@@ -62,7 +62,7 @@ def test_signatures_of_the_interface(site):
     """Types and defaults stand in the signatures of functions and of modules, whose fields make theirs."""
     text = re.sub(r"<[^>]+>", "", (site / "api" / "priors.html").read_text())
     flat = re.sub(r"\s+", "", html.unescape(text))
-    assert "GPPrior(kernel:KernelT,X:Float[" in flat
+    assert "GPPrior(kernel:KernelT,X:Observed,mean:AnyMean=ZeroMean(),jitter:Float[" in flat
     assert "n_features:int=1024" in flat
     assert ')->Float[Array,""]' in flat
     for page in (site / "api").glob("*.html"):

@@ -353,6 +353,38 @@ def values_of_outputs(own, lengthscale, inputs, at):
     }
 
 
+@row("Values", "Derivative", "Directional", "Gradient", "Hessian", "Laplacian", "Integral", "LinearFunctional")
+def functionals(u):
+    return values_of_functionals(*map(jnp.asarray, u[:4]))
+
+
+@eqx.filter_jit
+def values_of_functionals(a, b, c, d):
+    """Slopes in units of values by those of inputs, integrals in their product."""
+    x = lambda value: c * jnp.asarray(value) + d
+    at, box, width = x(AT), x([[-0.5], [0.8]]), 1.3
+    observed = [
+        (x(X), a * jnp.asarray(Y) + b, 0.02 * a**2),
+        (pgp.Gradient(x(X[:3])), a / c * jnp.full((3, 1), 0.7), 0.1 * (a / c) ** 2),
+        (pgp.Laplacian(x(X[3:5])), a / c**2, 0.3 * (a / c**2) ** 2),
+        (pgp.Integral(box), c * (0.2 * a + b * width), 0.01 * (a * c) ** 2),
+        (pgp.Values(x(X[5:])) - pgp.Values(x(X[:3])), 0.1 * a, 0.02 * a**2),
+    ]
+    L, y, noise = map(list, zip(*observed, strict=True))
+    prior = pgp.GPPrior(kernel=pgp.RBF(1.1 * a**2, 0.6 * c), X=L, mean=0.3 * a + b)
+    posterior = prior.condition(y, noise)
+    own = pgp.LinearFunctional(lambda f, X: calculus.laplacian(f)(X), at)
+    return {
+        "mean": (posterior.mean(at) - b) / a,
+        "slope": posterior.mean(pgp.Derivative(at, (0,))) * c / a,
+        "along": posterior.mean(pgp.Directional(at, [2.0])) * c / a,
+        "own": posterior.mean(own) * c**2 / a,
+        "curvature": posterior.variance(pgp.Hessian(at)) * c**4 / a**2,
+        "integral": (posterior.mean(pgp.Integral(box)) / c - b * width) / a,
+        "doubt": posterior.variance(pgp.Integral(box)) / (a * c) ** 2,
+    }
+
+
 @row("Batched", "PathEnsemble")
 def ensembles_of_draws(u):
     arguments = (u.x(X), u.y(Y), u.kernel, u.y(0.3), u.noise, jnp.log(u.a))
@@ -664,7 +696,7 @@ def test_nothing_depends_on_units(name, units, base):
 
 # Structure, words, and what is made of the above.
 EXEMPT = {
-    *("AbstractBasis", "AbstractFeatures", "AbstractGuide", "AbstractKernel", "Coordinates"),
+    *("AbstractBasis", "AbstractFeatures", "AbstractFunctional", "AbstractGuide", "AbstractKernel", "Coordinates"),
     *("PrecisionWarning", "ScaleWarning", "Spectrum", "ZeroMean"),
 }
 
