@@ -283,10 +283,10 @@ def test_integrals_of_paths_given_functionals(own):
 
 
 def test_variances_are_the_diagonal():
-    for kernel in (KERNEL, 2.0 * KERNEL):
-        found = DIAGONAL([part for part, _ in FUNCTIONALS.values()], kernel)
-        for name, gram, diagonal in zip(FUNCTIONALS, *found, strict=True):
-            np.testing.assert_allclose(diagonal, np.diagonal(gram), rtol=1e-10, err_msg=name)
+    names = ["values", "directional", "gradient", "hessian", "boxes", "multiples", "list"]
+    found = DIAGONAL([FUNCTIONALS[name][0] for name in names], 2.0 * KERNEL)
+    for name, gram, diagonal in zip(names, *found, strict=True):
+        np.testing.assert_allclose(diagonal, np.diagonal(gram), rtol=1e-10, err_msg=name)
 
 
 DIAGONAL = eqx.filter_jit(lambda Ls, kernel: ([L.gram(kernel) for L in Ls], [L.diagonal(kernel) for L in Ls]))
@@ -387,32 +387,34 @@ RADIAL = {
 }
 
 
+class Plain(pgp.AbstractKernel):
+    """A kernel without formulas of its own."""
+
+    kernel: pgp.AbstractKernel
+
+    def matrix(self, X, Z):
+        return self.kernel.matrix(X, Z)
+
+    def smoothness(self, dim):
+        return self.kernel.smoothness(dim)
+
+
 @pytest.mark.parametrize("name", RADIAL)
 def test_formulas_are_derivatives(name):
     """Gradients and Laplacians of radial kernels by the chain rule, at points of which some are the same."""
     kernel = RADIAL[name]
-    Z, P = jnp.asarray(RNG.uniform(-1, 1, (3, 3))), jnp.asarray(RNG.uniform(-1, 1, (4, 3)))
-    P = P.at[0].set(Z[1])
-
-    @eqx.filter_jit
-    def both(kernel, Z, P):
-        # Each point's derivatives by a derivative of the whole matrix.
-        by_point = lambda f, X: jnp.stack(
-            [jax.jvp(f, (X,), (jnp.broadcast_to(e, X.shape),))[1] for e in jnp.eye(3)], -1
-        )
-        of_x = lambda Z: by_point(lambda P: kernel.matrix(Z, P), P)  # m n d
-        found = [
-            (kernel.gradients(Z, P), of_x(Z)),
-            (kernel.double_gradients(Z, P).swapaxes(1, 3).swapaxes(1, 2), by_point(of_x, Z)),
-        ]
-        if kernel.smoothness(3) >= 2:
-            laplacian = lambda f, X: jnp.trace(by_point(lambda X: by_point(f, X), X), axis1=-1, axis2=-2)
-            of_x = lambda Z: laplacian(lambda P: kernel.matrix(Z, P), P)
-            found += [(kernel.laplacians(Z, P), of_x(Z)), (kernel.double_laplacians(Z, P), laplacian(of_x, Z))]
-        return found
-
-    for formula, derivative in both(kernel, Z, P):
+    Z, P = RNG.uniform(-1, 1, (2, 3)), RNG.uniform(-1, 1, (3, 3))
+    P[0] = Z[1]
+    parts = [pgp.Gradient(P)] + [pgp.Laplacian(P)] * (kernel.smoothness(3) >= 2)
+    for formula, derivative in zip(*(FORMULAS(parts, k, jnp.asarray(Z)) for k in (kernel, Plain(kernel))), strict=True):
         np.testing.assert_allclose(formula, derivative, rtol=1e-9, atol=1e-10 * float(jnp.max(jnp.abs(derivative))))
+
+
+FORMULAS = eqx.filter_jit(
+    lambda parts, kernel, Z: [
+        m for L in parts for m in (L.gram(kernel), L.of_kernel(kernel, Z), L.cross(kernel, parts[0]))
+    ]
+)
 
 
 @pytest.mark.parametrize("nu", [0.5, 1.5, 2.5])
