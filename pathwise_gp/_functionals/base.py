@@ -29,7 +29,8 @@ class AbstractFunctional(Printed, eqx.Module):
     Functionals add, subtract and scale: `L1 + L2`, `2.0 * L`, `c * L` with a number for each value, `M @ L` with any matrix,
     and a list of them is one below the other.
 
-    To write one, give `apply`, `shape`, `points` and `order`; a `LinearFunctional` needs only a function.
+    To write one, give `apply`, `shape` and `points`, and the `order` of its derivatives where there are any; a
+    `LinearFunctional` needs only a function.
     """
 
     # NumPy would otherwise make `np.ones(2) * L` an array of two functionals.

@@ -7,6 +7,7 @@ from jaxtyping import Array, Bool, Float
 
 from .. import _checks, _fields
 from .._features import AbstractBasis, AbstractFeatures, check_basis, QuasiMonteCarlo
+from .._functionals import as_inputs
 from .._guides import AbstractGuide
 from .._modules import Printed
 from .._paths import draw_prior, evaluate_prior, PathwiseFunction
@@ -83,7 +84,7 @@ class DecoupledPathwiseSampler(Printed, eqx.Module):
             features=features,
             weights=weights,
             kernel=prior.kernel,
-            inputs=prior.Z,
+            inputs=as_inputs(L),
             coefficients=factor.solve(values - mean[None, :] - draw - epsilon),
             mean_coefficients=factor.solve(guide_mean - mean),
             noise=settled.jitter,
