@@ -445,6 +445,25 @@ def test_double_integrals_against_quadrature(nu):
 GRAM = eqx.filter_jit(lambda L, kernel: L.gram(kernel))
 
 
+PRODUCT = lambda nu: pgp.ActiveDims(pgp.Matern(nu, 1.0, 0.4), (0,)) * pgp.ActiveDims(pgp.Matern(nu, 1.0, 1.2), (1,))
+
+
+@pytest.mark.parametrize(
+    ("kernel", "interval"),
+    [
+        (pgp.RBF(0.5, [0.8, 1.3]), (38.2672, 38.3211)),
+        (PRODUCT(0.5), (23.9890, 24.0189)),
+        (PRODUCT(1.5), (33.6815, 33.7267)),
+        (PRODUCT(2.5), (36.3118, 36.3624)),
+    ],
+    ids=["RBF", "Matern 1/2", "Matern 3/2", "Matern 5/2"],
+)
+def test_double_integrals_are_in_published_intervals(kernel, interval):
+    """Three standard errors of Monte Carlo about ∬k over [−1, 2] × [−3, 3], of Emukit's tests."""
+    found = GRAM(pgp.Integral(np.array([[-1.0, -3.0], [2.0, 3.0]])), kernel)
+    assert interval[0] < float(found[0, 0]) < interval[1]
+
+
 def test_one_rule_on_both_sides():
     """Of kernels without a closed form for both integrals the covariance is symmetric, and one of a rule."""
     kernel = pgp.RBF(1.0, 0.5) + pgp.RationalQuadratic(1.0, 0.5, 1.2)
@@ -666,6 +685,12 @@ def test_nearly_coincident_points_in_single_precision():
         # Differences lose digits, and are linear all the same.
         quotient = pgp.LinearFunctional(lambda f, X: (f(X + 1e-4) - f(X)) / 1e-4, close)
         assert quotient.shape == (3,)
+
+
+def test_slopes_of_a_matern_kernel_at_one_point():
+    """5/(3ℓ²) in every direction, and nothing between directions."""
+    gram = GRAM(pgp.Gradient(np.zeros((2, 3))), pgp.Matern(2.5, 1.2, 0.5))
+    np.testing.assert_allclose(gram, np.tile(1.2 * 5 / 3 / 0.5**2 * np.eye(3), (2, 2)), rtol=1e-12, atol=1e-12)
 
 
 def test_batches_of_integrals():
