@@ -192,6 +192,24 @@ class AbstractFunctional(Printed, eqx.Module):
         return mix(matrix, self)
 
 
+class AbstractOfPoints(AbstractFunctional):
+    """What looks at points alone."""
+
+    X: eqx.AbstractVar[Float[Array, "n d"]]
+
+    @property
+    def points(self) -> Float[Array, "n d"]:
+        return self.X
+
+    @property
+    def dim(self) -> int:
+        return self.X.shape[-1]
+
+    @property
+    def dtype(self) -> Any:
+        return self.X.dtype
+
+
 @eqx.filter_jit
 def _applied(L: AbstractFunctional, paths: Function) -> Float[Array, "*s q"]:
     require_scalar(paths, L.points)

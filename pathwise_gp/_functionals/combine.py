@@ -1,6 +1,5 @@
 """Functionals made of functionals."""
 
-import dataclasses
 import itertools
 from collections.abc import Callable
 from typing import Any
@@ -44,7 +43,9 @@ class AbstractCombination(AbstractFunctional):
         return max(self.size, sum(part.width for part in self.parts))
 
     def suited_to(self, kernel: AbstractKernel) -> "AbstractCombination":
-        return _suited(self, kernel)
+        parts = tuple(part.suited_to(kernel) for part in self.parts)
+        same = all(new is old for new, old in zip(parts, self.parts, strict=True))
+        return self if same else eqx.tree_at(lambda L: L.parts, self, parts)
 
     def __check_init__(self):
         dims = {part.dim for part in self.parts}
@@ -133,12 +134,6 @@ class Stack(AbstractCombination):
     def __check_init__(self):
         if not isinstance(self.parts, tuple) or not self.parts:
             raise ValueError("A list of functionals must hold one at least.")
-
-
-def _suited(L: Any, kernel: AbstractKernel) -> Any:
-    parts = tuple(part.suited_to(kernel) for part in L.parts)
-    same = all(new is old for new, old in zip(parts, L.parts, strict=True))
-    return L if same else dataclasses.replace(L, parts=parts)
 
 
 class Scaled(AbstractCombination):

@@ -15,15 +15,13 @@ from .. import _checks, _fields
 from .._kernels import AbstractKernel
 from .._numerics.blocks import map_rows
 from .._numerics.pointwise import real
-from .base import AbstractFunctional
+from .base import AbstractFunctional, AbstractOfPoints
 from .functions import AbstractFunction
 from .operators import derivative, Function, GradientOperator, LaplacianOperator
 
 
-class AbstractAtPoints(AbstractFunctional):
+class AbstractAtPoints(AbstractOfPoints):
     """What treats points one by one: k values of each."""
-
-    X: eqx.AbstractVar[Float[Array, "n d"]]
 
     @abc.abstractmethod
     def derivatives(self, f: Function) -> Float[Array, "..."]:
@@ -50,18 +48,6 @@ class AbstractAtPoints(AbstractFunctional):
     @property
     def shape(self) -> tuple[int, ...]:
         return (self.X.shape[-2], *self.axes)
-
-    @property
-    def points(self) -> Float[Array, "n d"]:
-        return self.X
-
-    @property
-    def dim(self) -> int:
-        return self.X.shape[-1]
-
-    @property
-    def dtype(self) -> Any:
-        return self.X.dtype
 
     @property
     def order(self) -> int:

@@ -12,7 +12,7 @@ from .._features import AbstractFeatures
 from .._kernels import AbstractKernel
 from .._numerics.blocks import map_rows
 from .._types import Numbers
-from .base import AbstractFunctional
+from .base import AbstractFunctional, AbstractOfPoints
 from .operators import Function
 
 
@@ -21,7 +21,7 @@ def _points(X: Numbers) -> Array:
     return X if isinstance(X, Array) and X.ndim == 2 else _checks.points(X, "X")
 
 
-class Values(AbstractFunctional):
+class Values(AbstractOfPoints):
     """f(X): the values at points, which an array `X` stands for wherever a functional is taken.
 
     **Fields:** `X`: the points, `n d`. **Raises:** ValueError where it is not a finite `n d` array.
@@ -35,18 +35,6 @@ class Values(AbstractFunctional):
     @property
     def shape(self) -> tuple[int, ...]:
         return (self.X.shape[-2],)
-
-    @property
-    def points(self) -> Float[Array, "n d"]:
-        return self.X
-
-    @property
-    def dim(self) -> int:
-        return self.X.shape[-1]
-
-    @property
-    def dtype(self) -> Any:
-        return self.X.dtype
 
     def of_mean(self, mean: Function) -> Float[Array, "n"]:
         return _means.evaluate(mean, self.X)
