@@ -21,8 +21,8 @@ def optimal_guide(prior: SparseGPPrior, X: Asked, y: Numbers, noise_var: Numbers
     With A = L⁻¹ k(Z, X) noise^{−½} and B = I + A Aᵀ, the whitened values have q(v) = N(B⁻¹A noise^{−½}(y − m(X)), B⁻¹).
     B has no eigenvalue below 1, so its factorisation is stable; no covariance is inverted.
 
-    **Arguments:** `prior`: with inducing points `m d`; `X`: training inputs, `n d`; `y`: observations, `n`; `noise_var`:
-    variance of the noise (the square of its standard deviation), a scalar or one per point.
+    **Arguments:** `prior`: with inducing points `m d`; `X`: inputs, `n d`, or a functional; `y`: observations, `n`;
+    `noise_var`: variance of the noise (the square of its standard deviation), a scalar or one per point.
 
     **Returns:** a `WhitenedGuide` of m values.
 

@@ -46,13 +46,13 @@ class GPPrior(AbstractPrior[KernelT]):
     **Fields:**
 
     - `kernel`: k.
-    - `X`: the training inputs, `n d`.
+    - `X`: the training inputs, `n d`; or what else is observed, n numbers that are linear in f: a functional, or a list.
     - `mean`: m, a callable that maps `n d` to `n`, or a number; zero unless given.
     - `jitter`: variance added to the diagonal of k(X, X), a scalar or one for each point, `n`, which counts as noise
       throughout. None unless given. What the factorisation needs beyond it is added by `condition`, by decades from
       10·n·eps of each point's own variance; the posterior has what was used, and a `PrecisionWarning` says where it matters.
 
-    **Raises:** ValueError where `X` is not a finite `n d` array, the kernel does not fit d, or `jitter` is negative.
+    **Raises:** ValueError where `X` is not a finite `n d` array, the kernel does not fit it, or `jitter` is negative.
     """
 
     kernel: KernelT
@@ -75,9 +75,9 @@ class GPPrior(AbstractPrior[KernelT]):
     ) -> Float[Array, ""]:
         """Log marginal likelihood, log N(y | m(X), k(X, X) + noise + jitter).
 
-        **Arguments:** `y`: observations, `n`; `noise_var`: variance of the noise (the square of its standard deviation), a
-        scalar or one per point, to which noise of the kernel (`White`) is added; `mask`: False for points that
-        were not observed, whose `y` does not count, `n`.
+        **Arguments:** (in blocks where `X` is) `y`: observations, `n`; `noise_var`: variance of the noise (the square of its
+        standard deviation), a scalar or one per point, to which noise of the kernel (`White`) is added; `mask`:
+        False for points that were not observed, whose `y` does not count, `n`.
 
         **Returns:** a scalar: −inf, with zero derivatives, where the covariance is not positive definite in the dtype of
         X, so that a sampler of hyperparameters rejects the step. It is smooth in the hyperparameters: unless a jitter is
@@ -107,9 +107,9 @@ class GPPrior(AbstractPrior[KernelT]):
         """The posterior given y. The one factorisation is made here and serves every draw. Nothing is added to its diagonal
         unless it needs it; `posterior.jitter` is what was.
 
-        **Arguments:** `y`: observations, `n`; `noise_var`: variance of the noise (the square of its standard deviation), a
-        scalar or one per point; `mask`: False for points that were not observed, whose `y` does not count, `n`;
-        `check_scales`: whether it is said that data are far from what the prior expects.
+        **Arguments:** (in blocks where `X` is) `y`: observations, `n`; `noise_var`: variance of the noise (the square of its
+        standard deviation), a scalar or one per point; `mask`: False for points that were not observed, whose `y` does not
+        count, `n`; `check_scales`: whether it is said that data are far from what the prior expects.
 
         **Returns:** the posterior.
 
@@ -215,7 +215,7 @@ class ConditionedGP(Printed, eqx.Module, Generic[KernelT]):
     def mean(self, X: Asked) -> Float[Array, "*n"]:
         """Posterior mean, m(x) + k(x, X)A⁻¹(y − m(X)) (Rasmussen & Williams 2006, equation 2.38).
 
-        **Arguments:** `X`: inputs, `*n d`. **Returns:** `*n`. **Raises:** ValueError where the last axis is not d.
+        **Arguments:** `X`: inputs, `*n d`, or a functional. **Returns:** `*n`, or `q`. **Raises:** ValueError where d is not.
         """
         if is_structured(X):
             return self._asked(X, "X")[0](self.mean_path)
@@ -245,7 +245,7 @@ class ConditionedGP(Printed, eqx.Module, Generic[KernelT]):
     def variance(self, X: Asked) -> Float[Array, "*n"]:
         """Posterior variance of f(x), without noise: k(x, x) − k(x, X)A⁻¹k(X, x), at least 0 under rounding.
 
-        **Arguments:** `X`: inputs, `*n d`. **Returns:** `*n`. **Raises:** ValueError where the last axis is not d.
+        **Arguments:** `X`: inputs, `*n d`, or a functional. **Returns:** `*n`, or `q`. **Raises:** ValueError where d is not.
 
         **Warns:** outside jit, `PrecisionWarning` where the difference is rounding and there is noise, or in low precision.
         """
@@ -278,7 +278,7 @@ class ConditionedGP(Printed, eqx.Module, Generic[KernelT]):
     def covariance(self, X: Asked, Z: Asked | None = None) -> Float[Array, "..."]:
         """Posterior covariance of f(x) and f(z): k(x, z) − k(x, X)A⁻¹k(X, z).
 
-        **Arguments:** `X`: inputs, `*n d`; `Z`: inputs, `*m d`, the same as `X` unless given.
+        **Arguments:** `X`: inputs, `*n d`, or a functional; `Z`: the same, `*m d`; `X` unless given.
 
         **Returns:** `*n *m`. **Raises:** ValueError where a last axis is not d.
         """

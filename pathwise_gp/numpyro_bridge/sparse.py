@@ -118,7 +118,7 @@ def sgpr_factor(
     jitter is not positive definite it is −inf with zero derivatives. After inference `optimal_guide` gives that guide, and
     `DecoupledPathwiseSampler` its paths.
 
-    **Arguments:** `name`: of the site; `prior`: with m inducing points; `X`: inputs, `n d`; `y`: observations, `n`;
+    **Arguments:** `name`: of the site; `prior`: with m inducing points; `X`: inputs, `n d`, or a functional; `y`: `n`;
     `noise_var`: variance of the noise, a scalar or one per point.
 
     **Returns:** the bound, a scalar. **Raises:** ValueError where shapes do not fit, values are not finite, `noise_var` is
