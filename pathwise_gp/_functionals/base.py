@@ -9,7 +9,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Int
 
 from .. import _checks, _fields
 from .._features import AbstractFeatures
@@ -126,6 +126,39 @@ class AbstractFunctional(Printed, eqx.Module):
         """The same with something that was observed in place of what was not, as far as it matters where that lies."""
         return self
 
+    def take(self, numbers: Any) -> "AbstractFunctional":
+        """Some of the values, by their numbers: an array, or a tuple where they are part of the structure."""
+        from .combine import Taken
+
+        return Taken(parts=(self,), numbers=np.asarray(numbers) if isinstance(numbers, tuple) else numbers)
+
+    @property
+    def one_by_one(self) -> bool:
+        """Whether any of the values can be left out, and the others be of this kind."""
+        return False
+
+    def then(self, other: "AbstractFunctional") -> "AbstractFunctional":
+        """This one and another one below it."""
+        from .combine import Stack
+
+        return Stack((self, *(other.parts if isinstance(other, Stack) else (other,))))
+
+    def with_room(self, size: int) -> "AbstractFunctional":
+        """The same with copies of a value below, `size` in all or a little more, in whose place others can be `put`."""
+        raise ValueError(
+            "`capacity` is for values at points, or derivatives of one kind at points; leave it out for a "
+            f"`{type(self).__name__}`, "
+            "below which `posterior.condition` puts what is new, in arrays of a new size."
+        )
+
+    def holds(self, other: "AbstractFunctional") -> bool:
+        """Whether the other is of this kind, and can be `put`."""
+        return False
+
+    def put(self, other: "AbstractFunctional", start: Int[Array, ""]) -> "AbstractFunctional":
+        """Others of this kind in place of the values from a number on."""
+        raise NotImplementedError
+
     def in_parts(
         self,
         function: Callable[["AbstractFunctional"], Float[Array, "*s b"]],
@@ -196,6 +229,48 @@ class AbstractOfPoints(AbstractFunctional):
     """What looks at points alone."""
 
     X: eqx.AbstractVar[Float[Array, "n d"]]
+
+    @property
+    def rows(self) -> Float[Array, "n r"]:
+        """All that belongs to each point."""
+        return self.X
+
+    @abc.abstractmethod
+    def of_rows(self, rows: Float[Array, "b r"]) -> "AbstractOfPoints":
+        """The same at other points."""
+
+    def take(self, numbers: Any) -> AbstractFunctional:
+        if self.one_by_one:
+            return self.of_rows(self.rows[jnp.asarray(numbers, int)])
+        k = self._each
+        if isinstance(numbers, tuple) and numbers == tuple(i + j for i in numbers[::k] if i % k == 0 for j in range(k)):
+            return self.of_rows(self.rows[np.asarray(numbers[::k], int) // k])
+        return super().take(numbers)
+
+    @property
+    def one_by_one(self) -> bool:
+        return self.size == self.X.shape[0]
+
+    def then(self, other: AbstractFunctional) -> AbstractFunctional:
+        if not isinstance(other, AbstractOfPoints) or not self.holds(other):
+            return super().then(other)
+        return self.of_rows(jnp.concatenate([self.rows, other.rows]))
+
+    def with_room(self, size: int) -> "AbstractOfPoints":
+        more = -(-size // self._each) - self.X.shape[0]
+        return self.of_rows(jnp.concatenate([self.rows, jnp.broadcast_to(self.rows[:1], (more, self.rows.shape[1]))]))
+
+    def holds(self, other: AbstractFunctional) -> bool:
+        return jax.tree.structure(self) == jax.tree.structure(other)
+
+    def put(self, other: AbstractFunctional, start: Int[Array, ""]) -> "AbstractOfPoints":
+        assert isinstance(other, AbstractOfPoints)
+        return self.of_rows(jax.lax.dynamic_update_slice_in_dim(self.rows, other.rows, start // self._each, 0))
+
+    @property
+    def _each(self) -> int:
+        """The values of each point."""
+        return max(1, self.size // max(1, self.X.shape[0]))
 
     @property
     def points(self) -> Float[Array, "n d"]:

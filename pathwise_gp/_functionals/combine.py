@@ -7,7 +7,7 @@ from typing import Any
 import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Int
 
 from .. import _fields
 from .._features import AbstractFeatures
@@ -105,6 +105,21 @@ class Stack(AbstractCombination):
         own = [(part, mask[there]) for part, there in zip(self.parts, self._slices, strict=True)]
         return Stack(tuple(part.where(seen | ~jnp.any(seen)) for part, seen in own))
 
+    def take(self, numbers: Any) -> AbstractFunctional:
+        if not isinstance(numbers, tuple):
+            return super().take(numbers)
+        # Where they are known and in order, the parts of which nothing is left are left out.
+        inside = [[i - there.start for i in numbers if there.start <= i < there.stop] for there in self._slices]
+        if [i + there.start for own, there in zip(inside, self._slices, strict=True) for i in own] != list(numbers):
+            return super().take(numbers)
+        kept = [(part, own) for part, own in zip(self.parts, inside, strict=True) if own]
+        some = tuple(part if own == list(range(part.size)) else part.take(tuple(own)) for part, own in kept)
+        return some[0] if len(some) == 1 else Stack(some)
+
+    def then(self, other: AbstractFunctional) -> AbstractFunctional:
+        last = self.parts[-1].then(other)
+        return Stack((*self.parts[:-1], *(last.parts if isinstance(last, Stack) else (last,))))
+
     def in_parts(
         self, function: Callable[[AbstractFunctional], Float[Array, "*s b"]], width: int, block_bytes: int | None = None
     ) -> Float[Array, "*s q"]:
@@ -192,6 +207,26 @@ class Mixed(AbstractCombination):
     @property
     def shape(self) -> tuple[int, ...]:
         return (self.matrix.shape[0],)
+
+
+class Taken(AbstractCombination):
+    """Some of the values of L. **Fields:** `parts`: (L,); `numbers`: which, `r`."""
+
+    parts: tuple[AbstractFunctional, ...]
+    numbers: Int[Array | np.ndarray, "r"]
+
+    def apply(self, f: Function) -> Float[Array, "*s r"]:
+        return self.parts[0].apply(f)[..., self.numbers]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return (self.numbers.shape[0],)
+
+    def noise(self, kernel: AbstractKernel) -> Float[Array, "r"]:
+        return self.parts[0].noise(kernel)[self.numbers]
+
+    def diagonal(self, kernel: AbstractKernel) -> Float[Array, "r"]:
+        return self.parts[0].diagonal(kernel)[self.numbers]
 
 
 def scale(factor: Any, L: AbstractFunctional) -> Scaled:

@@ -32,13 +32,7 @@ class AbstractAtPoints(AbstractOfPoints):
         """Those of the values of a point."""
         return ()
 
-    @property
-    def rows(self) -> Float[Array, "n r"]:
-        """All that belongs to each point."""
-        return self.X
-
     def of_rows(self, rows: Float[Array, "b r"]) -> "AbstractAtPoints":
-        """The same at other points."""
         return eqx.tree_at(lambda L: L.X, self, rows)
 
     def apply(self, f: Function) -> Float[Array, "*s q"]:

@@ -62,6 +62,9 @@ class Values(AbstractOfPoints):
         # What was not observed may lie anywhere.
         return Values(jnp.where(mask[:, None], self.X, self.X[jnp.argmax(mask)][None, :]))
 
+    def of_rows(self, rows: Float[Array, "b d"]) -> "Values":
+        return Values(rows)
+
     def in_parts(
         self, function: Callable[[AbstractFunctional], Float[Array, "*s b"]], width: int, block_bytes: int | None = None
     ) -> Float[Array, "*s n"]:

@@ -142,7 +142,11 @@ class CholeskyFactor(eqx.Module):
 
     def solve(self, B: Float[Array, "*s n"]) -> Float[Array, "*s n"]:
         """A⁻¹ b for each vector b of B."""
-        return self._triangular(self.whiten(B), transpose=True)
+        return self.whiten_back(self.whiten(B))
+
+    def whiten_back(self, B: Float[Array, "*s n"]) -> Float[Array, "*s n"]:
+        """L⁻ᵀ b for each vector b of B: `solve` is this of `whiten`."""
+        return self._triangular(B, transpose=True)
 
     def colour(self, B: Float[Array, "*s n"]) -> Float[Array, "*s n"]:
         """L b for each vector b of B."""

@@ -8,7 +8,6 @@ from typing import Any, Literal, NamedTuple
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from .. import _checks, _means
@@ -32,6 +31,7 @@ from .._numerics.lapack import cholesky
 from .._numerics.linalg import add_diagonal, CholeskyFactor, inner, seen
 from .._scaling import Standardisation
 from .._types import AnyArray, Key
+from .components import components_of
 from .observations import new_noise, noise_of_kernel, observed_with
 from .paired import check_own_inputs, map_paired
 from .prior_draw import evaluate_prior, take
@@ -53,7 +53,7 @@ class PathwiseFunction(Printed, eqx.Module):
     - `kernel`: k.
     - `inputs`: L, what the path is conditioned on: points, `n d`, none (n = 0) for draws of a prior; or a functional.
     - `coefficients`: α, `*s n`.
-    - `mean_coefficients`: those of the posterior mean, `n`.
+    - `mean_coefficients`: those of the posterior mean, `n`; of the means of fantasies, `*s n`.
     - `noise`: the variances of ε, which were added to the diagonal of k(L, L) in the solve, `n`: inf for points that were
       not observed; None for a part of a path.
     - `noise_var`: the variance of the noise of a new observation, beside that of the kernel; None where it is not known.
@@ -70,7 +70,7 @@ class PathwiseFunction(Printed, eqx.Module):
     kernel: AbstractKernel
     inputs: Observed
     coefficients: Float[Array, "*s n"]
-    mean_coefficients: Float[Array, "n"]
+    mean_coefficients: Float[Array, "... n"]
     noise: Float[Array, "n"] | None
     spread: Float[Array, "n n"] | None = None
     noise_var: Float[Array, "..."] | None = None
@@ -191,7 +191,7 @@ class PathwiseFunction(Printed, eqx.Module):
 
         **Returns:** one batch of paths for each of `kernel.kernels` (of any other kernel: one), with the axes of this one.
         """
-        return _components(self)
+        return components_of(self)
 
     @property
     def mean_path(self) -> "PathwiseFunction":
@@ -199,7 +199,7 @@ class PathwiseFunction(Printed, eqx.Module):
         return PathwiseFunction(
             prior_mean=self.prior_mean,
             features=NoFeatures(),
-            weights=jnp.zeros((0,), self.weights.dtype),
+            weights=jnp.zeros((*self.mean_coefficients.shape[:-1], 0), self.weights.dtype),
             kernel=self.kernel,
             inputs=self.inputs,
             coefficients=self.mean_coefficients,
@@ -207,6 +207,45 @@ class PathwiseFunction(Printed, eqx.Module):
             noise=self.noise,
             spread=self.spread,
         )
+
+    def condition(self, posterior: Any, key: Key, n_new: int | None = None) -> Any:
+        """The same functions, now through the observations that their posterior has and they have not: the same w, and
+        the same ε for what they are conditioned on; only that of the new observations is drawn. In steps, in any order
+        and in any blocks, it is as once with all of these.
+
+        With A α = y − m − φᵀw − ε for what a path has seen it becomes α + A⁻¹E(y′ − f(X′) − ε′), with A of all and E the
+        columns of the identity of what is new: O(n² m) for m new observations, and O((f + n) m) for each path.
+
+        **Arguments:** `posterior`: theirs, given more by its `condition`, with the same hyperparameters; `key`: of ε′,
+        used up; `n_new`: how many observations are new, which has to be given under jit where a posterior has room for
+        more.
+
+        **Returns:** paths `*s`; of a posterior with fantasies `*t` a `PathEnsemble` with axes `*t *s`, of the same functions
+        under other observations: w and ε are the same in all of them.
+
+        **Raises:** ValueError (at run time under jit) where the posterior is not theirs and more, `n_new` is not right,
+        or they are a mean or a part of paths.
+        """
+        return posterior.continued(self, key, n_new)
+
+    def without(self, posterior: Any, numbers: Any) -> "PathwiseFunction":
+        """The same functions without some of the observations that they are conditioned on: α − P_:B P_BB⁻¹ α_B, with P =
+        A⁻¹.
+
+        **Arguments:** `posterior`: theirs; `numbers`: which, as of `posterior.without`. **Returns:** paths `*s`, of
+        `posterior.without(numbers)`. **Raises:** as `posterior.without`, and ValueError where the posterior is not theirs.
+        """
+        return posterior.continued_without(self, numbers)
+
+    def leave_one_out(self, posterior: Any) -> Float[Array, "*s n"]:
+        """Each path where each observation was made, without that observation: f(xⱼ) − αⱼ(1/Pⱼⱼ − noiseⱼ), with P = A⁻¹.
+
+        What all others predict of f there: a check of calibration (`scores.loo_pit`, `scores.loo_crps`) without fitting anew.
+
+        **Arguments:** `posterior`: that of the paths. **Returns:** `*s n`; where nothing was observed the path itself.
+        **Raises:** ValueError where the posterior is not theirs.
+        """
+        return posterior.left_out_of(self)
 
     def __len__(self) -> int:
         if not self.shape:
@@ -244,7 +283,8 @@ def partition(
     own = paths._own_features if own_features is None else own_features
     none = jax.tree.map(lambda _: False, paths)
     features = jax.tree.map(lambda leaf: own and eqx.is_array(leaf), paths.features)
-    spec = eqx.tree_at(lambda p: (p.features, p.weights, p.coefficients), none, (features, True, True))
+    random = (features, True, True, paths.mean_coefficients.ndim > 1)
+    spec = eqx.tree_at(lambda p: (p.features, p.weights, p.coefficients, p.mean_coefficients), none, random)
     return eqx.partition(paths, spec)
 
 
@@ -339,36 +379,3 @@ def _marginal_variance(paths: PathwiseFunction, X: Float[Array, "*n d"]) -> _Ans
     dynamic, static = random.features, eqx.filter(paths.features, eqx.is_array, inverse=True)
     values = jax.lax.map(lambda leaves: of(eqx.combine(leaves, static)), dynamic)
     return _answer(paths, flat, values.reshape(*paths.shape, *X.shape[:-1]))
-
-
-def _components(paths: PathwiseFunction) -> tuple[PathwiseFunction, ...]:
-    kernels = paths.kernel.summands()
-    if len(kernels) == 1:
-        parts = ((paths.features, np.arange(paths.weights.shape[-1])),)
-    else:
-        parts = paths.features.split(len(kernels))
-    made = [
-        dataclasses.replace(
-            paths,
-            prior_mean=_means.ZeroMean(),
-            kernel=kernel,
-            features=features,
-            weights=paths.weights[..., columns],
-            noise=None,
-            noise_var=None,
-        )
-        for kernel, (features, columns) in zip(kernels, parts, strict=True)
-    ]
-    if not isinstance(paths.prior_mean, _means.ZeroMean):
-        # No features and a weight of zero on the kernel: what is left is the mean.
-        alone = dataclasses.replace(
-            paths,
-            features=NoFeatures(),
-            weights=paths.weights[..., :0],
-            coefficients=jnp.zeros_like(paths.coefficients),
-            mean_coefficients=jnp.zeros_like(paths.mean_coefficients),
-            noise=None,
-            noise_var=None,
-        )
-        made.append(alone)
-    return tuple(made)

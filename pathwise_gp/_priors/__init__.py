@@ -1,5 +1,6 @@
 from .base import AbstractPrior as AbstractPrior
-from .exact import ConditionedGP as ConditionedGP, GPPrior as GPPrior
+from .conditioned import ConditionedGP as ConditionedGP
+from .exact import GPPrior as GPPrior
 from .leave_one_out import LeaveOneOut as LeaveOneOut
 from .multi_output import (
     ConditionedMultiOutputGP as ConditionedMultiOutputGP,

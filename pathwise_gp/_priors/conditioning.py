@@ -42,20 +42,42 @@ def solve(
     settled = prior.settle_at(L, noise_var, mask)
     residual = y - prior.mean_at(L)
     coefficients = settled.factor.solve(residual)
-    # The posterior mean misses y by (noise + jitter) α. What no noise explains of that is small, of the order of √added,
-    # where there is a function of this kernel through all y, and of the order of y where there is none.
-    misses = jnp.abs(settled.added * coefficients)
-    deviation = jnp.sqrt(settled.scale)
-    in_units = jnp.where(settled.scale > 0, jnp.abs(residual) / deviation, jnp.zeros_like(residual))
-    if mask is not None:
-        in_units = jnp.where(mask, in_units, jnp.zeros_like(in_units))
-    step = jnp.sqrt(jnp.max(jnp.where(settled.scale > 0, settled.added / settled.scale, jnp.zeros_like(residual))))
-    least = (_MISS + _MISS_PER_STEP * step) * jnp.max(in_units) * deviation
-    asked = prior.noise_at(L, noise_var) + settled.jitter - settled.added
-    contradicts = (misses > least) & (asked <= 0)
+    in_units = in_deviations(residual, settled.scale, mask)
+    noise = prior.noise_at(L, noise_var) + settled.jitter
+    misses, contradicts = contradictions(settled.added, settled.scale, noise, coefficients, jnp.max(in_units))
     infinite = ~jnp.all(jnp.isfinite(coefficients))
     scales = scales_of(in_units, L.gram(prior.kernel), mask) if look_at_scales else None
     return Conditioned(settled, coefficients, misses, contradicts, jnp.any(contradicts), infinite, scales)
+
+
+def in_deviations(
+    residual: Float[Array, "*t n"], variance: Float[Array, "n"], mask: Bool[Array, "n"] | None
+) -> Float[Array, "*t n"]:
+    """How far observations are from the prior mean, in standard deviations; 0 for those that were not made."""
+    there = variance > 0 if mask is None else mask & (variance > 0)
+    deviation = jnp.sqrt(jnp.where(there, variance, jnp.ones_like(variance)))
+    there, deviation = (jnp.broadcast_to(values, residual.shape) for values in (there, deviation))
+    return jnp.abs(jnp.where(there, residual / deviation, jnp.zeros_like(residual)))
+
+
+def contradictions(
+    added: Float[Array, "n"],
+    scale: Float[Array, "n"],
+    noise: Float[Array, "n"],
+    coefficients: Float[Array, "*t n"],
+    furthest: Float[Array, ""],
+) -> tuple[Float[Array, "n"], Bool[Array, "n"]]:
+    """What the posterior mean is off by at each point, for want of noise, and whether that is too much where there is none.
+
+    `added` is what the factorisation needed of `noise`, which is all that was added, `scale` the variance of each point, and
+    `furthest` the largest observation in standard deviations.
+    """
+    # The posterior mean misses y by (noise + jitter) α. What no noise explains of that is small, of the order of √added,
+    # where there is a function of this kernel through all y, and of the order of y where there is none.
+    misses = added * jnp.max(jnp.abs(coefficients.reshape(-1, coefficients.shape[-1])), axis=0)
+    step = jnp.max(jnp.where(scale > 0, added / scale, jnp.zeros_like(scale)))
+    least = (_MISS + _MISS_PER_STEP * jnp.sqrt(step)) * furthest * jnp.sqrt(scale)
+    return misses, (misses > least) & (noise - added <= 0)
 
 
 # Of the largest observation in units of its standard deviation: by so much may the mean miss one without noise, and by so
@@ -63,12 +85,13 @@ def solve(
 _MISS, _MISS_PER_STEP = 0.01, 10.0
 
 
-def contradiction(found: Conditioned) -> str:
+def contradiction(contradicts: Bool[Array, "n"], misses: Float[Array, "n"], name: str) -> str:
+    """The error where the points `name` contradict each other."""
     where = ""
-    if all(map(_checks.is_concrete, (found.contradictory, found.contradicts, found.misses))) and found.contradictory:
-        points = np.flatnonzero(found.contradicts)
+    if all(map(_checks.is_concrete, (contradicts, misses))) and np.any(contradicts):
+        points = np.flatnonzero(contradicts)
         shown = ", ".join(map(str, points[:8])) + (", …" if points.size > 8 else "")
-        where = f" at point(s) {shown} of `X`, which the posterior mean misses by up to {np.max(found.misses):.3g}"
+        where = f" at point(s) {shown} of `{name}`, which the posterior mean misses by up to {np.max(misses):.3g}"
     return (
         f"`y` without noise contradicts itself or the kernel{where}: different values at (nearly) one point, or values that "
         "no function as smooth as those of this kernel takes. Give a `noise_var` or a `jitter`, remove repeated points, or "

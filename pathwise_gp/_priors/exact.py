@@ -1,7 +1,6 @@
 """A Gaussian process at its training inputs, and conditioned on what was observed there."""
 
-import math
-from typing import Any, Generic, TYPE_CHECKING
+from typing import Any, TYPE_CHECKING
 
 import equinox as eqx
 import jax
@@ -9,34 +8,26 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from .. import _checks, _fields, _means
-from .._features import AbstractBasis, check_basis, NoFeatures, QuasiMonteCarlo
+from .._features import AbstractBasis, check_basis, QuasiMonteCarlo
 from .._functionals import (
     AbstractFunctional,
     as_functional,
-    as_inputs,
     Asked,
-    check_functional,
     dim_of,
     flat_data,
-    is_structured,
     Observed,
     observed,
     size_of,
 )
-from .._kernels import check_valid, KernelT
-from .._modules import Printed
-from .._numerics.linalg import CholeskyFactor
+from .._kernels import KernelT
 from .._paths import draw_prior, PathwiseFunction
-from .._paths.observations import new_noise, noise_of_kernel
-from .._scaling import Standardisation
-from .._types import AnyArray, Key, Number, Numbers
+from .._types import Key, Number, Numbers
+from .appending import noise_of_new, with_room
 from .base import AbstractPrior, check_prior, checked_functional, not_definite
+from .conditioned import ConditionedGP
 from .conditioning import contradiction, solve
 from .evidence import log_prob, log_prob_and_whether_lost, without
 from .jitter import say, say_lost
-from .leave_one_out import LeaveOneOut
-from .moments import covariance_of, leave_one_out_of, mean_of, variance_of
-from .prediction import Prediction
 from .scales import say_scales
 
 
@@ -102,14 +93,17 @@ class GPPrior(AbstractPrior[KernelT]):
         noise_var: Numbers,
         mask: Numbers | None = None,
         *,
+        capacity: int | None = None,
         check_scales: bool = True,
-    ) -> "ConditionedGP[KernelT]":
+    ) -> ConditionedGP[KernelT]:
         """The posterior given y. The one factorisation is made here and serves every draw. Nothing is added to its diagonal
         unless it needs it; `posterior.jitter` is what was.
 
-        **Arguments:** (in blocks where `X` is) `y`: observations, `n`; `noise_var`: variance of the noise (the square of its
-        standard deviation), a scalar or one per point; `mask`: False for points that were not observed, whose `y` does not
-        count, `n`; `check_scales`: whether it is said that data are far from what the prior expects.
+        **Arguments:** (in blocks where `X` is) `y`: observations, `n`; `noise_var`: variance of the noise (the square of
+        its standard deviation), a scalar or one per point; `mask`: False for points that were not observed, whose `y`
+        does not count, `n`; `capacity`: so many observations have a place, at least n: for `posterior.condition`, which
+        then keeps all shapes; places that are free count for nothing; `check_scales`: whether it is said that data are
+        far from what the prior expects.
 
         **Returns:** the posterior.
 
@@ -124,9 +118,11 @@ class GPPrior(AbstractPrior[KernelT]):
         """
         y, noise_var, mask = self.check(y, noise_var, mask)
         check_scales = _checks.flag(check_scales, "check_scales")
+        capacity = None if capacity is None else _checks.count(capacity, "capacity")
         if not _checks.is_concrete(noise_var):  # else it has been looked at
             noise_var = _checks.require(jnp.all(noise_var >= 0), noise_var, "`noise_var` must not be negative.")
-        return condition(self, y, noise_var, mask, check_scales)
+        posterior = condition(self, y, noise_var, mask, check_scales)
+        return posterior if capacity is None else with_room(posterior, capacity)
 
     def sample_paths(
         self,
@@ -171,180 +167,6 @@ class GPPrior(AbstractPrior[KernelT]):
         check_prior(self, self.X, "X")
 
 
-class ConditionedGP(Printed, eqx.Module, Generic[KernelT]):
-    """The posterior of a Gaussian process given y, made by `GPPrior.condition`.
-
-    The factor belongs to the hyperparameters it was made with: to change or differentiate those, change the prior and
-    condition again.
-
-    **Fields:**
-
-    - `prior`: the prior, with its training inputs X, `n d`.
-    - `y`: the observations, `n`; 0 where there is none.
-    - `noise_var`: variance of the noise, `()` or `n`.
-    - `factor`: Cholesky factor of A = k(X, X) + noise + jitter, `n n`, and its mask: False for points without observations,
-      whose rows and columns of A are those of the identity.
-    - `coefficients`: A⁻¹(y − m(X)), `n`; 0 where nothing was observed.
-    - `jitter`: what was added to the diagonal of A beside the noise, a variance for each point, `n`: what was asked for and
-      what the factorisation needed beyond that. It is in ε too.
-    """
-
-    prior: GPPrior[KernelT]
-    y: Float[Array, "n"]
-    noise_var: Float[Array, "..."]
-    factor: CholeskyFactor
-    coefficients: Float[Array, "n"]
-    jitter: Float[Array, "n"]
-
-    @property
-    def mask(self) -> Bool[Array, "n"] | None:
-        """False for points that were not observed; None where all were."""
-        return self.factor.mask
-
-    @property
-    def observed(self) -> AbstractFunctional:
-        """What was observed of f, with the first input that was in place of those that were not: they may be anywhere."""
-        functional = self.prior.functional
-        return functional if self.mask is None else functional.where(self.mask)
-
-    @property
-    def noise(self) -> Float[Array, "n"]:
-        """All that was added to the diagonal of k(X, X), `n`: the variances of ε."""
-        return self.prior.noise_at(self.observed, self.noise_var) + self.jitter
-
-    def mean(self, X: Asked) -> Float[Array, "*n"]:
-        """Posterior mean, m(x) + k(x, X)A⁻¹(y − m(X)) (Rasmussen & Williams 2006, equation 2.38).
-
-        **Arguments:** `X`: inputs, `*n d`, or a functional. **Returns:** `*n`, or `q`. **Raises:** ValueError where d is not.
-        """
-        if is_structured(X):
-            return self._asked(X, "X")[0](self.mean_path)
-        X = self._inputs(X, "X")
-        return mean_of(self, X.reshape(-1, X.shape[-1])).reshape(X.shape[:-1])
-
-    @property
-    def mean_path(self) -> PathwiseFunction:
-        """The posterior mean as one path, a pytree: what `mean` gives, and what a functional is applied to."""
-        return PathwiseFunction(
-            prior_mean=self.prior.mean,
-            features=NoFeatures(),
-            weights=jnp.zeros((0,), self.y.dtype),
-            kernel=self.prior.kernel,
-            inputs=as_inputs(self.observed),
-            coefficients=self.coefficients,
-            mean_coefficients=self.coefficients,
-            noise=self.noise_of_paths,
-            noise_var=self.new_noise_var,
-        )
-
-    @property
-    def noise_of_paths(self) -> Float[Array, "n"]:
-        """`noise`, and inf for what was not observed."""
-        return self.noise if self.mask is None else jnp.where(self.mask, self.noise, jnp.inf)
-
-    def variance(self, X: Asked) -> Float[Array, "*n"]:
-        """Posterior variance of f(x), without noise: k(x, x) − k(x, X)A⁻¹k(X, x), at least 0 under rounding.
-
-        **Arguments:** `X`: inputs, `*n d`, or a functional. **Returns:** `*n`, or `q`. **Raises:** ValueError where d is not.
-
-        **Warns:** outside jit, `PrecisionWarning` where the difference is rounding and there is noise, or in low precision.
-        """
-        L, shape = self._asked(X, "X")
-        variance, rounding = variance_of(self, L)
-        say_lost(rounding, L.dtype, "X")
-        return variance.reshape(shape)
-
-    @property
-    def new_noise_var(self) -> Float[Array, ""] | None:
-        """The variance of the noise of a new observation, beside that of the kernel: that of the observations, with the
-        jitter that was given; None where one of them was given for each point."""
-        jitter = jnp.zeros((), self.prior.X.dtype) if self.prior.jitter is None else self.prior.jitter
-        one = self.noise_var.ndim == jitter.ndim == 0
-        return self.noise_var + jitter.astype(self.noise_var.dtype) if one else None
-
-    def predict(self, X: Float[AnyArray, "*n d"], noise_var: Any = None) -> Prediction:
-        """Mean and variance of new observations y* = f(x) + ε: those of f, with the noise; draws are `paths.observe`.
-
-        **Arguments:** `X`: inputs, `*n d`; `noise_var`: variance of the noise of the new observations, a scalar or `*n`;
-        unless given `new_noise_var`, that of the observations. Noise of the kernel (`White`) comes on top.
-
-        **Returns:** mean and variance, `*n` each. **Raises:** ValueError where the last axis of `X` is not d, or `noise_var`
-        is not known, negative or of another shape. **Warns:** as `variance`.
-        """
-        X = self._inputs(X, "X")
-        noise_var = new_noise(noise_var, self.new_noise_var, X.shape[:-1], X.dtype)
-        return Prediction(self.mean(X), self.variance(X) + noise_var + noise_of_kernel(self.prior.kernel, X))
-
-    def covariance(self, X: Asked, Z: Asked | None = None) -> Float[Array, "..."]:
-        """Posterior covariance of f(x) and f(z): k(x, z) − k(x, X)A⁻¹k(X, z).
-
-        **Arguments:** `X`: inputs, `*n d`, or a functional; `Z`: the same, `*m d`; `X` unless given.
-
-        **Returns:** `*n *m`. **Raises:** ValueError where a last axis is not d.
-        """
-        left, rows = self._asked(X, "X")
-        right, columns = (None, rows) if Z is None else self._asked(Z, "Z")
-        return covariance_of(self, left, right).reshape(*rows, *columns)
-
-    def log_marginal_likelihood(self) -> Float[Array, ""]:
-        """log N(y | m(X), A), a scalar, from the factor at hand (Rasmussen & Williams 2006, equation 2.30)."""
-        white = self.factor.whiten(self.y - self.prior.mean_at(self.observed))
-        n = self.y.shape[0] if self.mask is None else jnp.sum(self.mask).astype(white.dtype)
-        return -0.5 * jnp.sum(white * white) - 0.5 * self.factor.log_det() - 0.5 * n * math.log(2 * math.pi)
-
-    def leave_one_out(self, block: int | None = None) -> LeaveOneOut:
-        """Predictions of each observation by all others, in closed form from the factor at hand, in O(n³).
-
-        yᵢ | y₋ᵢ ~ N(yᵢ − αᵢ/Pᵢᵢ, 1/Pᵢᵢ) with P = A⁻¹ and α = P(y − m(X)) (Sundararajan & Keerthi 2001; Rasmussen & Williams
-        2006, equation 5.12). Where nothing was added to the diagonal (no noise and no jitter) the variance is that of f.
-
-        **Arguments:** `block`: where a list of functionals was observed, the number of one of them: only its predictions.
-
-        **Returns:** mean, variance and log density, `n` each; of a block in the shape of what it observes.
-
-        **Raises:** ValueError where there is no such block.
-        """
-        found = leave_one_out_of(self)
-        if block is None:
-            return found
-        parts = [self.prior.functional.blocks(values) for values in found]
-        if not isinstance(parts[0], tuple) or not 0 <= block < len(parts[0]):
-            raise ValueError(f"`block` must be the number of one of the functionals in a list of them; got {block}.")
-        return LeaveOneOut(*(part[block] for part in parts))
-
-    def rescaled(self, scaling: Standardisation) -> "ConditionedGP":
-        """The posterior of standardised data in the original units: `Standardisation.original`."""
-        prior, a = self.prior, scaling.value.scale.astype(self.y.dtype)
-        y, lower = scaling.original_values(self.y), self.factor.lower * a
-        if self.mask is not None:  # what was not observed has rows of the identity
-            y = jnp.where(self.mask, y, jnp.zeros_like(y))
-            lower = jnp.where(self.mask[:, None], lower, self.factor.lower)
-        original = GPPrior(
-            kernel=scaling.of_kernel(prior.kernel),
-            X=as_inputs(prior.functional.rescaled(scaling)),
-            mean=scaling.of_mean(prior.mean),
-            jitter=None if prior.jitter is None else prior.jitter * a.astype(prior.jitter.dtype) ** 2,
-        )
-        factor, noise_var = CholeskyFactor(lower, self.mask), self.noise_var * a**2
-        return ConditionedGP(original, y, noise_var, factor, self.coefficients / a, self.jitter * a**2)
-
-    def _printed(self) -> dict[str, Any]:
-        return {"prior": self.prior, "noise_var": self.noise_var}
-
-    def _asked(self, X: Any, name: str) -> tuple[Any, tuple[int, ...]]:
-        """Inputs or a functional, and the shape of the values there."""
-        if is_structured(X):
-            L = as_functional(observed(name)(X)).astype(self.prior.X.dtype)
-            check_functional(L, self.prior.kernel, dim_of(self.prior.X))
-            return checked_functional(self.prior.kernel, L.suited_to(self.prior.kernel), name), (L.size,)
-        X = self._inputs(X, name)
-        return X.reshape(-1, X.shape[-1]), X.shape[:-1]
-
-    def _inputs(self, X: Any, name: str) -> Array:
-        X = _checks.inputs(X, dim_of(self.prior.X), name).astype(self.prior.X.dtype)
-        return check_valid(self.prior.kernel, X.reshape(-1, X.shape[-1]), name).reshape(X.shape)
-
-
 def condition(
     prior: GPPrior[KernelT],
     y: Float[Array, "n"],
@@ -362,11 +184,12 @@ def condition(
         (settled.factor, found.coefficients),
         not_definite(settled, prior.functional, "X"),
         (found.infinite, message),
-        (found.contradictory, contradiction(found)),
+        (found.contradictory, contradiction(found.contradicts, found.misses, "X")),
     )
     say(settled.shortfall, prior.X.dtype, "X")
     say_scales(found.scales)
-    return ConditionedGP(prior, y, noise_var, factor, coefficients, settled.jitter)
+    new_noise_var = noise_of_new(prior, noise_var)
+    return ConditionedGP(prior, y, noise_var, factor, coefficients, settled.jitter, new_noise_var)
 
 
 def condition_latent(prior: GPPrior, f: Float[Array, "n"]) -> ConditionedGP:

@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Int
 
 from .. import _checks
 from .._numerics.linalg import add_diagonal, CholeskyFactor, seen, settled_cholesky
@@ -77,15 +77,19 @@ def settle(
     noise: Float[Array, "n"],
     given: Float[Array, "n"] | None = None,
     mask: Bool[Array, "n"] | None = None,
+    explained: Float[Array, "n n"] | None = None,
+    others: int | Int[Array, ""] = 0,
 ) -> Settled:
     """The factor of K + diag(noise + jitter), with no more jitter than was given and is needed. Of points that are masked it
-    knows nothing."""
+    knows nothing. Where there are `others`, so many, it is the last block of a factor of all of them: what they have
+    `explained` of K comes off, and what is rounding is so of the whole."""
     jitter = jnp.zeros_like(noise) if given is None else given
     there = jnp.ones(noise.shape, bool) if mask is None else mask
     only = lambda values: jnp.where(there, values, jnp.zeros_like(values))
-    A = seen(add_diagonal(K, noise + jitter), mask)
-    n_eps = jnp.sum(there).astype(A.dtype) * jnp.finfo(A.dtype).eps
+    A = add_diagonal(K, noise + jitter)
     diagonal = only(jnp.diagonal(A))
+    A = seen(A if explained is None else A - explained, mask)
+    n_eps = (others + jnp.sum(there)).astype(A.dtype) * jnp.finfo(A.dtype).eps
     mean = jnp.sum(diagonal) / jnp.maximum(jnp.sum(there), 1).astype(A.dtype)
     scale = jax.lax.stop_gradient(only(jnp.where(diagonal > 0, diagonal, mean)))
     rounding = n_eps * scale

@@ -20,9 +20,10 @@ class LeaveOneOut(NamedTuple):
 
 
 def leave_one_out(
-    y: Float[Array, "*n"], coefficients: Float[Array, "*n"], precision: Float[Array, "*n"]
+    y: Float[Array, "*n"], coefficients: Float[Array, "*n"], precision: Float[Array, "..."]
 ) -> LeaveOneOut:
-    """From α = P(y − m(X)) and the diagonal of P = A⁻¹."""
+    """From α = P(y − m(X)) and the diagonal of P = A⁻¹, whose axes are the last of theirs."""
+    precision = jnp.broadcast_to(precision, coefficients.shape)
     error = coefficients / precision  # of the prediction
     log_density = 0.5 * (jnp.log(precision) - error * error * precision - math.log(2 * math.pi))
     return LeaveOneOut(y - error, 1 / precision, log_density)

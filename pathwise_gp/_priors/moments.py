@@ -23,18 +23,16 @@ def leave_one_out_of(posterior: Any) -> LeaveOneOut:
     L = posterior.prior.functional
     variance, _ = variance_of(posterior, L)
     elsewhere = LeaveOneOut(L.apply(posterior.mean_path), variance + posterior.noise, jnp.zeros_like(posterior.y))
-    choose = lambda here, there: jnp.where(mask, here, there)
+    choose = lambda here, there: jnp.where(mask, here, jnp.broadcast_to(there, here.shape))
     return jax.tree.map(choose, found, elsewhere)
 
 
 @eqx.filter_jit
-def mean_of(posterior: Any, X: Float[Array, "n d"]) -> Float[Array, "n"]:
+def mean_of(posterior: Any, X: Float[Array, "n d"]) -> Float[Array, "t n"]:
     prior, L = posterior.prior, posterior.prior.functional
-
-    def block(rows: Float[Array, "b d"]) -> Float[Array, "b"]:
-        return inner(posterior.coefficients[None, :], L.of_kernel(prior.kernel, rows))[0]
-
-    return evaluate(prior.mean, X) + map_rows(block, X, L.width)
+    coefficients = posterior.coefficients.reshape(-1, L.size)
+    block = lambda rows: inner(coefficients, L.of_kernel(prior.kernel, rows))
+    return evaluate(prior.mean, X)[None, :] + map_rows(block, X, L.width)
 
 
 @eqx.filter_jit

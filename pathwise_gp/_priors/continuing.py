@@ -1,0 +1,255 @@
+"""Paths that go on as observations come and go: the same functions, with the same w and ε."""
+
+import dataclasses
+import math
+from typing import Any, NamedTuple, TYPE_CHECKING
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int
+
+from .. import _checks
+from .._features import NoFeatures
+from .._functionals import as_inputs
+from .._numerics.linalg import CholeskyFactor, inner
+from .._paths import PathEnsemble, PathwiseFunction
+from .._types import Key
+from .removing import as_numbers, coefficients_without, is_kept, of_functional, order_without
+
+if TYPE_CHECKING:
+    from .conditioned import ConditionedGP
+else:
+    ConditionedGP = Any
+
+
+def continued(posterior: ConditionedGP, paths: Any, key: Key, n_new: int | None) -> Any:
+    """`PathwiseFunction.condition`."""
+    _check_whole(paths)
+    if paths.spread is not None:
+        raise ValueError(_OF_INDUCING)
+    found = _continue(posterior, paths, _checks.key(key), *_new_numbers(posterior, paths, n_new))
+    return _checks.verdict(found.paths, (found.other, _OTHER), (found.lost, _LOST), (found.left, _LEFT))
+
+
+_OF_INDUCING = (
+    "Paths through inducing values, of a `DecoupledPathwiseSampler`, go on from its `posterior()`, and from what `condition` "
+    "makes of that."
+)
+_OTHER = (
+    "`posterior` is not that of the paths, given more: its kernel, mean, points or noise differ from theirs. Paths keep the "
+    "hyperparameters that they were drawn with; under others draw anew."
+)
+_LOST = (
+    "The paths are conditioned on observations that `posterior` has not: take these out by `paths.without` first, with the "
+    "posterior that had them."
+)
+_LEFT = "`n_new` is not the number of observations that `posterior` has and the paths have not."
+
+
+def _check_whole(paths: Any) -> None:
+    if not isinstance(paths, PathwiseFunction) or isinstance(paths.features, NoFeatures):
+        raise ValueError(
+            f"`paths` must be draws of the posterior; got a {type(paths).__name__} that is none. The mean of a posterior is "
+            "its `mean_path`."
+        )
+    if paths.noise is None:
+        raise ValueError(
+            "A part of a path (of `components`) has no solve of its own: take the parts of the whole path."
+        )
+
+
+def _seen_by(paths: PathwiseFunction, n: int, np_: Any) -> Any:
+    """Of n places those whose observations the paths are conditioned on."""
+    seen = np_.isfinite(np_.asarray(paths.noise))
+    return np_.concatenate([seen, np_.zeros(max(0, n - seen.shape[0]), bool)])[:n]
+
+
+def _new_numbers(posterior: ConditionedGP, paths: PathwiseFunction, n_new: int | None) -> tuple[Any, bool]:
+    """Which observations are new to the paths, an array, or a tuple where it is part of the structure; and whether they are
+    known to be the last, one after the other."""
+    n, n_new = posterior.capacity, None if n_new is None else _checks.count(n_new, "n_new")
+    size = posterior.size
+    if all(map(_checks.is_concrete, (paths.noise, posterior.mask, size))):
+        there = np.ones(n, bool) if posterior.mask is None else np.asarray(posterior.mask)
+        numbers = np.flatnonzero(there & ~_seen_by(paths, n, np))
+        if n_new is not None and n_new != numbers.size:
+            raise ValueError(f"{_LEFT} There are {numbers.size}; got {n_new}.")
+        last = numbers.size > 0 and numbers[0] == (n if size is None else int(size)) - numbers.size
+        return tuple(numbers.tolist()) if size is None else jnp.asarray(numbers), bool(last)
+    if size is None and posterior.mask is None:
+        # Shapes say how many there are.
+        numbers = tuple(range(paths.coefficients.shape[-1], n))
+        return numbers, bool(numbers)
+    if n_new is None:
+        raise ValueError(
+            "Under jit `n_new` must say how many observations are new to the paths: it is not known there."
+        )
+    return tuple(range(n - n_new, n)) if size is None else size - n_new + jnp.arange(n_new), True
+
+
+class _Continued(NamedTuple):
+    """**Fields:** `paths`; and whether the posterior is another's (`other`), has not all that the paths have (`lost`), or has
+    more that is new (`left`)."""
+
+    paths: Any
+    other: Bool[Array, ""]
+    lost: Bool[Array, ""]
+    left: Bool[Array, ""]
+
+
+@eqx.filter_jit
+def _continue(
+    posterior: ConditionedGP, paths: PathwiseFunction, key: Key, numbers: Any, at_the_end: bool
+) -> _Continued:
+    n, places = posterior.capacity, jnp.asarray(numbers, int)
+    noise, seen = posterior.noise, _seen_by(paths, n, jnp)
+    there = jnp.ones(n, bool) if posterior.mask is None else posterior.mask
+    lost, new = jnp.any(seen & ~there) | jnp.any(jnp.isfinite(jnp.asarray(paths.noise)[n:])), there & ~seen
+    left = jnp.any(new.at[places].set(False)) | jnp.any(seen[places])
+    coefficients = _resized(paths.coefficients, n)
+    axes = posterior.y.shape[:-1]
+    if places.shape[0] == 0:
+        coefficients = jnp.broadcast_to(coefficients, (*axes, *coefficients.shape))
+    else:
+        # With A α = y − m − φᵀw − ε for what the paths have seen, α + A⁻¹E (y′ − f(X′) − ε′) solves that of all of it.
+        L = posterior.prior.functional.take(numbers)
+        epsilon = jnp.sqrt(noise[places])[None, :] * jax.random.normal(
+            key, (math.prod(paths.shape), places.shape[0]), noise.dtype
+        )
+        here = L.apply(paths).reshape(epsilon.shape) + epsilon
+        surprise = posterior.y.reshape(-1, n)[:, None, places] - here[None]
+        surprise = jnp.where(there[places][None, None], surprise, jnp.zeros_like(surprise))
+        step = _columns_of_inverse(posterior.factor, places, at_the_end)
+        change = inner(surprise.reshape(-1, surprise.shape[-1]), step.T).reshape(*axes, *coefficients.shape)
+        coefficients = jnp.broadcast_to(coefficients, change.shape) + change
+    mean = posterior.coefficients
+    made = dataclasses.replace(
+        paths,
+        inputs=as_inputs(posterior.observed),
+        coefficients=coefficients.reshape(-1, *paths.shape, n)[0],
+        mean_coefficients=mean.reshape(-1, n)[0],
+        noise=posterior.noise_of_paths,
+        noise_var=posterior.new_noise_var,
+    )
+    if axes:
+        ours = lambda p: (p.coefficients, p.mean_coefficients)
+        spec = eqx.tree_at(ours, jax.tree.map(lambda _: False, made), (True, True))
+        varying, common = eqx.partition(made, spec)
+        made = PathEnsemble(eqx.tree_at(ours, varying, (coefficients, mean)), common, len(axes))
+    return _Continued(made, _differ(posterior, paths, noise, seen), lost, left)
+
+
+def _columns_of_inverse(factor: CholeskyFactor, places: Int[Array, "m"], at_the_end: bool) -> Float[Array, "m n"]:
+    """A⁻¹E, as rows; of places at the end L⁻¹E is 0 above them, and one solve less is to be made."""
+    m, n = places.shape[0], factor.lower.shape[0]
+    unit = jnp.eye(m, dtype=factor.lower.dtype)
+    if not at_the_end:
+        return factor.solve(jnp.zeros((m, n), unit.dtype).at[:, places].set(unit))
+    corner = jax.lax.dynamic_slice(factor.lower, (places[0], places[0]), (m, m))
+    white = jnp.zeros((m, n), unit.dtype)
+    white = jax.lax.dynamic_update_slice_in_dim(white, CholeskyFactor(corner).whiten(unit), places[0], axis=1)
+    return factor.whiten_back(white)
+
+
+def _resized(values: Float[Array, "*s m"], n: int) -> Float[Array, "*s n"]:
+    """With zeros behind, or without what is behind."""
+    more = jnp.zeros((*values.shape[:-1], max(0, n - values.shape[-1])), values.dtype)
+    return jnp.concatenate([values, more], axis=-1)[..., :n]
+
+
+# Of a noise or a covariance, in units of eps: by so much may what was computed twice differ.
+_TWICE = 1e3
+
+
+def _differ(
+    posterior: ConditionedGP, paths: PathwiseFunction, noise: Float[Array, "n"], seen: Bool[Array, "n"]
+) -> Bool[Array, ""]:
+    """Whether the kernel, the mean, the points or the noise are others than those of the paths, where these have seen
+    them."""
+    prior, L, M = posterior.prior, posterior.observed, paths.functional
+    eps = _TWICE * float(jnp.finfo(noise.dtype).eps)
+    pairs = [(noise, jnp.where(seen, _resized(jnp.asarray(paths.noise), noise.shape[0]), noise))]
+    # Where points are the same a kernel is the same function of them.
+    column = lambda functional: functional.of_kernel(prior.kernel, M.points[:1])[0]
+    here, there = column(L), _resized(column(M), noise.shape[0])
+    pairs.append((here, jnp.where(seen, there, here)))
+    close = [jnp.all(jnp.abs(one - two) <= eps * jnp.maximum(jnp.abs(one), jnp.abs(two))) for one, two in pairs]
+    (ours, structure), (theirs, other) = map(
+        jax.tree.flatten, ((prior.kernel, prior.mean), (paths.kernel, paths.prior_mean))
+    )
+    if structure != other:
+        raise ValueError(_OTHER)
+    equal = [_equal(one, two) for one, two in zip(ours, theirs, strict=True)]
+    return ~jnp.all(jnp.stack(close + equal))
+
+
+def _equal(one: Any, two: Any) -> Bool[Array, ""]:
+    if not (eqx.is_array(one) and eqx.is_array(two)):
+        return jnp.asarray(one is two or bool(one == two))
+    if one.shape != two.shape:
+        raise ValueError(_OTHER)
+    return jnp.all(one == two.astype(one.dtype))
+
+
+def continued_without(posterior: ConditionedGP, paths: Any, numbers: Any) -> PathwiseFunction:
+    """`PathwiseFunction.without`."""
+    _check_same_size(posterior, paths, "without")
+    numbers = as_numbers(posterior, numbers)
+    found = _without(posterior, paths, numbers, order_without(posterior, numbers))
+    return _checks.verdict(found.paths, (found.other, _OTHER), (found.lost | found.left, _APART))
+
+
+_APART = (
+    "`posterior` is not the one that the paths are conditioned on: it has observations that they have not, or the other way "
+    "round. Take paths along by `paths.condition` first."
+)
+
+
+def _check_same_size(posterior: ConditionedGP, paths: Any, name: str) -> None:
+    _check_whole(paths)
+    if paths.spread is not None:
+        raise ValueError(f"`{name}` is of paths that are conditioned on observations; these are, on inducing values.")
+    if paths.coefficients.shape[-1] != posterior.capacity or posterior.y.ndim > 1:
+        raise ValueError(_APART)
+
+
+@eqx.filter_jit
+def _without(posterior: ConditionedGP, paths: PathwiseFunction, numbers: Int[Array, "k"], order: Any) -> _Continued:
+    seen, there, left = _same_observations(posterior, paths)
+    places = jnp.asarray(order, int)
+    kept = is_kept(posterior, numbers, order) & there[places]
+    coefficients = lambda values: coefficients_without(posterior, values, numbers)[..., places]
+    L = of_functional(posterior.prior.X, order).suited_to(posterior.prior.kernel)
+    made = dataclasses.replace(
+        paths,
+        inputs=as_inputs(L if posterior.mask is None else L.where(kept)),
+        coefficients=coefficients(paths.coefficients),
+        mean_coefficients=coefficients(paths.mean_coefficients),
+        noise=jnp.where(kept, posterior.noise[places], jnp.inf),
+    )
+    return _Continued(made, _differ(posterior, paths, posterior.noise, seen), jnp.any(seen & ~there), left)
+
+
+def _same_observations(posterior: ConditionedGP, paths: PathwiseFunction) -> tuple[Array, Array, Array]:
+    n = posterior.capacity
+    seen, there = _seen_by(paths, n, jnp), jnp.ones(n, bool) if posterior.mask is None else posterior.mask
+    return seen, there, jnp.any(there & ~seen)
+
+
+def left_out(posterior: ConditionedGP, paths: Any) -> Float[Array, "*s n"]:
+    """`PathwiseFunction.leave_one_out`."""
+    _check_same_size(posterior, paths, "leave_one_out")
+    found = _left_out(posterior, paths)
+    return _checks.verdict(found.paths, (found.other, _OTHER), (found.lost | found.left, _APART))
+
+
+@eqx.filter_jit
+def _left_out(posterior: ConditionedGP, paths: PathwiseFunction) -> _Continued:
+    # Without observation j a path is f(·) − k(·, X)P_:j α_j/P_jj, with P = A⁻¹, and (k(X, X)P)_jj = 1 − D_j P_jj.
+    seen, there, left = _same_observations(posterior, paths)
+    share = 1 / posterior.factor.inverse_diagonal() - posterior.noise
+    values = posterior.observed.apply(paths)
+    values = values - paths.coefficients * jnp.broadcast_to(share, paths.coefficients.shape)
+    return _Continued(values, _differ(posterior, paths, posterior.noise, seen), jnp.any(seen & ~there), left)

@@ -1,0 +1,111 @@
+"""A posterior from which observations are taken."""
+
+import dataclasses
+from typing import Any, TYPE_CHECKING
+
+import equinox as eqx
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int
+
+from .. import _checks
+from .._functionals import AbstractFunctional, as_functional
+from .._numerics.lapack import cholesky
+from .._numerics.linalg import CholeskyFactor, inner
+from .._numerics.updating import without_rows
+from .appending import given
+
+if TYPE_CHECKING:
+    from .conditioned import ConditionedGP
+else:
+    ConditionedGP = Any
+
+
+def as_numbers(posterior: ConditionedGP, numbers: Any) -> Int[Array, "k"]:
+    """Numbers of observations, from 0 on: those of places that are taken, each once."""
+    n = posterior.capacity if posterior.size is None or not _checks.is_concrete(posterior.size) else int(posterior.size)
+    numbers = jnp.atleast_1d(jnp.asarray(_checks.index(numbers, n, "Observation")))
+    if numbers.ndim > 1 or not jnp.issubdtype(numbers.dtype, jnp.integer):
+        raise ValueError(
+            f"`numbers` must be whole numbers, one or several; got {numbers.dtype} of shape {numbers.shape}."
+        )
+    taken = jnp.asarray(n if posterior.size is None else posterior.size, numbers.dtype)
+    numbers = jnp.where(numbers < 0, numbers + taken, numbers)
+    once = jnp.sum(numbers[:, None] == numbers[None, :]) == numbers.shape[0]
+    return _checks.require(
+        once & jnp.all((numbers >= 0) & (numbers < taken)),
+        numbers,
+        "`numbers` must be those of observations that the posterior has, each once.",
+    )
+
+
+def remove(posterior: ConditionedGP, numbers: Any) -> ConditionedGP:
+    """`ConditionedGP.without`."""
+    numbers = as_numbers(posterior, numbers)
+    return _removed(posterior, numbers, order_without(posterior, numbers))
+
+
+def order_without(posterior: ConditionedGP, numbers: Int[Array, "k"]) -> Any:
+    """The observations that stay, in their order; where there is room the others behind them. A tuple where arrays shrink,
+    or where which values are kept is part of the structure of a functional."""
+    n = posterior.capacity
+    if posterior.size is not None and as_functional(posterior.prior.X).one_by_one:
+        gone = jnp.zeros(n, bool).at[numbers].set(True) | (jnp.arange(n) >= posterior.size)
+        return jnp.argsort(gone, stable=True)
+    if not _checks.is_concrete(numbers):
+        raise ValueError(
+            "Under jit `without` needs room (`capacity`): else which observations are left is its structure."
+        )
+    kept = np.delete(np.arange(n), np.asarray(numbers))
+    if posterior.size is None and kept.size == 0:
+        raise ValueError("`without` would leave no observation: use the prior.")
+    behind = () if posterior.size is None else tuple(np.asarray(numbers).tolist())
+    return (*kept.tolist(), *behind)
+
+
+@eqx.filter_jit
+def _removed(posterior: ConditionedGP, numbers: Int[Array, "k"], order: Any) -> ConditionedGP:
+    places = jnp.asarray(order)
+    seen, size = is_kept(posterior, numbers, order), posterior.size
+    pick = lambda values: values[..., places]
+    blank = lambda values: values if size is None else jnp.where(seen, values, jnp.zeros_like(values))
+    lower = without_rows(posterior.factor.lower, numbers)[places][:, places]
+    mask = pick(jnp.ones(posterior.capacity, bool) if posterior.mask is None else posterior.mask) & seen
+    each = posterior.noise_var.ndim > 0
+    return dataclasses.replace(
+        posterior,
+        prior=given(posterior.prior, of_functional(posterior.prior.X, order), lambda jitter: blank(pick(jitter))),
+        y=blank(pick(posterior.y)),
+        noise_var=blank(pick(posterior.noise_var)) if each else posterior.noise_var,
+        factor=CholeskyFactor(lower, None if posterior.mask is None else mask),
+        coefficients=pick(coefficients_without(posterior, posterior.coefficients, numbers)),
+        jitter=blank(pick(posterior.jitter)),
+        size=None if size is None else size - numbers.shape[0],
+    )
+
+
+def of_functional(X: Any, order: Any) -> AbstractFunctional:
+    return as_functional(X).take(order)
+
+
+def is_kept(posterior: ConditionedGP, numbers: Int[Array, "k"], order: Any) -> Bool[Array, "n"]:
+    """Of each place in a new order, whether an observation has it."""
+    length = len(order) if isinstance(order, tuple) else order.shape[0]
+    left = length if posterior.size is None else posterior.size - numbers.shape[0]
+    return jnp.arange(length) < left
+
+
+def coefficients_without(
+    posterior: ConditionedGP, coefficients: Float[Array, "*s n"], numbers: Int[Array, "k"]
+) -> Float[Array, "*s n"]:
+    """α − P_:B P_BB⁻¹ α_B with P = A⁻¹, which is 0 at the observations B that are taken out."""
+    n, k = coefficients.shape[-1], numbers.shape[0]
+    unit = jnp.zeros((k, n), coefficients.dtype).at[jnp.arange(k), numbers].set(1)
+    P = posterior.factor.solve(unit)
+    flat = coefficients.reshape(-1, n)
+    # A place of what was not observed has a row of the identity, and nothing of it is to come off.
+    missing = jnp.zeros(k, bool) if posterior.mask is None else ~posterior.mask[numbers]
+    block = jnp.where(missing[:, None] | missing[None, :], jnp.eye(k, dtype=P.dtype), P[:, numbers])
+    share = CholeskyFactor(cholesky(block)).solve(flat[:, numbers])
+    left = flat - inner(share, P.T)
+    return left.at[:, numbers].set(0).reshape(coefficients.shape)
