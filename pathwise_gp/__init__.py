@@ -75,6 +75,7 @@ from ._priors import (
     GPPrior as GPPrior,
     LeaveOneOut as LeaveOneOut,
     MultiOutputGPPrior as MultiOutputGPPrior,
+    posterior_of as posterior_of,
     Prediction as Prediction,
     SparseGPPrior as SparseGPPrior,
 )

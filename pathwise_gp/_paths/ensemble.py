@@ -6,6 +6,7 @@ from typing import Any
 
 import equinox as eqx
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
@@ -76,6 +77,43 @@ class PathEnsemble(Printed, eqx.Module):
         """Integrals over boxes of each path of each draw: see `PathwiseFunction.over_boxes`."""
         return _map(self, lambda paths: paths.over_boxes(boxes, rule) if hasattr(paths, "over_boxes") else rule(paths))
 
+    def condition(self, posterior: Any, key: Key, n_new: int | None = None) -> "PathEnsemble":
+        """The same functions under each draw, now through the observations that its posterior has and they have not: see
+        `PathwiseFunction.condition`. One draw after the other.
+
+        **Arguments:** `posterior`: a `Batched` of the posteriors of the draws, given more (`posterior_of(ensemble)` has them
+        where they were not kept); of paths under fantasies their posterior; `key`: of the new ε, used up; `n_new`: how many
+        observations are new, which has to be given under jit where there is room for more.
+
+        **Returns:** an ensemble with these axes. **Raises:** ValueError as `PathwiseFunction.condition`, and where the posterior
+        has not the axes of the draws.
+        """
+        _check_axes(self, posterior)
+        keys = jax.random.split(_checks.key(key), math.prod(self._axes))
+        if n_new is None:
+            n_new = posterior.member(0).new_to(self._member(0))
+        if n_new == 0:
+            return self
+        going_on = lambda paths, posterior, key: paths.condition(posterior, key, n_new)
+        return _go_on(self, posterior, going_on, keys)
+
+    def without(self, posterior: Any, numbers: Any) -> "PathEnsemble":
+        """The same functions under each draw without some of the observations: see `PathwiseFunction.without`.
+
+        **Arguments:** `posterior`: as of `condition`, of these paths; `numbers`: which. **Returns:** an ensemble with these axes.
+        **Raises:** ValueError as `PathwiseFunction.without`, and where the posterior has not the axes of the draws.
+        """
+        _check_axes(self, posterior)
+        return _go_on(self, posterior, lambda paths, posterior: paths.without(posterior, numbers))
+
+    def leave_one_out(self, posterior: Any) -> Float[Array, "..."]:
+        """Each path of each draw where each observation was made, without that one: see `PathwiseFunction.leave_one_out`.
+
+        **Arguments:** `posterior`: as of `condition`, of these paths. **Returns:** `draws *s n`. **Raises:** as `without`.
+        """
+        _check_axes(self, posterior)
+        return _left_out(self, posterior)
+
     def map(self, function: Callable[[Any], Any]) -> Any:
         """What a function makes of the paths of each draw: compiled once, and called on one draw after the other.
 
@@ -94,6 +132,11 @@ class PathEnsemble(Printed, eqx.Module):
         """The axes `draws *s` of the paths (`chains draws *s`)."""
         one = lambda: eqx.combine(jax.tree.map(lambda leaf: leaf[0], self._flat()), self.common)
         return (*self._axes, *eqx.filter_eval_shape(one).shape)
+
+    @property
+    def batch_shape(self) -> tuple[int, ...]:
+        """The axes of the draws."""
+        return self._axes
 
     @property
     def smoothness(self) -> float:
@@ -157,6 +200,10 @@ class PathEnsemble(Printed, eqx.Module):
         made = (map_draws(part(i), (first,), (flat,)) for i in range(count))
         return tuple(PathEnsemble(self._unflat(varying), common, self.n_axes) for varying, common in made)
 
+    def _member(self, number: Any) -> Any:
+        """The paths of one draw, by its number when their axes are made one."""
+        return eqx.combine(jax.tree.map(lambda leaf: leaf[number], self._flat()), self.common)
+
     def _flat(self) -> Any:
         """What varies, with the axes of the draws made one."""
         s = math.prod(self._axes)
@@ -186,6 +233,32 @@ def separate(draw: Callable[..., Any], first: tuple[Any, ...]) -> tuple[Callable
     arrays, rest = eqx.partition(draw(*first), eqx.is_array)
     pick = lambda made: eqx.filter(eqx.filter(made, eqx.is_array), varies)
     return pick, eqx.combine(eqx.filter(arrays, varies, inverse=True), rest)
+
+
+def _check_axes(ensemble: PathEnsemble, posterior: Any) -> None:
+    axes = getattr(posterior, "batch_shape", None)
+    if axes != ensemble.batch_shape or not hasattr(posterior, "member"):
+        raise ValueError(
+            f"`posterior` must hold one posterior for each draw, with the axes {ensemble.batch_shape}: "
+            f"`posterior_of(ensemble)`, and what `map` makes of that; got a {type(posterior).__name__} with axes {axes}."
+        )
+
+
+@eqx.filter_jit
+def _go_on(ensemble: PathEnsemble, posterior: Any, step: Callable[..., Any], *args: Array) -> PathEnsemble:
+    def draw(varying: Any, number: Any, *own: Array) -> Any:
+        return step(eqx.combine(varying, ensemble.common), posterior.member(number), *own)
+
+    every = (ensemble._flat(), jnp.arange(math.prod(ensemble.batch_shape)), *args)
+    varying, common = map_draws(draw, jax.tree.map(lambda leaf: leaf[0], every), every)
+    return PathEnsemble(ensemble._unflat(varying), common, ensemble.n_axes)
+
+
+@eqx.filter_jit
+def _left_out(ensemble: PathEnsemble, posterior: Any) -> Float[Array, "..."]:
+    numbers = jnp.arange(math.prod(ensemble.batch_shape))
+    values = jax.lax.map(lambda i: ensemble._member(i).leave_one_out(posterior.member(i)), numbers)
+    return values.reshape(*ensemble.batch_shape, *values.shape[1:])
 
 
 @eqx.filter_jit

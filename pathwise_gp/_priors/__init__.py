@@ -7,4 +7,5 @@ from .multi_output import (
     MultiOutputGPPrior as MultiOutputGPPrior,
 )
 from .prediction import Prediction as Prediction
+from .recovered import posterior_of as posterior_of
 from .sparse import SparseGPPrior as SparseGPPrior

@@ -307,6 +307,26 @@ def _with_room(posterior: ConditionedGP, L: AbstractFunctional) -> ConditionedGP
     )
 
 
+def under(posterior: ConditionedGP, prior: GPPrior, noise_var: Any) -> ConditionedGP:
+    """`ConditionedGP.under`."""
+    if posterior.y.ndim > 1:
+        raise ValueError("`under` is of one set of observations; this posterior has fantasies: condition the prior on each.")
+    old, new = as_functional(posterior.prior.X), as_functional(prior.X)
+    same = jax.tree.structure(old) == jax.tree.structure(new) and old.size == new.size
+    if not same or (_checks.is_concrete(old.points) and _checks.is_concrete(new.points) and bool(jnp.any(old.points != new.points))):
+        raise ValueError("`prior` must be at the points that the posterior has, places that are free among them.")
+    number = noise_var is None or np.ndim(noise_var) == 0
+    made = prior.condition(
+        posterior.y, posterior.noise_var if noise_var is None else noise_var, posterior.mask, check_scales=False
+    )
+    if posterior.size is None:
+        return made
+    places = jnp.arange(posterior.capacity) < posterior.size
+    each = jnp.where(places, _of_each(made.noise_var, posterior.capacity), jnp.zeros_like(posterior.y))
+    known = posterior.new_noise_var if noise_var is None else made.new_noise_var if number else None
+    return dataclasses.replace(made, noise_var=each, size=posterior.size, new_noise_var=known)
+
+
 def trimmed(posterior: ConditionedGP) -> ConditionedGP:
     """`ConditionedGP.trimmed`."""
     if posterior.size is None:

@@ -30,7 +30,7 @@ def continued(posterior: ConditionedGP, paths: Any, key: Key, n_new: int | None)
     if paths.spread is not None:
         raise ValueError(_OF_INDUCING)
     found = _continue(posterior, paths, _checks.key(key), *_new_numbers(posterior, paths, n_new))
-    return _checks.verdict(found.paths, (found.other, _OTHER), (found.lost, _LOST), (found.left, _LEFT))
+    return _unless(found.paths, (found.other, _OTHER), (found.lost, _LOST), (found.left, _LEFT))
 
 
 _OF_INDUCING = (
@@ -46,6 +46,18 @@ _LOST = (
     "posterior that had them."
 )
 _LEFT = "`n_new` is not the number of observations that `posterior` has and the paths have not."
+
+
+def _unless(paths: Any, *faults: tuple[Bool[Array, ""], str]) -> Any:
+    """Paths, or the error of the first of the faults that is true. It hangs on the coefficients: the leaves that draws have in
+    common stay so."""
+    where = (lambda p: p.varying.coefficients) if isinstance(paths, PathEnsemble) else lambda p: p.coefficients
+    return eqx.tree_at(where, paths, _checks.verdict(where(paths), *faults))
+
+
+def new_to(posterior: ConditionedGP, paths: PathwiseFunction) -> int:
+    """How many observations of a posterior are new to some paths."""
+    return len(_new_numbers(posterior, paths, None)[0])
 
 
 def _check_whole(paths: Any) -> None:
@@ -196,9 +208,9 @@ def _equal(one: Any, two: Any) -> Bool[Array, ""]:
 def continued_without(posterior: ConditionedGP, paths: Any, numbers: Any) -> PathwiseFunction:
     """`PathwiseFunction.without`."""
     _check_same_size(posterior, paths, "without")
-    numbers = as_numbers(posterior, numbers)
-    found = _without(posterior, paths, numbers, order_without(posterior, numbers))
-    return _checks.verdict(found.paths, (found.other, _OTHER), (found.lost | found.left, _APART))
+    numbers = as_numbers(numbers, posterior.capacity, posterior.size)
+    found = _without(posterior, paths, jnp.asarray(numbers), order_without(posterior, numbers))
+    return _unless(found.paths, (found.other, _OTHER), (found.lost | found.left, _APART))
 
 
 _APART = (

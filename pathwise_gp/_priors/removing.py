@@ -21,31 +21,28 @@ else:
     ConditionedGP = Any
 
 
-def as_numbers(posterior: ConditionedGP, numbers: Any) -> Int[Array, "k"]:
-    """Numbers of observations, from 0 on: those of places that are taken, each once."""
-    n = posterior.capacity if posterior.size is None or not _checks.is_concrete(posterior.size) else int(posterior.size)
-    numbers = jnp.atleast_1d(jnp.asarray(_checks.index(numbers, n, "Observation")))
-    if numbers.ndim > 1 or not jnp.issubdtype(numbers.dtype, jnp.integer):
-        raise ValueError(
-            f"`numbers` must be whole numbers, one or several; got {numbers.dtype} of shape {numbers.shape}."
-        )
-    taken = jnp.asarray(n if posterior.size is None else posterior.size, numbers.dtype)
-    numbers = jnp.where(numbers < 0, numbers + taken, numbers)
-    once = jnp.sum(numbers[:, None] == numbers[None, :]) == numbers.shape[0]
-    return _checks.require(
-        once & jnp.all((numbers >= 0) & (numbers < taken)),
-        numbers,
-        "`numbers` must be those of observations that the posterior has, each once.",
-    )
+def as_numbers(numbers: Any, n: int, size: Int[Array, ""] | None = None) -> Any:
+    """Numbers of n observations, or of the first `size` of them, from 0 on, each once: of NumPy where they are known."""
+    known = size is None or _checks.is_concrete(size)
+    numbers = _checks.index(numbers, int(size) if known and size is not None else n, "Observation")
+    np_: Any = np if known and _checks.is_concrete(numbers) else jnp
+    numbers = np_.atleast_1d(np_.asarray(numbers))
+    if numbers.ndim > 1 or numbers.dtype.kind not in "iu":
+        raise ValueError(f"`numbers` must be whole numbers, one or several; got {numbers.dtype} of shape {numbers.shape}.")
+    taken = np_.asarray(n if size is None else size, numbers.dtype)
+    numbers = np_.where(numbers < 0, numbers + taken, numbers)
+    once = np_.sum(numbers[:, None] == numbers[None, :]) == numbers.shape[0]
+    there = np_.all((numbers >= 0) & (numbers < taken))
+    return _checks.require(once & there, numbers, "`numbers` must be those of observations that there are, each once.")
 
 
 def remove(posterior: ConditionedGP, numbers: Any) -> ConditionedGP:
     """`ConditionedGP.without`."""
-    numbers = as_numbers(posterior, numbers)
-    return _removed(posterior, numbers, order_without(posterior, numbers))
+    numbers = as_numbers(numbers, posterior.capacity, posterior.size)
+    return _removed(posterior, jnp.asarray(numbers), order_without(posterior, numbers))
 
 
-def order_without(posterior: ConditionedGP, numbers: Int[Array, "k"]) -> Any:
+def order_without(posterior: ConditionedGP, numbers: Any) -> Any:
     """The observations that stay, in their order; where there is room the others behind them. A tuple where arrays shrink,
     or where which values are kept is part of the structure of a functional."""
     n = posterior.capacity
