@@ -84,6 +84,7 @@ from ._samplers import (
     feature_error as feature_error,
     MultiOutputPathwiseSampler as MultiOutputPathwiseSampler,
     PathwiseSampler as PathwiseSampler,
+    SparsePosterior as SparsePosterior,
 )
 from ._scaling import Standardisation as Standardisation, standardise as standardise
 

@@ -145,16 +145,16 @@ LEAVE_OUT = (
 )
 
 
-def observed(y: Array, remedy: str = MASK, mask: Array | None = None, given: Any = None) -> Array:
+def observed(y: Array, remedy: str = MASK, mask: Array | None = None, given: Any = None, name: str = "y") -> Array:
     """Observations with 0 where there is none, or an error where one is NaN or inf: now where they are known, by themselves
     or by the array that was given for them, else at run time under jit."""
     here = y if mask is None else jnp.where(mask, y, jnp.zeros_like(y))
     known = given if isinstance(given, np.ndarray) and not is_concrete(y) else y
     if is_concrete(known) and is_concrete(mask):
         known = np.asarray(known)
-        finite(known if mask is None else np.where(np.asarray(mask), known, np.zeros_like(known)), "y", remedy)
+        finite(known if mask is None else np.where(np.asarray(mask), known, np.zeros_like(known)), name, remedy)
         return here
-    return require(jnp.all(jnp.isfinite(here)), here, f"`y` must be finite; got NaN or inf. {remedy}")
+    return require(jnp.all(jnp.isfinite(here)), here, f"`{name}` must be finite; got NaN or inf. {remedy}")
 
 
 def points(X: Any, name: str) -> Array:
@@ -205,12 +205,12 @@ def positive(x: Array, name: str, *, or_zero: bool = False) -> None:
         raise ValueError(f"`{name}` must {wanted}; got {np.asarray(x)}.")
 
 
-def noise_variance(noise_var: Any, n: int, *, or_zero: bool = False) -> Array:
+def noise_variance(noise_var: Any, n: int, *, or_zero: bool = False, like: str = "X") -> Array:
     """Noise variance, a scalar or one per point, as an array of shape () or (n,), positive or also zero."""
     noise_var = floating(noise_var, "noise_var")
     if noise_var.shape not in ((), (n,)):
         raise ValueError(
-            f"`noise_var` must be a scalar or have shape ({n},), one variance for each point of `X`; "
+            f"`noise_var` must be a scalar or have shape ({n},), one variance for each point of `{like}`; "
             f"got shape {noise_var.shape}."
         )
     positive(noise_var, "noise_var", or_zero=or_zero)
@@ -230,11 +230,13 @@ def as_mask(mask: Any, shape: tuple[int, ...]) -> Array:
     return mask
 
 
-def observations(y: Any, n: int, mask: Any, remedy: str = MASK) -> tuple[Array, Array | None]:
+def observations(
+    y: Any, n: int, mask: Any, remedy: str = MASK, name: str = "y", like: str = "X"
+) -> tuple[Array, Array | None]:
     """Observations at n points, finite where they were made and 0 elsewhere, and the mask that says where."""
-    given, y, where = y, _of_length(y, n, "y", "X"), None if mask is None else as_mask(mask, (n,))
-    y = observed(y, _tables.in_words_of(given, remedy), where, given)
-    resolved(given, "y", where)
+    given, y, where = y, _of_length(y, n, name, like), None if mask is None else as_mask(mask, (n,))
+    y = observed(y, _tables.in_words_of(given, remedy), where, given, name)
+    resolved(given, name, where)
     return y, where
 
 

@@ -176,6 +176,46 @@ def pit(samples: Float[AnyArray, "..."], y: Float[AnyArray, "..."], key: Key | N
     return _pit(samples, y, None if key is None else _checks.key(key))
 
 
+def loo_pit(paths: Any, posterior: Any, key: Key) -> Float[Array, "..."]:
+    """`pit` of each observation among what paths predict of it that are conditioned on all others: a check of calibration on
+    the data at hand, without fitting anew. Of a model that is right it is nearly uniform.
+
+    **Arguments:** `paths`: draws of the posterior, `*s`, or an ensemble of them; `posterior`: theirs (of an ensemble
+    `posterior_of(ensemble)`); `key`: of the noise of the predictions and of V, used up.
+
+    **Returns:** one for each observation that was made, `n`. **Raises:** ValueError as `paths.leave_one_out`, and where a
+    mask is not known, under jit. Source: Gelfand, Dey & Chang (1992); Czado, Gneiting & Held (2009).
+    """
+    of_noise, of_place = jax.random.split(_checks.key(key))
+    return pit(*_left_out(paths, posterior, of_noise), of_place)
+
+
+def loo_crps(paths: Any, posterior: Any, key: Key, *, fair: bool = True) -> Float[Array, "..."]:
+    """`crps` of what paths predict of each observation that are conditioned on all others; lower is better, in the units
+    of y.
+
+    **Arguments:** as of `loo_pit`, and `fair` as of `crps`. **Returns:** `n`. **Raises:** as `loo_pit` and `crps`.
+    """
+    return crps(*_left_out(paths, posterior, _checks.key(key)), fair=fair)
+
+
+def _left_out(paths: Any, posterior: Any, key: Key) -> tuple[Float[Array, "..."], Float[Array, "..."]]:
+    """Draws of each observation without itself, and the observations."""
+    values, axes = paths.leave_one_out(posterior), getattr(posterior, "batch_shape", ())
+    one = posterior.member(0) if axes else posterior
+    y, noise = one.y, posterior.map(lambda member: member.noise) if axes else one.noise
+    behind = (1,) * (values.ndim - noise.ndim)
+    noise = jnp.broadcast_to(noise.reshape(*noise.shape[: len(axes)], *behind, *noise.shape[len(axes) :]), values.shape)
+    samples = observed_with(values, noise, key)
+    mask = getattr(one, "mask", None)
+    if mask is None:
+        return samples, y
+    if not _checks.is_concrete(mask):
+        raise ValueError("Which observations were made is not known under jit: use `paths.leave_one_out` and the mask.")
+    there = np.flatnonzero(np.asarray(mask))
+    return samples[..., there], y[there]
+
+
 def coverage(
     samples: Float[AnyArray, "..."], y: Float[AnyArray, "..."], levels: Number | Float[AnyArray, "..."]
 ) -> Float[Array, "..."]:

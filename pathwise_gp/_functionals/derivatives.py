@@ -15,8 +15,9 @@ from .. import _checks, _fields
 from .._kernels import AbstractKernel
 from .._numerics.blocks import map_rows
 from .._numerics.pointwise import real
-from .base import AbstractFunctional, AbstractOfPoints
+from .base import AbstractFunctional
 from .functions import AbstractFunction
+from .of_points import AbstractOfPoints
 from .operators import derivative, Function, GradientOperator, LaplacianOperator
 
 

@@ -12,7 +12,8 @@ from .._features import AbstractFeatures
 from .._kernels import AbstractKernel
 from .._numerics.blocks import map_rows
 from .._types import Numbers
-from .base import AbstractFunctional, AbstractOfPoints
+from .base import AbstractFunctional
+from .of_points import AbstractOfPoints
 from .operators import Function
 
 

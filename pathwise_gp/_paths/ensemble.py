@@ -85,8 +85,8 @@ class PathEnsemble(Printed, eqx.Module):
         where they were not kept); of paths under fantasies their posterior; `key`: of the new ε, used up; `n_new`: how many
         observations are new, which has to be given under jit where there is room for more.
 
-        **Returns:** an ensemble with these axes. **Raises:** ValueError as `PathwiseFunction.condition`, and where the posterior
-        has not the axes of the draws.
+        **Returns:** an ensemble with these axes. **Raises:** ValueError as `PathwiseFunction.condition`, and where the
+        posterior has not the axes of the draws.
         """
         _check_axes(self, posterior)
         keys = jax.random.split(_checks.key(key), math.prod(self._axes))
@@ -100,8 +100,9 @@ class PathEnsemble(Printed, eqx.Module):
     def without(self, posterior: Any, numbers: Any) -> "PathEnsemble":
         """The same functions under each draw without some of the observations: see `PathwiseFunction.without`.
 
-        **Arguments:** `posterior`: as of `condition`, of these paths; `numbers`: which. **Returns:** an ensemble with these axes.
-        **Raises:** ValueError as `PathwiseFunction.without`, and where the posterior has not the axes of the draws.
+        **Arguments:** `posterior`: as of `condition`, of these paths; `numbers`: which. **Returns:** an ensemble with
+        these axes. **Raises:** ValueError as `PathwiseFunction.without`, and where the posterior has not the axes of the
+        draws.
         """
         _check_axes(self, posterior)
         return _go_on(self, posterior, lambda paths, posterior: paths.without(posterior, numbers))

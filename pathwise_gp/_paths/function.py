@@ -179,7 +179,8 @@ class PathwiseFunction(Printed, eqx.Module):
             raise ValueError("`marginal_variance` is of random paths; this is a mean, which has none.")
         if self.noise is None:
             raise ValueError(
-                "`marginal_variance` is of whole paths; this is a part of one, whose solve is that of the whole."
+                "`marginal_variance` is of whole paths: a part of one has the solve of the whole, and one of inducing values "
+                "that went on with observations holds none."
             )
         return _inside(_marginal_variance(self, X))
 

@@ -131,6 +131,31 @@ class MultiOutputPaths(Printed, eqx.Module):
             raise ValueError("`marginal_variance` is of random paths; this is a mean, which has none.")
         return _marginal_variance(self, X)
 
+    def condition(self, posterior: Any, key: Key, n_new: int | None = None) -> "MultiOutputPaths":
+        """The same functions, now through what their posterior has and they have not: see `PathwiseFunction.condition`.
+
+        **Arguments:** `posterior`: theirs, given all outputs at more inputs by its `condition`; `key`: of the new ε, used
+        up; `n_new`: how many inputs are new, which shapes say. **Returns:** paths `*s`. **Raises:** as
+        `PathwiseFunction.condition`.
+        """
+        return posterior.continued(self, key, n_new)
+
+    def without(self, posterior: Any, numbers: Any) -> "MultiOutputPaths":
+        """The same functions without all outputs at some of the inputs: see `PathwiseFunction.without`.
+
+        **Arguments:** `posterior`: theirs; `numbers`: which inputs. **Returns:** paths `*s`, of `posterior.without(numbers)`.
+        **Raises:** as that, and ValueError where the posterior is not theirs.
+        """
+        return posterior.continued_without(self, numbers)
+
+    def leave_one_out(self, posterior: Any) -> Float[Array, "*s n p"]:
+        """Each path where each observation was made, without that one (other outputs at the same input stay).
+
+        **Arguments:** `posterior`: that of the paths. **Returns:** `*s n p`. **Raises:** ValueError where the posterior
+        is not theirs, or the covariance of the outputs has no inverse.
+        """
+        return posterior.left_out_of(self)
+
     @property
     def smoothness(self) -> float:
         """How often the paths can be differentiated. A posterior mean, which is made of kernels, can be twice as often."""

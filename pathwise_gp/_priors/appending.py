@@ -50,13 +50,13 @@ def as_new_data(posterior: ConditionedGP, X: Any, y: Any, noise_var: Any, mask: 
         y, mask = _fantasies(posterior, y, m, mask)
     else:
         y, noise_var, mask = flat_data(inputs, y, noise_var, mask)
-        y, mask = _checks.observations(y, m, mask)
+        y, mask = _checks.observations(y, m, mask, _checks.MASK, "y_new", "X_new")
     y = y.astype(dtype)
     if noise_var is None:
         if posterior.new_noise_var is None:
             raise ValueError("`noise_var` must be given: that of the other observations was given for each of them.")
         return NewData(L, y, None, mask)
-    noise_var = _checks.noise_variance(noise_var, m, or_zero=True).astype(dtype)
+    noise_var = _checks.noise_variance(noise_var, m, or_zero=True, like="X_new").astype(dtype)
     if not _checks.is_concrete(noise_var):
         noise_var = _checks.require(jnp.all(noise_var >= 0), noise_var, "`noise_var` must not be negative.")
     return NewData(L, y, None if _is_same(posterior.noise_var, noise_var) else noise_var, mask)
@@ -77,7 +77,7 @@ def _fantasies(posterior: ConditionedGP, y: Any, m: int, mask: Any) -> tuple[Flo
             "fit each other."
         ) from e
     everywhere = None if mask is None else jnp.broadcast_to(mask, y.shape)
-    return _checks.observed(y, _checks.MASK, everywhere, given), mask
+    return _checks.observed(y, _checks.MASK, everywhere, given, "y_new"), mask
 
 
 def _is_same(old: Float[Array, "..."], new: Float[Array, "..."]) -> bool:
@@ -310,10 +310,14 @@ def _with_room(posterior: ConditionedGP, L: AbstractFunctional) -> ConditionedGP
 def under(posterior: ConditionedGP, prior: GPPrior, noise_var: Any) -> ConditionedGP:
     """`ConditionedGP.under`."""
     if posterior.y.ndim > 1:
-        raise ValueError("`under` is of one set of observations; this posterior has fantasies: condition the prior on each.")
+        raise ValueError(
+            "`under` is of one set of observations; this posterior has fantasies: condition the prior on each."
+        )
     old, new = as_functional(posterior.prior.X), as_functional(prior.X)
     same = jax.tree.structure(old) == jax.tree.structure(new) and old.size == new.size
-    if not same or (_checks.is_concrete(old.points) and _checks.is_concrete(new.points) and bool(jnp.any(old.points != new.points))):
+    if not same or (
+        _checks.is_concrete(old.points) and _checks.is_concrete(new.points) and bool(jnp.any(old.points != new.points))
+    ):
         raise ValueError("`prior` must be at the points that the posterior has, places that are free among them.")
     number = noise_var is None or np.ndim(noise_var) == 0
     made = prior.condition(

@@ -12,7 +12,8 @@ from jaxtyping import Array, Bool, Float, Int
 
 from .. import _checks
 from .._features import NoFeatures
-from .._functionals import as_inputs
+from .._functionals import AbstractFunctional, as_inputs
+from .._kernels import AbstractKernel
 from .._numerics.linalg import CholeskyFactor, inner
 from .._paths import PathEnsemble, PathwiseFunction
 from .._types import Key
@@ -30,14 +31,14 @@ def continued(posterior: ConditionedGP, paths: Any, key: Key, n_new: int | None)
     if paths.spread is not None:
         raise ValueError(_OF_INDUCING)
     found = _continue(posterior, paths, _checks.key(key), *_new_numbers(posterior, paths, n_new))
-    return _unless(found.paths, (found.other, _OTHER), (found.lost, _LOST), (found.left, _LEFT))
+    return _unless(found.paths, (found.other, OTHER), (found.lost, _LOST), (found.left, _LEFT))
 
 
 _OF_INDUCING = (
     "Paths through inducing values, of a `DecoupledPathwiseSampler`, go on from its `posterior()`, and from what `condition` "
     "makes of that."
 )
-_OTHER = (
+OTHER = (
     "`posterior` is not that of the paths, given more: its kernel, mean, points or noise differ from theirs. Paths keep the "
     "hyperparameters that they were drawn with; under others draw anew."
 )
@@ -49,9 +50,12 @@ _LEFT = "`n_new` is not the number of observations that `posterior` has and the 
 
 
 def _unless(paths: Any, *faults: tuple[Bool[Array, ""], str]) -> Any:
-    """Paths, or the error of the first of the faults that is true. It hangs on the coefficients: the leaves that draws have in
-    common stay so."""
-    where = (lambda p: p.varying.coefficients) if isinstance(paths, PathEnsemble) else lambda p: p.coefficients
+    """Paths, or the error of the first of the faults that is true. It hangs on the coefficients: the leaves that draws
+    have in common stay so."""
+
+    def where(p: Any) -> Any:
+        return (p.varying if isinstance(p, PathEnsemble) else p).coefficients
+
     return eqx.tree_at(where, paths, _checks.verdict(where(paths), *faults))
 
 
@@ -150,7 +154,7 @@ def _continue(
         spec = eqx.tree_at(ours, jax.tree.map(lambda _: False, made), (True, True))
         varying, common = eqx.partition(made, spec)
         made = PathEnsemble(eqx.tree_at(ours, varying, (coefficients, mean)), common, len(axes))
-    return _Continued(made, _differ(posterior, paths, noise, seen), lost, left)
+    return _Continued(made, _other(posterior, paths, seen), lost, left)
 
 
 def _columns_of_inverse(factor: CholeskyFactor, places: Int[Array, "m"], at_the_end: bool) -> Float[Array, "m n"]:
@@ -175,33 +179,38 @@ def _resized(values: Float[Array, "*s m"], n: int) -> Float[Array, "*s n"]:
 _TWICE = 1e3
 
 
-def _differ(
-    posterior: ConditionedGP, paths: PathwiseFunction, noise: Float[Array, "n"], seen: Bool[Array, "n"]
+def differ(
+    kernel: AbstractKernel, mean: Any, L: AbstractFunctional, paths: PathwiseFunction, seen: Bool[Array, "n"]
 ) -> Bool[Array, ""]:
-    """Whether the kernel, the mean, the points or the noise are others than those of the paths, where these have seen
-    them."""
-    prior, L, M = posterior.prior, posterior.observed, paths.functional
-    eps = _TWICE * float(jnp.finfo(noise.dtype).eps)
-    pairs = [(noise, jnp.where(seen, _resized(jnp.asarray(paths.noise), noise.shape[0]), noise))]
-    # Where points are the same a kernel is the same function of them.
-    column = lambda functional: functional.of_kernel(prior.kernel, M.points[:1])[0]
-    here, there = column(L), _resized(column(M), noise.shape[0])
-    pairs.append((here, jnp.where(seen, there, here)))
-    close = [jnp.all(jnp.abs(one - two) <= eps * jnp.maximum(jnp.abs(one), jnp.abs(two))) for one, two in pairs]
-    (ours, structure), (theirs, other) = map(
-        jax.tree.flatten, ((prior.kernel, prior.mean), (paths.kernel, paths.prior_mean))
-    )
+    """Whether a kernel, a mean, or the points of L are others than those of paths, where these have seen them."""
+    (ours, structure), (theirs, other) = map(jax.tree.flatten, ((kernel, mean), (paths.kernel, paths.prior_mean)))
     if structure != other:
-        raise ValueError(_OTHER)
+        raise ValueError(OTHER)
     equal = [_equal(one, two) for one, two in zip(ours, theirs, strict=True)]
-    return ~jnp.all(jnp.stack(close + equal))
+    # Where points are the same a kernel is the same function of them.
+    M = paths.functional
+    column = lambda functional: functional.of_kernel(kernel, M.points[:1])[0]
+    here, there = column(L), _resized(column(M), L.size)
+    return ~jnp.all(jnp.stack([*equal, _close(here, jnp.where(seen, there, here))]))
+
+
+def _other(posterior: ConditionedGP, paths: PathwiseFunction, seen: Bool[Array, "n"]) -> Bool[Array, ""]:
+    """Whether the posterior is not that of the paths: `differ`, or the noise is another."""
+    noise, prior = posterior.noise, posterior.prior
+    theirs = jnp.where(seen, _resized(jnp.asarray(paths.noise), noise.shape[0]), noise)
+    return ~_close(noise, theirs) | differ(prior.kernel, prior.mean, posterior.observed, paths, seen)
+
+
+def _close(one: Float[Array, "n"], two: Float[Array, "n"]) -> Bool[Array, ""]:
+    eps = _TWICE * float(jnp.finfo(one.dtype).eps)
+    return jnp.all(jnp.abs(one - two) <= eps * jnp.maximum(jnp.abs(one), jnp.abs(two)))
 
 
 def _equal(one: Any, two: Any) -> Bool[Array, ""]:
     if not (eqx.is_array(one) and eqx.is_array(two)):
         return jnp.asarray(one is two or bool(one == two))
     if one.shape != two.shape:
-        raise ValueError(_OTHER)
+        raise ValueError(OTHER)
     return jnp.all(one == two.astype(one.dtype))
 
 
@@ -210,7 +219,7 @@ def continued_without(posterior: ConditionedGP, paths: Any, numbers: Any) -> Pat
     _check_same_size(posterior, paths, "without")
     numbers = as_numbers(numbers, posterior.capacity, posterior.size)
     found = _without(posterior, paths, jnp.asarray(numbers), order_without(posterior, numbers))
-    return _unless(found.paths, (found.other, _OTHER), (found.lost | found.left, _APART))
+    return _unless(found.paths, (found.other, OTHER), (found.lost | found.left, _APART))
 
 
 _APART = (
@@ -241,7 +250,7 @@ def _without(posterior: ConditionedGP, paths: PathwiseFunction, numbers: Int[Arr
         mean_coefficients=coefficients(paths.mean_coefficients),
         noise=jnp.where(kept, posterior.noise[places], jnp.inf),
     )
-    return _Continued(made, _differ(posterior, paths, posterior.noise, seen), jnp.any(seen & ~there), left)
+    return _Continued(made, _other(posterior, paths, seen), jnp.any(seen & ~there), left)
 
 
 def _same_observations(posterior: ConditionedGP, paths: PathwiseFunction) -> tuple[Array, Array, Array]:
@@ -254,7 +263,7 @@ def left_out(posterior: ConditionedGP, paths: Any) -> Float[Array, "*s n"]:
     """`PathwiseFunction.leave_one_out`."""
     _check_same_size(posterior, paths, "leave_one_out")
     found = _left_out(posterior, paths)
-    return _checks.verdict(found.paths, (found.other, _OTHER), (found.lost | found.left, _APART))
+    return _checks.verdict(found.paths, (found.other, OTHER), (found.lost | found.left, _APART))
 
 
 @eqx.filter_jit
@@ -264,4 +273,4 @@ def _left_out(posterior: ConditionedGP, paths: PathwiseFunction) -> _Continued:
     share = 1 / posterior.factor.inverse_diagonal() - posterior.noise
     values = posterior.observed.apply(paths)
     values = values - paths.coefficients * jnp.broadcast_to(share, paths.coefficients.shape)
-    return _Continued(values, _differ(posterior, paths, posterior.noise, seen), jnp.any(seen & ~there), left)
+    return _Continued(values, _other(posterior, paths, seen), jnp.any(seen & ~there), left)

@@ -7,6 +7,7 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from .. import _checks, _fields
@@ -18,11 +19,13 @@ from .._numerics.lapack import eigh
 from .._numerics.linalg import inner
 from .._paths.observations import new_noise
 from .._scaling import Standardisation
-from .._types import AnyArray, Number, Numbers
+from .._types import AnyArray, Key, Number, Numbers
 from .base import check_jitter
+from .continuing_outputs import continued, continued_without, left_out
 from .jitter import FIRST, LARGEST, OF_NOISE, say, say_lost, Shortfall
 from .leave_one_out import leave_one_out, LeaveOneOut
 from .prediction import Prediction
+from .removing import as_numbers
 from .scales import say_scales, Scales, scales_of
 
 
@@ -203,6 +206,11 @@ class ConditionedMultiOutputGP(Printed, eqx.Module):
         """The kernel of the inputs."""
         return self.prior.kernel.kernel
 
+    @property
+    def noise(self) -> Float[Array, "p"]:
+        """All that was added to the diagonal for each output, `p`: the variances of ε."""
+        return self.factor.noise
+
     def mean(self, X: Float[AnyArray, "*n d"]) -> Float[Array, "*n p"]:
         """Posterior mean of each output, m(x) + k(x, X) A⁻¹(y − m(X)) B.
 
@@ -210,6 +218,54 @@ class ConditionedMultiOutputGP(Printed, eqx.Module):
         """
         X = self._inputs(X)
         return _mean(self, X.reshape(-1, X.shape[-1])).reshape(*X.shape[:-1], self.prior.n_outputs)
+
+    def condition(self, X_new: Float[AnyArray, "m d"], y_new: Float[AnyArray, "m p"]) -> "ConditionedMultiOutputGP":
+        """The posterior given all outputs at more inputs, with the same noise and hyperparameters. The eigenvectors of a
+        grid do not grow by a block: it is solved anew, in O(n³ + p³). `paths.condition` takes paths along.
+
+        **Arguments:** `X_new`: points, `m d`; `y_new`: what was observed there, `m p`.
+
+        **Returns:** the posterior, the new observations last. **Raises:** as `MultiOutputGPPrior.condition`. **Warns:**
+        as that, but not of scales.
+        """
+        prior = self.prior
+        X_new = _checks.points(_checks.inputs(X_new, prior.X.shape[1], "X_new"), "X_new").astype(prior.X.dtype)
+        there = eqx.tree_at(lambda p: p.X, prior, check_valid(self.kernel, X_new, "X_new"))
+        y = jnp.concatenate([self.y, there.check_observations(y_new)])
+        more = eqx.tree_at(lambda p: p.X, prior, jnp.concatenate([prior.X, X_new]))
+        return more.condition(y, self.noise_var, check_scales=False)
+
+    def without(self, numbers: Any) -> "ConditionedMultiOutputGP":
+        """The posterior without all outputs at some of the inputs, solved anew; `paths.without` takes paths along.
+
+        **Arguments:** `numbers`: a number or several of inputs from 0 on, negative ones from the end; each at most once.
+
+        **Returns:** the posterior, the others in their order. **Raises:** IndexError where there is none of that number, and
+        ValueError where one comes twice or none is left.
+        """
+        kept = self.kept(numbers)
+        fewer = eqx.tree_at(lambda p: p.X, self.prior, self.prior.X[kept])
+        return fewer.condition(self.y[kept], self.noise_var, check_scales=False)
+
+    def kept(self, numbers: Any) -> np.ndarray:
+        """The inputs that are left without some."""
+        n = self.y.shape[0]
+        kept = np.delete(np.arange(n), np.asarray(as_numbers(numbers, n)))
+        if kept.size == 0:
+            raise ValueError("`without` would leave no observation: use the prior.")
+        return kept
+
+    def continued(self, paths: Any, key: Key, n_new: int | None = None) -> Any:
+        """Paths through what was observed since they were drawn: `paths.condition`."""
+        return continued(self, paths, key, n_new)
+
+    def continued_without(self, paths: Any, numbers: Any) -> Any:
+        """Paths through all but some of what was observed: `paths.without`."""
+        return continued_without(self, paths, numbers)
+
+    def left_out_of(self, paths: Any) -> Float[Array, "*s n p"]:
+        """Each path where each observation was, without that one: `paths.leave_one_out`."""
+        return left_out(self, paths)
 
     def leave_one_out(self) -> LeaveOneOut:
         """Predictions of each observation by all others (other outputs at the same input too), in closed form; see

@@ -4,7 +4,7 @@ from typing import Any
 
 import equinox as eqx
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool
 
 from .. import _checks
 from .._batched import Batched
@@ -16,13 +16,13 @@ from .exact import GPPrior
 
 
 def posterior_of(paths: PathwiseFunction | PathEnsemble) -> Any:
-    """The posterior that paths are draws of, factorised anew in O(n³): for paths that go on (`paths.condition`) where it was not
-    kept, such as those of many draws of the hyperparameters.
+    """The posterior that paths are draws of, factorised anew in O(n³): for paths that go on (`paths.condition`) where it
+    was not kept, such as those of many draws of the hyperparameters.
 
     **Arguments:** `paths`: draws of a posterior of one output, or an ensemble of these.
 
-    **Returns:** a `ConditionedGP`; of an ensemble a `Batched` of them, with the axes of its draws, whose factors are held all at
-    once, `draws n n`: `posteriors.map(lambda posterior: posterior.condition(X, y))` gives each of them more.
+    **Returns:** a `ConditionedGP`; of an ensemble a `Batched` of them, with the axes of its draws, whose factors are held
+    all at once, `draws n n`: `posteriors.map(lambda posterior: posterior.condition(X, y))` gives each of them more.
 
     **Raises:** ValueError where they are parts of paths, or paths of inducing values or of several outputs.
     """
@@ -33,14 +33,16 @@ def posterior_of(paths: PathwiseFunction | PathEnsemble) -> Any:
     return _checks.verdict(found, (~definite, _FAILED))
 
 
-_FAILED = "The covariance that the paths were solved with is not positive definite in this precision: keep their posterior."
+_FAILED = (
+    "The covariance that the paths were solved with is not positive definite in this precision: keep their posterior."
+)
 
 
 def _check(paths: Any) -> None:
     if not isinstance(paths, PathwiseFunction) or paths.noise is None or paths.spread is not None:
         raise ValueError(
-            f"`paths` must be draws of a posterior of one output, or an ensemble of these; got a {type(paths).__name__} of which "
-            "no such posterior is known. (Parts of paths and paths through inducing values hold another solve.)"
+            f"`paths` must be draws of a posterior of one output, or an ensemble of these; got a {type(paths).__name__} of "
+            "which no such posterior is known. (Parts of paths and paths through inducing values hold another solve.)"
         )
 
 

@@ -28,7 +28,9 @@ def as_numbers(numbers: Any, n: int, size: Int[Array, ""] | None = None) -> Any:
     np_: Any = np if known and _checks.is_concrete(numbers) else jnp
     numbers = np_.atleast_1d(np_.asarray(numbers))
     if numbers.ndim > 1 or numbers.dtype.kind not in "iu":
-        raise ValueError(f"`numbers` must be whole numbers, one or several; got {numbers.dtype} of shape {numbers.shape}.")
+        raise ValueError(
+            f"`numbers` must be whole numbers, one or several; got {numbers.dtype} of shape {numbers.shape}."
+        )
     taken = np_.asarray(n if size is None else size, numbers.dtype)
     numbers = np_.where(numbers < 0, numbers + taken, numbers)
     once = np_.sum(numbers[:, None] == numbers[None, :]) == numbers.shape[0]

@@ -14,6 +14,7 @@ from .._paths import draw_prior, evaluate_prior, PathwiseFunction
 from .._priors import SparseGPPrior
 from .._priors.jitter import drowns_guide, say_beside_guide, Settled
 from .._types import Key
+from .sparse_posterior import posterior_of_guide, SparsePosterior
 
 
 class DecoupledPathwiseSampler(Printed, eqx.Module):
@@ -56,6 +57,14 @@ class DecoupledPathwiseSampler(Printed, eqx.Module):
         paths, drowned = _sample(self, self.prior.settled(), key, n_paths)
         say_beside_guide(drowned, self.prior.Z.dtype)
         return paths
+
+    def posterior(self) -> SparsePosterior:
+        """The process that the paths are draws of, to be given more: `posterior.condition(X_new, y_new, noise_var)`,
+        through which the paths go on by `paths.condition`.
+
+        **Returns:** the posterior. **Raises:** as `sample_paths`.
+        """
+        return posterior_of_guide(self.prior, self.guide, self.prior.settled().factor)
 
     def update(
         self,
