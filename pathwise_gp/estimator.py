@@ -106,6 +106,30 @@ class PathwiseGPRegressor(RegressorMixin, BaseEstimator):
         with jax.enable_x64(True):
             return self._fit(np.asarray(X, dtype=float), np.asarray(y, dtype=float))
 
+    def partial_fit(self, X: Any, y: Any) -> "PathwiseGPRegressor":
+        """Conditions on more observations, with the hyperparameters as they are; the first call is `fit`.
+
+        The posterior has room for more then (`posterior_.capacity`, doubled as it fills), so that most calls compile nothing
+        anew.
+
+        **Arguments:** `X`: inputs, `n d`; `y`: observations, `n`. **Returns:** itself. **Raises:** as `fit`, and ValueError
+        where the noise was given for each observation.
+        """
+        if not hasattr(self, "posterior_"):
+            return self.fit(X, y)
+        for given, name in ((X, "X"), (y, "y")):
+            _tables.refuse_columns(given, name)
+        X, y = validate_data(self, X, y, y_numeric=True, dtype="numeric", reset=False)
+        with jax.enable_x64(True):
+            before = self.posterior_
+            roomy = before if before.size is not None else before.with_room(2 * before.capacity)
+            self.posterior_ = roomy.condition(np.asarray(X, dtype=float), np.asarray(y, dtype=float))
+            gained = self.posterior_.log_marginal_likelihood() - before.log_marginal_likelihood()
+            # Of observations in units of their own.
+            self.log_marginal_likelihood_value_ += float(gained) + len(y) * float(np.log(self._unit))
+            self.prior_ = self.posterior_.prior
+        return self
+
     def _fit(self, X: np.ndarray, y: np.ndarray) -> "PathwiseGPRegressor":
         if self.kernel is not None and not isinstance(self.kernel, AbstractKernel):
             raise ValueError(f"`kernel` must be a kernel of pathwise_gp, or None; got {self.kernel!r}.")
@@ -147,6 +171,7 @@ class PathwiseGPRegressor(RegressorMixin, BaseEstimator):
         self.log_marginal_likelihood_value_ = float(posterior.log_marginal_likelihood())
         self.posterior_ = posterior if scaling is None else scaling.original(posterior)
         self.prior_ = self.posterior_.prior
+        self._unit = 1.0 if scaling is None else float(scaling.value.scale)
         return self
 
     def predict(self, X: Any, return_std: bool = False, return_cov: bool = False) -> Any:

@@ -195,6 +195,7 @@ def test_public_names_are_documented(name, value):
     assert text
     never_fails = {"Spectrum", "Coordinates", "ZeroMean", "ConstantMean", "MonteCarlo", "Orthogonal"}
     made_by_others = {
+        "SparsePosterior",
         "PathEnsemble",
         "PathwiseFunction",
         "MultiOutputPaths",

@@ -27,7 +27,7 @@ from .._paths import PathwiseFunction
 from .._paths.observations import new_noise, noise_of_kernel
 from .._scaling import Standardisation
 from .._types import AnyArray, Key, Numbers
-from .appending import append, as_new_data, trimmed, under
+from .appending import append, as_new_data, trimmed, under, with_room
 from .base import checked_functional
 from .continuing import continued, continued_without, left_out, new_to
 from .jitter import say_lost
@@ -142,6 +142,14 @@ class ConditionedGP(Printed, eqx.Module, Generic[KernelT]):
         """The posterior given one of the fantasies, by its number when their axes are made one."""
         one = lambda values: values.reshape(-1, values.shape[-1])[number]
         return dataclasses.replace(self, y=one(self.y), coefficients=one(self.coefficients))
+
+    def with_room(self, capacity: int) -> "ConditionedGP[KernelT]":
+        """The posterior with places for more observations, as `GPPrior.condition` makes it with a `capacity`.
+
+        **Arguments:** `capacity`: so many observations have a place. **Returns:** the posterior. **Raises:** ValueError where
+        it is less than there are places now, or what was observed has no room for more.
+        """
+        return with_room(self, _checks.count(capacity, "capacity"))
 
     def trimmed(self) -> "ConditionedGP[KernelT]":
         """The posterior of what was observed, without room for more; not under jit, where it is not known how much that

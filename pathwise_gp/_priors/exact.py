@@ -22,7 +22,7 @@ from .._functionals import (
 from .._kernels import KernelT
 from .._paths import draw_prior, PathwiseFunction
 from .._types import Key, Number, Numbers
-from .appending import noise_of_new, with_room
+from .appending import noise_of_new
 from .base import AbstractPrior, check_prior, checked_functional, not_definite
 from .conditioned import ConditionedGP
 from .conditioning import contradiction, solve
@@ -118,11 +118,10 @@ class GPPrior(AbstractPrior[KernelT]):
         """
         y, noise_var, mask = self.check(y, noise_var, mask)
         check_scales = _checks.flag(check_scales, "check_scales")
-        capacity = None if capacity is None else _checks.count(capacity, "capacity")
         if not _checks.is_concrete(noise_var):  # else it has been looked at
             noise_var = _checks.require(jnp.all(noise_var >= 0), noise_var, "`noise_var` must not be negative.")
         posterior = condition(self, y, noise_var, mask, check_scales)
-        return posterior if capacity is None else with_room(posterior, capacity)
+        return posterior if capacity is None else posterior.with_room(capacity)
 
     def sample_paths(
         self,

@@ -122,6 +122,10 @@ def _as_posterior(posterior: Any) -> ConditionedGP:
             "`posterior` must be what `GPPrior.condition` returns (draws of a prior: `GPPrior.sample_paths`); "
             f"got {type(posterior).__name__}."
         )
+    if posterior.y.ndim > 1:
+        raise ValueError(
+            "`posterior` has fantasies: draw from the posterior before, and take its paths along by `paths.condition`."
+        )
     return posterior
 
 
