@@ -27,7 +27,7 @@ else:
 
 def continued(posterior: ConditionedGP, paths: Any, key: Key, n_new: int | None) -> Any:
     """`PathwiseFunction.condition`."""
-    _check_whole(paths)
+    _check_whole(posterior, paths)
     if paths.spread is not None:
         raise ValueError(_OF_INDUCING)
     found = _continue(posterior, paths, _checks.key(key), *_new_numbers(posterior, paths, n_new))
@@ -56,7 +56,9 @@ def _unless(paths: Any, *faults: tuple[Bool[Array, ""], str]) -> Any:
     def where(p: Any) -> Any:
         return (p.varying if isinstance(p, PathEnsemble) else p).coefficients
 
-    return eqx.tree_at(where, paths, _checks.verdict(where(paths), *faults))
+    leaf = where(paths)
+    checked = _checks.verdict(leaf, *faults)
+    return paths if checked is leaf else eqx.tree_at(where, paths, checked)
 
 
 def new_to(posterior: ConditionedGP, paths: PathwiseFunction) -> int:
@@ -64,7 +66,7 @@ def new_to(posterior: ConditionedGP, paths: PathwiseFunction) -> int:
     return len(_new_numbers(posterior, paths, None)[0])
 
 
-def _check_whole(paths: Any) -> None:
+def _check_whole(posterior: ConditionedGP, paths: Any) -> None:
     if not isinstance(paths, PathwiseFunction) or isinstance(paths.features, NoFeatures):
         raise ValueError(
             f"`paths` must be draws of the posterior; got a {type(paths).__name__} that is none. The mean of a posterior is "
@@ -73,6 +75,10 @@ def _check_whole(paths: Any) -> None:
     if paths.noise is None:
         raise ValueError(
             "A part of a path (of `components`) has no solve of its own: take the parts of the whole path."
+        )
+    if paths.coefficients.dtype != posterior.y.dtype:
+        raise ValueError(
+            f"`paths` and `posterior` must be of one precision; got {paths.coefficients.dtype} and {posterior.y.dtype}."
         )
 
 
@@ -229,7 +235,7 @@ _APART = (
 
 
 def _check_same_size(posterior: ConditionedGP, paths: Any, name: str) -> None:
-    _check_whole(paths)
+    _check_whole(posterior, paths)
     if paths.spread is not None:
         raise ValueError(f"`{name}` is of paths that are conditioned on observations; these are, on inducing values.")
     if paths.coefficients.shape[-1] != posterior.capacity or posterior.y.ndim > 1:
