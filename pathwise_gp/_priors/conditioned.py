@@ -246,7 +246,7 @@ class ConditionedGP(Printed, eqx.Module, Generic[KernelT]):
 
     def log_marginal_likelihood(self) -> Float[Array, "*t"]:
         """log N(y | m(X), A), `*t`, from the factor at hand (Rasmussen & Williams 2006, equation 2.30)."""
-        white = self.factor.whiten(self.y - self.prior.mean_at(self.observed))
+        white = self.factor.whiten(self.y - jnp.broadcast_to(self.prior.mean_at(self.observed), self.y.shape))
         n = self.y.shape[-1] if self.mask is None else jnp.sum(self.mask).astype(white.dtype)
         return -0.5 * jnp.sum(white * white, axis=-1) - 0.5 * self.factor.log_det() - 0.5 * n * math.log(2 * math.pi)
 

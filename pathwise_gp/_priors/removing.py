@@ -35,7 +35,10 @@ def as_numbers(numbers: Any, n: int, size: Int[Array, ""] | None = None) -> Any:
     numbers = np_.where(numbers < 0, numbers + taken, numbers)
     once = np_.sum(numbers[:, None] == numbers[None, :]) == numbers.shape[0]
     there = np_.all((numbers >= 0) & (numbers < taken))
-    return _checks.require(once & there, numbers, "`numbers` must be those of observations that there are, each once.")
+    message = "`numbers` must be those of observations that there are, each once."
+    if np_ is np and not (once and there):
+        raise ValueError(message)
+    return numbers if np_ is np else _checks.verdict(numbers, (~(once & there), message))
 
 
 def remove(posterior: ConditionedGP, numbers: Any) -> ConditionedGP:

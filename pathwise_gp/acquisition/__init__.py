@@ -20,6 +20,7 @@ from .knowledge import (
     KnowledgeGradient as KnowledgeGradient,
     OneShotKnowledgeGradient as OneShotKnowledgeGradient,
 )
+from .lookahead import ExactKnowledgeGradient as ExactKnowledgeGradient
 from .optimism import (
     Quantile as Quantile,
     thompson_sample as thompson_sample,

@@ -39,11 +39,9 @@ def as_functions(name: str) -> Callable[[Callable[..., Any] | Iterable[Callable[
     return convert
 
 
-class AbstractAcquisition(eqx.Module):
+class AbstractWorth(eqx.Module):
     """What an evaluation is worth: `acquisition(X)` of each input alone, `acquisition.joint(X)` of q inputs together, and
-    `acquisition.optimise(bounds, key, q)` the inputs where it is largest. A subclass gives `of`."""
-
-    paths: eqx.AbstractVar[Any]
+    `acquisition.optimise(bounds, key, q)` the inputs where it is largest."""
 
     def __call__(self, X: Float[AnyArray, "*n d"]) -> Float[Array, "*n"]:
         """The value of an evaluation at each input.
@@ -122,15 +120,30 @@ class AbstractAcquisition(eqx.Module):
     def of(self, X: Float[Array, "n q d"]) -> Float[Array, "n"]:
         """The value of each of n sets of q inputs."""
 
+    @abstractmethod
+    def entries(self, q: int, dim: int, dtype: Any) -> int:
+        """Entries of the largest temporary for a set of q inputs of some dimension."""
+
+
+class AbstractAcquisition(AbstractWorth):
+    """What an evaluation is worth as an average over paths: `acquisition(X)` of each input alone, `acquisition.joint(X)` of q
+    inputs together, and `acquisition.optimise(bounds, key, q)` the inputs where it is largest. A subclass gives `of`."""
+
+    paths: eqx.AbstractVar[Any]
+
     def width(self, q: int, samples: int) -> int:
         """Entries of the largest temporary for a set of q inputs, for so many paths."""
         return q * samples
+
+    def entries(self, q: int, dim: int, dtype: Any) -> int:
+        paths = self.paths[0] if isinstance(self.paths, tuple) else self.paths
+        return self.width(q, eqx.filter_eval_shape(paths, jax.ShapeDtypeStruct((1, dim), dtype)).size)
 
 
 class Joint(eqx.Module):
     """The value of q inputs as a function of all their coordinates, one after the other: `*n qd` to `*n`."""
 
-    acquisition: AbstractAcquisition
+    acquisition: AbstractWorth
     q: int = eqx.field(static=True)
 
     def __call__(self, X: Float[Array, "*n v"]) -> Float[Array, "*n"]:
@@ -138,12 +151,10 @@ class Joint(eqx.Module):
 
 
 @eqx.filter_jit
-def _joint(acquisition: AbstractAcquisition, X: Float[Array, "*n q d"]) -> Float[Array, "*n"]:
+def _joint(acquisition: AbstractWorth, X: Float[Array, "*n q d"]) -> Float[Array, "*n"]:
     q, d = X.shape[-2:]
-    paths = acquisition.paths[0] if isinstance(acquisition.paths, tuple) else acquisition.paths
-    samples = eqx.filter_eval_shape(paths, jax.ShapeDtypeStruct((1, d), X.dtype)).size
     of = lambda rows: acquisition.of(rows.reshape(-1, q, d))
-    return map_rows(of, X.reshape(-1, q * d), acquisition.width(q, samples)).reshape(X.shape[:-2])
+    return map_rows(of, X.reshape(-1, q * d), acquisition.entries(q, d, X.dtype)).reshape(X.shape[:-2])
 
 
 def samples_of(paths: Any, X: Float[Array, "n q d"]) -> Float[Array, "s n q"]:
