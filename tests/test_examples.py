@@ -93,9 +93,9 @@ def test_benchmarks_run():
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-2000:]
     titles = [line for line in done.stdout.splitlines() if line.startswith("### ")]
-    assert len(titles) == 11
+    assert len(titles) == 15
     assert "failed" not in done.stdout
-    assert done.stdout.count("| pathwise_gp |") == 7
+    assert done.stdout.count("| pathwise_gp |") == 8
 
 
 def test_there_are_notebooks():

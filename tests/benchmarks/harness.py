@@ -10,6 +10,8 @@ import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import jax
+
 # Of the time spent on one contender, in seconds, and of the calls that it gets in one turn.
 _BUDGET, _PER_TURN, _MOST_CALLS = 2.5, 0.3, 40
 _TURNS = 7
@@ -121,6 +123,21 @@ class PeakMemory:
     def __exit__(self, *_: object) -> None:
         self._done.set()
         self._thread.join()
+
+
+class Compiled:
+    """How many programs were compiled in this context: `count`."""
+
+    def __enter__(self) -> "Compiled":
+        self.count = 0
+        jax.monitoring.register_event_duration_secs_listener(self._listen)
+        return self
+
+    def _listen(self, name: str, *_: object, **__: object) -> None:
+        self.count += name.endswith("backend_compile_duration")
+
+    def __exit__(self, *_: object) -> None:
+        jax.monitoring.unregister_event_duration_listener(self._listen)
 
 
 def _resident() -> int:

@@ -69,6 +69,52 @@ def botorch(problem: Problem) -> Peer:
     return Peer(draw, lambda: paths(tests), evaluate_no_grad)
 
 
+def botorch_loop(
+    start: np.ndarray,
+    function: Callable[[np.ndarray], np.ndarray],
+    noise_var: float,
+    n_rounds: int,
+    batch: int,
+    n_screen: int,
+    n_restarts: int,
+) -> Callable[[], Any] | str:
+    """A loop of Thompson sampling at given hyperparameters, by paths whose minima its own search finds."""
+    try:
+        import torch
+        from botorch.models import SingleTaskGP
+        from botorch.sampling.pathwise import get_matheron_path_model
+        from botorch.utils.sampling import manual_seed, optimize_posterior_samples
+        from gpytorch.kernels import MaternKernel, ScaleKernel
+    except ImportError as e:
+        return f"not installed ({e.name})"
+    dim = start.shape[1]
+    bounds = torch.stack([torch.zeros(dim), torch.ones(dim)]).double()
+    values = lambda X: -torch.as_tensor(function(X.numpy()))[:, None]  # it maximises
+
+    def loop() -> Any:
+        X = torch.as_tensor(start)
+        y = values(X)
+        kernel = ScaleKernel(MaternKernel(nu=2.5, ard_num_dims=dim))
+        noise = torch.full_like(y, noise_var)
+        model = SingleTaskGP(X, y, train_Yvar=noise, covar_module=kernel, outcome_transform=None).double()
+        model.covar_module.base_kernel.lengthscale = 0.5
+        model.covar_module.outputscale = 1.0
+        model.mean_module.constant = 0.0
+        model.eval()
+        with manual_seed(0):
+            for _ in range(n_rounds):
+                with torch.no_grad():
+                    model.posterior(X[:1])  # `condition_on_observations` needs what this caches
+                    paths = get_matheron_path_model(model, torch.Size([batch]))
+                found = optimize_posterior_samples(paths, bounds, n_screen, n_restarts)[0].reshape(batch, dim).detach()
+                with torch.no_grad():
+                    new = values(found)
+                    model = model.condition_on_observations(found, new, noise=torch.full_like(new, noise_var))
+        return model
+
+    return loop
+
+
 def gpjax(problem: Problem) -> Peer:
     try:
         import gpjax as gpx

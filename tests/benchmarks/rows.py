@@ -14,10 +14,10 @@ import jax.numpy as jnp
 import numpy as np
 import numpyro.distributions as dist
 import peers
-from harness import PeakMemory, Row, seconds, Target
+from harness import Compiled, PeakMemory, Row, seconds, Target
 
 import pathwise_gp as pgp
-from pathwise_gp import numpyro_bridge as bridge
+from pathwise_gp import acquisition, numpyro_bridge as bridge
 
 OURS, LIMIT = "pathwise_gp", "limit: "
 
@@ -280,6 +280,106 @@ def growth(smoke: bool) -> Row:
     return Row(f"Growth: S = {p.n_paths}, n = {len(p.X)}, F = {p.n_features}, {X.dtype}", {}, (), tuple(notes))
 
 
+def _problem_to_update(smoke: bool) -> tuple[pgp.ConditionedGP, Any, Any]:
+    """A posterior of n points with room for 8 more, and these."""
+    n = 24 if smoke else 1000
+    p = problem(n + 8, 4, 8, 64, 4)
+    prior = pgp.GPPrior(kernel=pgp.RBF(1.0, jnp.full((4,), p.lengthscale)), X=p.X[:n])
+    posterior = prior.condition(p.y[:n], p.noise_var, capacity=n + 8)
+    return posterior, jnp.asarray(p.X[n:]), jnp.asarray(p.y[n:])
+
+
+def update_posterior(smoke: bool) -> Row:
+    posterior, X, y = _problem_to_update(smoke)
+    append = eqx.filter_jit(lambda posterior, X, y: posterior.condition(X, y))
+    remove = eqx.filter_jit(lambda posterior, numbers: posterior.without(numbers))
+    anew = eqx.filter_jit(lambda prior, y, noise_var, mask: prior.condition(y, noise_var, mask))
+    full = posterior.condition(X, y)
+    again, one, eight = "all of them anew", "one new observation", "eight"
+    return Row(
+        f"Update: n = {posterior.size} and room for 8 more, D = 4, {X.dtype}; in a jitted function",
+        {
+            again: ready(lambda: anew(full.prior, full.y, full.noise_var, full.mask)),
+            one: ready(lambda: append(posterior, X[:1], y[:1])),
+            eight: ready(lambda: append(posterior, X, y)),
+            "the oldest taken out": ready(lambda: remove(full, jnp.asarray([0]))),
+            "one, called outside of jit": ready(lambda: posterior.condition(X[:1], y[:1])),
+        },
+        (Target(again, one, at_least=5), Target(again, eight, at_least=3)),
+    )
+
+
+def update_paths(smoke: bool) -> Row:
+    posterior, X, y = _problem_to_update(smoke)
+    n_features, n_paths = (64, 4) if smoke else (1024, 64)
+    key, posterior_key = jax.random.split(jax.random.key(0))
+    paths = pgp.PathwiseSampler(posterior, n_features).sample_paths(posterior_key, n_paths)
+    ones, eights = posterior.condition(X[:1], y[:1]), posterior.condition(X, y)
+    go_on = {m: eqx.filter_jit(functools.partial(_gone_on, n_new=m)) for m in (1, 8)}
+    draw = eqx.filter_jit(lambda posterior, key: pgp.PathwiseSampler(posterior, n_features).sample_paths(key, n_paths))
+    again, one, eight = "drawn anew", "through one new observation", "through eight"
+    return Row(
+        f"Update of paths: n = {posterior.size}, F = {n_features}, S = {n_paths}, D = 4, {X.dtype}; the posterior given",
+        {
+            again: ready(lambda: draw(eights, key)),
+            one: ready(lambda: go_on[1](paths, ones, key)),
+            eight: ready(lambda: go_on[8](paths, eights, key)),
+        },
+        (Target(again, one, at_least=2), Target(again, eight, at_least=2)),
+    )
+
+
+def _gone_on(paths: Any, posterior: Any, key: Any, n_new: int) -> Any:
+    return paths.condition(posterior, key, n_new)
+
+
+def optimisation(smoke: bool) -> Row:
+    """A loop of Thompson sampling at given hyperparameters, from eight points on; all of it is timed."""
+    n_rounds, batch = (2, 2) if smoke else (8, 4)
+    dim, n_start, n_features = 4, 8, 64 if smoke else 512
+    n_screen, n_restarts = (32, 2) if smoke else (1024, 8)
+    kernel, noise_var = pgp.Matern(2.5, 1.0, jnp.full((dim,), 0.5)), 1e-4
+    start = np.random.default_rng(0).uniform(size=(n_start, dim))
+    f = lambda X: np.sum((np.asarray(X) - 0.3) ** 2, axis=-1)
+    bounds = jnp.stack([jnp.zeros(dim), jnp.ones(dim)])
+
+    def loop(capacity: int | None, rounds: int, times: list[float] | None = None) -> Any:
+        posterior = pgp.GPPrior(kernel=kernel, X=start).condition(f(start), noise_var, capacity=capacity)
+        for number in range(rounds):
+            begun = time.perf_counter()
+            key_paths, key_search = jax.random.split(jax.random.fold_in(jax.random.key(0), number))
+            paths = pgp.PathwiseSampler(posterior, n_features).sample_paths(key_paths, batch)
+            found = acquisition.thompson_sample(paths, bounds, key_search, n_screen=n_screen, n_restarts=n_restarts)
+            points = found.points.reshape(batch, dim)
+            posterior = jax.block_until_ready(posterior.condition(points, f(points)))
+            if times is not None:
+                times.append(time.perf_counter() - begun)
+        return posterior
+
+    total, notes = n_start + n_rounds * batch, []
+    # Without room every round compiles: a few of them are enough.
+    for name, capacity, rounds in ((OURS, total, n_rounds), ("without room", None, 1 if smoke else 3)):
+        if not smoke:
+            jax.clear_caches()
+        times: list[float] = []
+        with Compiled() as compiled:
+            loop(capacity, rounds, times)
+        later = f", the others {1e3 * float(np.median(times[1:])):.0f} ms" if rounds > 1 else ""
+        notes.append(
+            f"{name}, with compilation: round 1 {times[0]:.2f} s{later}; {compiled.count} programs in {rounds} rounds"
+        )
+    peer = peers.botorch_loop(start, f, noise_var, n_rounds, batch, n_screen, n_restarts)
+    if not isinstance(peer, str) and not smoke:
+        notes.append(f"BoTorch, the first time: {seconds(peer):.2f} s")
+    return Row(
+        f"Bayesian optimisation: {n_rounds} rounds of {batch} Thompson samples, n = {n_start} to {total}, D = {dim}, "
+        f"F = {n_features}, {bounds.dtype}",
+        {OURS: ready(lambda: loop(total, n_rounds)), "BoTorch": peer},
+        (Target("BoTorch", OURS, at_least=2),),
+        tuple(notes),
+    )
+
+
 def start(smoke: bool) -> Row:
     """Time to import, and to compile; each import in a fresh process."""
 
@@ -330,5 +430,9 @@ ROWS = {
     "ensemble": (ensemble, False),
     "gradient": (gradient, False),
     "growth": (growth, False),
+    "update": (update_posterior, False),
+    "update64": (update_posterior, True),
+    "update-paths": (update_paths, False),
+    "optimisation": (optimisation, True),
     "start": (start, False),
 }
