@@ -704,3 +704,99 @@ def ONE_SHOT(mean=lambda X: X[..., 0], covariance=lambda X, Z: X @ Z.T, n_fantas
 def test_acquisitions_refuse(make, words):
     with pytest.raises(ValueError, match=words):
         make()
+
+
+@pytest.fixture(scope="module")
+def exact():
+    made = acq.ExactKnowledgeGradient(posterior(), np.linspace(-1.2, 1.2, 15)[:, None], 0.2, KEY, n_fantasies=512)
+    return lambda **fields: eqx.tree_at(lambda a: [getattr(a, name) for name in fields], made, list(fields.values()))
+
+
+def largest_mean_by_quadrature(post, candidates, x, noise, sign):
+    """E max μ' − max μ over a grid of Z, one or two, from the moments."""
+    everywhere = np.concatenate([candidates, x])
+    inside = np.asarray(post.covariance(x)) + noise * np.eye(len(x))
+    slopes = np.linalg.solve(np.linalg.cholesky(inside), np.asarray(post.covariance(x, everywhere)))
+    z = np.linspace(-8, 8, 40001 if len(x) == 1 else 801)
+    weights = norm.pdf(z) * (z[1] - z[0])
+    grid = np.stack(np.meshgrid(*[z] * len(x), indexing="ij"), axis=-1).reshape(-1, len(x))
+    every = np.prod(np.stack(np.meshgrid(*[weights] * len(x), indexing="ij"), axis=-1), axis=-1).reshape(-1)
+    mean = sign * np.asarray(post.mean(everywhere))
+    return every @ np.max(mean[None] + grid @ slopes, axis=1) - mean.max()
+
+
+@pytest.mark.parametrize("maximise", SIGNS)
+def test_exact_knowledge_gradient_against_quadrature(exact, maximise):
+    made = acq.ExactKnowledgeGradient(posterior(), exact().candidates, 0.2, maximise=maximise)
+    sign = 1 if maximise else -1
+    want = [largest_mean_by_quadrature(posterior(), exact().candidates, x[None], 0.2, sign) for x in TEST]
+    np.testing.assert_allclose(made(TEST), want, rtol=0, atol=2e-9)
+    assert np.all(made(TEST) >= 0)
+
+
+def test_exact_knowledge_gradient_is_that_of_conditioning_anew(exact):
+    x, nodes = TEST[2:3], np.polynomial.hermite_e.hermegauss(300)
+    scale = np.sqrt(np.asarray(posterior().variance(x)) + 0.2)
+    y = np.asarray(posterior().mean(x)) + scale * nodes[0][:, None]
+    again = -np.asarray(posterior().condition(x, y, 0.2).mean(np.concatenate([exact().candidates, x])))
+    now = -np.asarray(posterior().mean(np.concatenate([exact().candidates, x])))
+    # Gauss-Hermite rules see kinks to about the inverse of the number of their nodes.
+    want = nodes[1] / nodes[1].sum() @ again.max(axis=1) - now.max()
+    np.testing.assert_allclose(exact()(x)[0], want, rtol=0, atol=1e-4)
+
+
+def test_exact_knowledge_gradient_of_a_batch(exact):
+    sets = np.stack([TEST[:3], TEST[3:6]], axis=1)
+    want = [largest_mean_by_quadrature(posterior(), exact().candidates, x, 0.2, -1) for x in sets]
+    found = exact().joint(sets)
+    # A rule of 512 points: half a percent of values of the order of the standard deviation of what is learnt.
+    np.testing.assert_allclose(found, want, rtol=0, atol=5e-4)
+    # Two observations of one input tell what one with half of the noise tells.
+    twice, halved = exact().joint(np.stack([TEST[:3]] * 2, axis=1)), exact(noise_var=jnp.asarray(0.1))(TEST[:3])
+    np.testing.assert_allclose(twice, halved, rtol=0, atol=5e-4)
+    with pytest.raises(ValueError, match="`key` must be given"):
+        acq.ExactKnowledgeGradient(posterior(), exact().candidates, 0.2).joint(sets)
+
+
+def test_exact_knowledge_gradient_is_near_that_of_paths(exact, paths):
+    sampled = acq.KnowledgeGradient(paths, exact().candidates, KEY, 0.2)
+    np.testing.assert_allclose(exact()(TEST), sampled(TEST), rtol=0, atol=2e-3)
+
+
+def test_exact_knowledge_gradient_where_nothing_is_learnt():
+    noiseless = pgp.GPPrior(pgp.RBF(1.0, 0.5), X).condition(Y, 0.0)
+    # Every candidate twice, and the inputs among them.
+    made = acq.ExactKnowledgeGradient(noiseless, np.concatenate([TEST, TEST, X]), 0.0)
+    here = np.concatenate([X, TEST])
+    values, slopes = made(here), jax.vmap(jax.grad(made))(jnp.asarray(here))
+    assert np.all(values[:6] < 1e-9)
+    assert np.all(values[6:] > 0)
+    assert np.all(np.isfinite(slopes))
+
+
+def test_the_search_of_the_exact_form(exact):
+    found = exact().optimise([[-1.2], [1.2]], KEY, n_screen=64, n_restarts=4)
+    grid = np.linspace(-1.2, 1.2, 301)[:, None]
+    assert float(exact()(found.points)[0]) > float(np.max(exact()(grid))) - 1e-9
+    listed = exact().optimise_over(grid[::20], q=1)
+    assert int(listed.indices[0]) == int(np.argmax(exact()(grid[::20])))
+    step, x = 1e-6, jnp.asarray([0.3])
+    by_differences = (exact()(x + step) - exact()(x - step)) / (2 * step)
+    np.testing.assert_allclose(jax.grad(exact())(x)[0], by_differences, rtol=1e-6, atol=1e-8)
+
+
+def test_exact_knowledge_of_several_posteriors_in_units_and_in_single_precision(exact):
+    both = pgp.Batched(jax.tree.map(lambda leaf: jnp.stack([leaf, leaf]), posterior()), (2,))
+    here = exact()(TEST)
+    np.testing.assert_allclose(acq.ExactKnowledgeGradient(both, exact().candidates, 0.2)(TEST), here, rtol=1e-9)
+    scaled = pgp.GPPrior(pgp.RBF(1e6, 0.5), X).condition(1e3 * Y, 0.2e6)
+    found = acq.ExactKnowledgeGradient(scaled, exact().candidates, 0.2e6)(TEST)
+    np.testing.assert_allclose(found, 1e3 * here, rtol=1e-7)
+    single = acq.ExactKnowledgeGradient(posterior(dtype=jnp.float32), jnp.asarray(exact().candidates, jnp.float32), 0.2)
+    np.testing.assert_allclose(single(jnp.asarray(TEST, jnp.float32)), here, rtol=0, atol=2e-6)
+    for wrong, words in (
+        (lambda: acq.ExactKnowledgeGradient(paths, TEST, 0.2), "must have a `mean` and a `covariance`"),
+        (lambda: acq.ExactKnowledgeGradient(posterior(), TEST, -0.2), "`noise_var` must not be negative"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            wrong()
