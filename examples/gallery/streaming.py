@@ -112,9 +112,9 @@ def main(fast: bool, folder: pathlib.Path) -> None:
     started = time.perf_counter()
     compiled = []
 
-    def listen(event: str, duration: float, **_: str | int) -> None:
+    def listen(event: str, duration_secs: float, **_: str | int) -> None:
         if event.endswith("backend_compile_duration"):
-            compiled.append(duration)
+            compiled.append(duration_secs)
 
     jax.monitoring.register_event_duration_secs_listener(listen)
     times, y = monthly_means()
