@@ -775,7 +775,7 @@ def test_exact_knowledge_gradient_where_nothing_is_learnt():
 
 
 def test_the_search_of_the_exact_form(exact):
-    found = exact().optimise([[-1.2], [1.2]], KEY, n_screen=64, n_restarts=4)
+    found = exact().optimise(np.array([[-1.2], [1.2]]), KEY, n_screen=64, n_restarts=4)
     grid = np.linspace(-1.2, 1.2, 301)[:, None]
     assert float(exact()(found.points)[0]) > float(np.max(exact()(grid))) - 1e-9
     listed = exact().optimise_over(grid[::20], q=1)

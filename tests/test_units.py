@@ -173,6 +173,36 @@ def paths(u):
     }
 
 
+@row("posterior_of", "SparsePosterior", "loo_pit", "loo_crps", "ExactKnowledgeGradient")
+def updating(u):
+    at, new, y = u.x(AT), u.x(AT[:2] + 0.05), u.y(Y[:2])
+    start = u.posterior()
+    posterior = start.with_room(N + 2).condition(new, y, u.noise)
+    drawn = u.paths(posterior=start)
+    went, sampler = (
+        drawn.condition(posterior, KEY),
+        pgp.DecoupledPathwiseSampler(
+            u.sparse(), pgp.WhitenedGuide(jnp.zeros(len(u.sparse().Z)), 0.3 * jnp.eye(len(u.sparse().Z))), N_FEATURES
+        ),
+    )
+    sparse = sampler.posterior().condition(new, y, u.noise)
+    exact = acquisition.ExactKnowledgeGradient(posterior, at, u.noise)
+    return {
+        "mean": u.of_y(posterior.mean(at)),
+        "variance": u.of_variance(posterior.variance(at)),
+        "paths": u.of_y(went(at)),
+        "left out": u.of_y(went.leave_one_out(posterior)),
+        "fewer": u.of_y(went.without(posterior, 0)(at)),
+        "again": u.of_y(pgp.posterior_of(went).mean(at)),
+        "sparse": u.of_y(sparse.mean(at)),
+        "its variance": u.of_variance(sparse.variance(at)),
+        "its paths": u.of_y(sampler.sample_paths(KEY, 2).condition(sparse, KEY)(at)),
+        "pit": scores.loo_pit(went, posterior, KEY),
+        "crps": u.of_dy(scores.loo_crps(went, posterior, KEY)),
+        "knowledge": u.of_dy(exact(at)),
+    }
+
+
 @row("standardise", "Standardisation")
 def standardised(u):
     """The prior is always the same; what comes of it is said in the units of the data."""

@@ -594,19 +594,6 @@ def test_under_other_hyperparameters():
         posterior.under(pgp.GPPrior(KERNEL, posterior.prior.X + 1))
 
 
-def test_units():
-    c, scale = 1e3, 1e-3
-    row = ROWS["plain"]
-    start = row.start(16)
-    posterior = start.condition(A, Y_A, 0.1)
-    went = draw(start).condition(posterior, KEYS[1])
-    kernel = pgp.Matern(2.5, 1.4 * c**2, 0.6 * scale)
-    there = pgp.GPPrior(kernel, X * scale).condition(Y * c, 0.1 * c**2, capacity=16)
-    more = there.condition(A * scale, Y_A * c, 0.1 * c**2)
-    close(more.mean(TEST * scale) / c, posterior.mean(TEST), 1e-11)
-    close(draw(there).condition(more, KEYS[1])(TEST * scale) / c, went(TEST), 1e-9)
-
-
 def test_jitter_of_what_is_new_alone():
     prior = pgp.GPPrior(pgp.RBF(1.0, 0.7), X)
     start = prior.condition(Y, 0.0, check_scales=False)
