@@ -1258,8 +1258,8 @@ MUTANTS = [
     Mutant(
         "a functional applied to features twice",
         "_functionals/functions.py",
-        "return self.features(X).T",
-        "return 2 * self.features(X).T",
+        "self.features(X)).T",
+        "2 * self.features(X)).T",
         f"{FUNCTIONALS}::test_exact_paths_have_the_moments_of_their_features",
     ),
     Mutant(
