@@ -1356,8 +1356,8 @@ MUTANTS = [
     Mutant(
         "an envelope of the slowest lines",
         "acquisition/lookahead.py",
-        "jnp.where(faster & (crossings <= end), b, -jnp.inf)",
-        "jnp.where(faster & (crossings <= end), -b, -jnp.inf)",
+        "following = jnp.argmin(crossings)",
+        "following = jnp.argmax(crossings)",
         "test_acquisition.py::test_exact_knowledge_gradient_against_quadrature",
     ),
 ]

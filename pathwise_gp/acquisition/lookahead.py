@@ -52,7 +52,8 @@ class ExactKnowledgeGradient(AbstractWorth):
       hyperparameters, over which the value is averaged.
     - `candidates`: the points among which the best mean is sought, `m d`, fixed.
     - `noise_var`: σ², a scalar, not negative.
-    - `key`: of the rule for q > 1 (scrambled Sobol points made normal), which needs one; `n_fantasies`: its points.
+    - `key`: of the rule for q > 1 (scrambled Sobol points made normal), which needs one; `n_fantasies`: its points. Where a
+      batch is worth little beside what is not known, the rule has few points where it is worth anything: take more.
     - `maximise`: whether large values of f are sought.
 
     **Raises:** ValueError where shapes do not fit, `noise_var` is negative, or q > 1 has no key. Source: Frazier, Powell &
@@ -63,7 +64,7 @@ class ExactKnowledgeGradient(AbstractWorth):
     candidates: Float[Array, "m d"] = eqx.field(converter=_fields.points("candidates"))
     noise_var: Float[Array, ""] = eqx.field(converter=_as_noise)
     key: Key | None = eqx.field(converter=_fields.optional(_checks.key), default=None)
-    n_fantasies: int = eqx.field(static=True, default=64, converter=_fields.count("n_fantasies"))
+    n_fantasies: int = eqx.field(static=True, default=256, converter=_fields.count("n_fantasies"))
     maximise: bool = eqx.field(static=True, default=False, converter=_fields.flag("maximise"))
 
     def of(self, X: Float[Array, "n q d"]) -> Float[Array, "n"]:
@@ -150,11 +151,11 @@ def _pieces(a: Float[Array, "m"], b: Float[Array, "m"]) -> tuple[Float[Array, "m
     far, zero = jnp.asarray(_FAR, a.dtype), jnp.zeros((), a.dtype)
 
     def step(state: _March) -> _March:
-        # The first of those that rise faster; where several pass at once the fastest.
+        # The first of those that rise faster; where several pass at once the others are next, after pieces of no length.
         faster = b > state.slope
         crossings = jnp.where(faster, (state.height - a) / jnp.where(faster, b - state.slope, jnp.ones_like(b)), far)
-        end = jnp.minimum(jnp.maximum(jnp.min(crossings), state.start), far)
-        following = jnp.argmax(jnp.where(faster & (crossings <= end), b, -jnp.inf))
+        following = jnp.argmin(crossings)
+        end = jnp.minimum(jnp.maximum(crossings[following], state.start), far)
         here = (jnp.arange(a.shape[0]) == state.line) & state.on_a_line
         probability = jnp.where(here, _tail(state.start) - _tail(end), state.probability)
         moment = jnp.where(here, _density(state.start) - _density(end), state.moment)
