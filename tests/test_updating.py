@@ -122,6 +122,12 @@ def noise_in(paths, posterior):
     return np.where(there, epsilon, 0)[:, :n]
 
 
+def new_noise(key, first, m, s=S):
+    """What is drawn for m places from one on, in standard deviations: it belongs to the place."""
+    drawn = [jax.random.normal(jax.random.fold_in(key, place), (s,)) for place in range(first, first + m)]
+    return np.stack(drawn, axis=1)
+
+
 @pytest.mark.parametrize(("name", "capacity"), CASES)
 def test_in_steps_as_at_once(name, capacity):
     row = ROWS[name]
@@ -148,14 +154,20 @@ def test_in_steps_as_at_once(name, capacity):
         for i in order:
             m = np.size(row.blocks[i][1])
             scale = np.sqrt(np.asarray(posterior.noise)[at : at + m])
-            close(epsilon[:, at : at + m], np.asarray(jax.random.normal(KEYS[1 + i], (S, m))) * scale)
+            close(epsilon[:, at : at + m], new_noise(KEYS[1 + i], at, m) * scale)
             at += m
-    close(gone_on[0, 1](TEST), gone_on[orders[-1]](TEST))
-    # Once, with the same w and ε.
+    # Once, with the same w and ε, whatever the order was.
     here = np.sqrt(np.asarray(whole.noise))
-    inputs = jnp.asarray(noise_in(gone_on[0, 1], found[0, 1]) / np.where(here > 0, here, 1))
-    once = pgp.PathwiseSampler(whole, n_features=16).update(paths.features, paths.weights, inputs)
-    close(once(TEST), gone_on[0, 1](TEST))
+    first, second = (np.size(y) for _, y, _ in row.blocks)
+    for order in orders:
+        epsilon = noise_in(gone_on[order], found[order])
+        if order == (1, 0):
+            blocks = np.split(epsilon, [n, n + second], axis=1)
+            epsilon = np.concatenate([blocks[0], blocks[2], blocks[1]], axis=1)
+            assert blocks[2].shape[1] == first
+        inputs = jnp.asarray(epsilon / np.where(here > 0, here, 1))
+        once = pgp.PathwiseSampler(whole, n_features=16).update(paths.features, paths.weights, inputs)
+        close(once(TEST), gone_on[order](TEST))
 
 
 def test_single_precision():
@@ -188,13 +200,13 @@ def test_bases(options):
     went = paths.condition(posterior, KEYS[1])
     epsilon = noise_in(went, posterior)
     close(epsilon[:, :N], noise_in(paths, start))
-    close(epsilon[:, N:], np.sqrt(0.1) * np.asarray(jax.random.normal(KEYS[1], (S, 2))))
+    close(epsilon[:, N:], np.sqrt(0.1) * new_noise(KEYS[1], N, 2))
 
 
 def test_own_noisy_values_do_not_move_a_path():
     start = ROWS["plain"].start(16)
     paths = draw(start)
-    own = paths(A) + jnp.sqrt(0.1) * jax.random.normal(KEYS[1], (S, 2))
+    own = paths(A) + np.sqrt(0.1) * new_noise(KEYS[1], N, 2)
     # Each path makes the observation that the others are given: fantasies, of which path i has seen its own in number i.
     went = paths.condition(start.condition(A, own, 0.1), KEYS[1])
     values = went(TEST)
@@ -221,7 +233,7 @@ def test_law_of_paths_that_went_on():
     zero = [jnp.zeros(16), jnp.zeros(16), jnp.zeros(2)]
     J = np.concatenate(jax.jacobian(values, argnums=(0, 1, 2))(*zero), axis=1)
     close(values(*zero), posterior.mean(TEST))
-    drawn = jnp.sqrt(0.1) * jax.random.normal(KEYS[1], (S, 2))
+    drawn = np.sqrt(0.1) * new_noise(KEYS[1], N, 2)
     paths = draw(start)
     by_hand = (
         paths(TEST)
@@ -471,6 +483,68 @@ def test_fantasies():
     close(each[0], means)
 
 
+@eqx.filter_jit
+def gone_on_under_jit(paths, posterior, n_new):
+    return paths.condition(posterior, KEYS[1], n_new)(TEST)
+
+
+@pytest.mark.parametrize("capacity", [16, None])
+@pytest.mark.parametrize("seen", [0, 1])
+def test_mask_of_what_is_new(seen, capacity):
+    """What is missing among new data, NaN there, is as if it had not been given; also of fantasies."""
+    start, mask = PLAIN.start(capacity), jnp.arange(2) == seen
+    posterior, paths = start.condition(A, jnp.where(mask, Y_A, jnp.nan), 0.1, mask=mask), draw(start)
+    y = jnp.append(Y, Y_A[seen])
+    want = pgp.GPPrior(kernel=KERNEL, X=jnp.concatenate([X, A[seen][None]])).condition(y, 0.1)
+    alike(posterior, want)
+    went = paths.condition(posterior, KEYS[1])
+    close(went.mean_path(TEST), moments(want)[0])
+    epsilon = noise_in(went, posterior)
+    close(epsilon[:, :N], noise_in(paths, start))
+    close(epsilon[:, [N + seen]], np.sqrt(0.1) * new_noise(KEYS[1], N + seen, 1))
+    # Told how many places are new, with those left out or without the first of them, it is the same; so it is under jit.
+    close(paths.condition(posterior, KEYS[1], 2)(TEST), went(TEST))
+    close(gone_on_under_jit(paths, posterior, 2), went(TEST))
+    if seen:
+        close(paths.condition(posterior, KEYS[1], 1)(TEST), went(TEST))
+    else:
+        with pytest.raises(ValueError, match="`n_new`"):
+            paths.condition(posterior, KEYS[1], 1)
+    # A path is the same without what it has not seen, and is as before without both.
+    close(went.without(posterior, N + 1 - seen)(TEST), went(TEST))
+    close(went.without(posterior, [N, N + 1])(TEST), paths(TEST))
+    close(went.leave_one_out(posterior)[:, N + seen], went.without(posterior, N + seen)(A[seen]))
+    close(
+        start.condition(A, FANTASIES, 0.1, mask=mask).mean(TEST)[1],
+        start.condition(A[seen][None], FANTASIES[1, seen][None], 0.1).mean(TEST),
+    )
+
+
+def test_room_grows_again_and_again():
+    """One input, one observation at a time."""
+    inputs = jnp.linspace(0.0, 1.0, 9)[:, None]
+    y, test, kernel = jnp.sin(6 * inputs[:, 0]), inputs[:4] + 0.05, pgp.RBF(1.0, 0.3)
+    posterior = pgp.GPPrior(kernel=kernel, X=inputs[:2]).condition(y[:2], 0.1, capacity=2)
+    paths = draw(posterior)
+    first, capacities = noise_in(paths, posterior), []
+    for i in range(2, 9):
+        posterior = posterior.condition(inputs[i : i + 1], y[i : i + 1])
+        paths = paths.condition(posterior, jax.random.key(i))
+        capacities.append(posterior.capacity)
+    assert capacities == [4, 4, 8, 8, 8, 8, 16]
+    want = pgp.GPPrior(kernel=kernel, X=inputs).condition(y, 0.1)
+    close(posterior.mean(test), want.mean(test))
+    close(posterior.variance(test), want.variance(test))
+    close(posterior.log_marginal_likelihood(), want.log_marginal_likelihood())
+    close(paths.mean_path(test), want.mean(test))
+    epsilon = noise_in(paths, posterior)
+    close(epsilon[:, :2], first)
+    new = [new_noise(jax.random.key(i), i, 1) for i in range(2, 9)]
+    close(epsilon[:, 2:], np.sqrt(0.1) * np.concatenate(new, axis=1))
+    taken = eqx.filter_jit(lambda posterior, i: posterior.without(i).mean(test))
+    close(taken(posterior, jnp.asarray([-1, 0])), posterior.without([8, 0]).mean(test))
+
+
 def test_ensembles():
     scales = jnp.asarray([0.4, 0.6, 0.9])
     of_each = pgp.Batched(eqx.filter_vmap(lambda ell: pgp.GPPrior(pgp.RBF(1.0, ell), X))(scales), (3,))
@@ -692,13 +766,11 @@ def test_refused_at_run_time():
     taken = eqx.filter_jit(lambda posterior, i: posterior.without(i).mean(TEST))
     with pytest.raises(Exception, match="each once"):
         taken(PLAIN.start(16), jnp.asarray([1, 1]))
-    gone_on = eqx.filter_jit(lambda paths, posterior: paths.condition(posterior, KEYS[1], 2)(TEST))
     with pytest.raises(Exception, match="n_new"):
-        gone_on(draw(PLAIN.start(16)), PLAIN.start(16).condition(A, Y_A).condition(B, Y_B))
+        gone_on_under_jit(draw(PLAIN.start(16)), PLAIN.start(16).condition(A, Y_A).condition(B, Y_B), 2)
     with pytest.raises(Exception, match="not that of the paths"):
-        gone_on(
-            draw(PLAIN.start(16)), OTHERS["other hyperparameters"]().condition(Y, 0.1, capacity=16).condition(A, Y_A)
-        )
+        other = OTHERS["other hyperparameters"]().condition(Y, 0.1, capacity=16)
+        gone_on_under_jit(draw(PLAIN.start(16)), other.condition(A, Y_A), 2)
 
 
 def test_are_pytrees(tmp_path):

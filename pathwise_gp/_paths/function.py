@@ -217,9 +217,9 @@ class PathwiseFunction(Printed, eqx.Module):
         With A α = y − m − φᵀw − ε for what a path has seen it becomes α + A⁻¹E(y′ − f(X′) − ε′), with A of all and E the
         columns of the identity of what is new: O(n² m) for m new observations, and O((f + n) m) for each path.
 
-        **Arguments:** `posterior`: theirs, given more by its `condition`, with the same hyperparameters; `key`: of ε′,
-        used up; `n_new`: how many observations are new, which has to be given under jit where a posterior has room for
-        more.
+        **Arguments:** `posterior`: theirs, given more by its `condition`, with the same hyperparameters; `key`: of ε′, used
+        up; `n_new`: how many places at the end are new, with those that a mask leaves out, which has to be given under jit
+        where a posterior has room for more.
 
         **Returns:** paths `*s`; of a posterior with fantasies `*t` a `PathEnsemble` with axes `*t *s`, of the same functions
         under other observations: w and ε are the same in all of them.

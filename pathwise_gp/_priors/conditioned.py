@@ -130,7 +130,7 @@ class ConditionedGP(Printed, eqx.Module, Generic[KernelT]):
         return left_out(self, paths)
 
     def new_to(self, paths: Any) -> int:
-        """How many of the observations are new to some paths."""
+        """How many places, from the end, hold what is new to some paths."""
         return new_to(self, paths)
 
     @property

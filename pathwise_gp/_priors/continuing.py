@@ -46,7 +46,7 @@ _LOST = (
     "The paths are conditioned on observations that `posterior` has not: take these out by `paths.without` first, with the "
     "posterior that had them."
 )
-_LEFT = "`n_new` is not the number of observations that `posterior` has and the paths have not."
+_LEFT = "`n_new` is not the number of places, at the end of `posterior`, of what the paths have not."
 
 
 def _unless(paths: Any, *faults: tuple[Bool[Array, ""], str]) -> Any:
@@ -62,8 +62,10 @@ def _unless(paths: Any, *faults: tuple[Bool[Array, ""], str]) -> Any:
 
 
 def new_to(posterior: ConditionedGP, paths: PathwiseFunction) -> int:
-    """How many observations of a posterior are new to some paths."""
-    return len(_new_numbers(posterior, paths, None)[0])
+    """How many places of a posterior, from the end, hold what is new to some paths."""
+    numbers, _ = _new_numbers(posterior, paths, None)
+    end = posterior.capacity if posterior.size is None else int(posterior.size)
+    return end - int(numbers[0]) if len(numbers) else 0
 
 
 def _check_whole(posterior: ConditionedGP, paths: Any) -> None:
@@ -89,26 +91,30 @@ def _seen_by(paths: PathwiseFunction, n: int, np_: Any) -> Any:
 
 
 def _new_numbers(posterior: ConditionedGP, paths: PathwiseFunction, n_new: int | None) -> tuple[Any, bool]:
-    """Which observations are new to the paths, an array, or a tuple where it is part of the structure; and whether they are
+    """The places of what is new to the paths, an array, or a tuple where it is part of the structure; and whether they are
     known to be the last, one after the other."""
-    n, n_new = posterior.capacity, None if n_new is None else _checks.count(n_new, "n_new")
-    size = posterior.size
+    n, size = posterior.capacity, posterior.size
+    if n_new is not None:
+        n_new = _checks.count(n_new, "n_new")
+        if n_new > n:
+            raise ValueError(f"{_LEFT} There are {n} in all; got {n_new}.")
+        return tuple(range(n - n_new, n)) if size is None else size - n_new + jnp.arange(n_new), True
     if all(map(_checks.is_concrete, (paths.noise, posterior.mask, size))):
         there = np.ones(n, bool) if posterior.mask is None else np.asarray(posterior.mask)
         numbers = np.flatnonzero(there & ~_seen_by(paths, n, np))
-        if n_new is not None and n_new != numbers.size:
-            raise ValueError(f"{_LEFT} There are {numbers.size}; got {n_new}.")
         last = numbers.size > 0 and numbers[0] == (n if size is None else int(size)) - numbers.size
         return tuple(numbers.tolist()) if size is None else jnp.asarray(numbers), bool(last)
     if size is None and posterior.mask is None:
         # Shapes say how many there are.
         numbers = tuple(range(paths.coefficients.shape[-1], n))
         return numbers, bool(numbers)
-    if n_new is None:
-        raise ValueError(
-            "Under jit `n_new` must say how many observations are new to the paths: it is not known there."
-        )
-    return tuple(range(n - n_new, n)) if size is None else size - n_new + jnp.arange(n_new), True
+    raise ValueError("Under jit `n_new` must say how many places are new to the paths: it is not known there.")
+
+
+def _noise_at(key: Key, places: Int[Array, "m"], s: int, dtype: Any) -> Float[Array, "s m"]:
+    """Standard normal numbers of s paths, which belong to each place: whatever others are new, and however these are told."""
+    of_place = lambda place: jax.random.normal(jax.random.fold_in(key, place), (s,), dtype)
+    return jax.vmap(of_place, out_axes=1)(places)
 
 
 class _Continued(NamedTuple):
@@ -137,9 +143,7 @@ def _continue(
     else:
         # With A α = y − m − φᵀw − ε for what the paths have seen, α + A⁻¹E (y′ − f(X′) − ε′) solves that of all of it.
         L = posterior.prior.functional.take(numbers)
-        epsilon = jnp.sqrt(noise[places])[None, :] * jax.random.normal(
-            key, (math.prod(paths.shape), places.shape[0]), noise.dtype
-        )
+        epsilon = jnp.sqrt(noise[places])[None, :] * _noise_at(key, places, math.prod(paths.shape), noise.dtype)
         here = L.apply(paths).reshape(epsilon.shape) + epsilon
         surprise = posterior.y.reshape(-1, n)[:, None, places] - here[None]
         surprise = jnp.where(there[places][None, None], surprise, jnp.zeros_like(surprise))
