@@ -1,6 +1,7 @@
 """Every test runs with shapes and types checked on each call, in float64 unless it says otherwise, and with implicit
 promotion of dtypes and ranks an error."""
 
+import gc
 import itertools
 import os
 import pathlib
@@ -13,15 +14,16 @@ CACHE = pathlib.Path(__file__).parents[1] / ".cache"
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(CACHE / "jax"))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.2")
 
-# Of compiled programs in a process: a worker holds some 4 GB then.
-MAPS = 10_000
+# Of compiled programs in a process, which then holds some 2 GB; the more it holds the longer each takes to compile.
+MAPS = 5_000
 
 # Most of the time goes into compiling small programs, which takes a quarter less without optimisation.
 os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 
-# Some versions of XLA have two ways to make code of what is fused, and the plainer one saves two fifths of what is left.
-# A flag that XLA does not know ends the process, so a process of its own is asked, once for each version.
-PLAINER = "--xla_cpu_use_fusion_emitters=false"
+# Some versions of XLA have two ways to make code of what is fused, and the plainer one saves two fifths of what is left; and
+# a program in one piece, not one for each of many threads, another eighth. A flag that XLA does not know ends the process,
+# so a process of its own is asked, once for each version.
+PLAINER = ("--xla_cpu_use_fusion_emitters=false", "--xla_cpu_parallel_codegen_split_count=1")
 
 
 def known(flag: str) -> bool:
@@ -35,7 +37,7 @@ def known(flag: str) -> bool:
 
 
 if "XLA_FLAGS" not in os.environ:
-    os.environ["XLA_FLAGS"] = PLAINER if known(PLAINER) else ""
+    os.environ["XLA_FLAGS"] = " ".join(filter(known, PLAINER))
 
 # A core for each worker: two that share two cores spend most of their time waiting for each other's threads.
 worker = os.environ.get("PYTEST_XDIST_WORKER")
@@ -55,6 +57,12 @@ install_import_hook("pathwise_gp", "beartype.beartype")
 
 import jaxtyping  # noqa: E402
 import pytest  # noqa: E402
+
+
+def pytest_collection_finish():
+    # Nothing that there is now will go, and what a trace leaves behind is little: to look for garbage takes a twentieth.
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 20)
 
 
 def pytest_collection_modifyitems(items):

@@ -45,6 +45,7 @@ def main() -> None:
             else:
                 exec(compile(code(ROOT / name), name, "exec"), {"__name__": "page"})
         plt.close("all")
+        jax.clear_caches()
         jax.config.update("jax_enable_x64", False)
         print(f"{time.process_time() - started:5.1f} s {name}", flush=True)
 

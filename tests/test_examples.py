@@ -62,7 +62,8 @@ def test_notebook(path, monkeypatch):
 
     # The kernel of the environment that runs the tests, whichever kernels are installed elsewhere.
     monkeypatch.setenv("JUPYTER_PREFER_ENV_PATH", "1")
-    monkeypatch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "0")
+    # One of them works for longer than it compiles.
+    monkeypatch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "0" if path.stem.startswith("03") else "1")
     monkeypatch.setenv("PATHWISE_GP_FAST", "1")
     monkeypatch.setenv("PATH", str(pathlib.Path(sys.executable).parent) + os.pathsep + os.environ["PATH"])
     stored = nbformat.read(path, as_version=4)

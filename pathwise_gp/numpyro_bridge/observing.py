@@ -128,20 +128,12 @@ class GPMarginal(AbstractGPMarginal):
 
     @validate_sample
     def log_prob(self, value: Any) -> Float[Array, "..."]:  # pyright: ignore[reportIncompatibleMethodOverride]
-        def density(prior: GPPrior, noise_var: Array, mask: Any, y: Float[Array, "*s n"]) -> Float[Array, "*s"]:
-            flat = y.astype(prior.X.dtype).reshape(-1, *self.event_shape)
-            return jax.vmap(lambda row: log_density(prior, row, noise_var, mask))(flat).reshape(y.shape[:-1])
-
         value = jnp.broadcast_to(value, jnp.broadcast_shapes(jnp.shape(value), self.shape()))
-        axes = len(self.batch_shape)
-        n_samples = value.ndim - axes - 1
-        values = self._map(density, _axes_to_front(value, axes, n_samples))
-        return _axes_to_back(values, axes, n_samples)
+        return _log_density(self.prior, self.noise_var, self.observed, value, len(self.batch_shape))
 
     def _map(self, function: Callable[..., Array], *args: Any) -> Array:
         """What a function of the prior, its noise, its mask and more gives for each prior of the batch."""
-        given = (self.noise_var, self.observed, *args)
-        return self.prior.map(function, *given) if isinstance(self.prior, Batched) else function(self.prior, *given)
+        return _map(function, self.prior, self.noise_var, self.observed, *args)
 
 
 class MultiOutputGPMarginal(AbstractGPMarginal):
@@ -176,10 +168,45 @@ class MultiOutputGPMarginal(AbstractGPMarginal):
 
     @validate_sample
     def log_prob(self, value: Any) -> Float[Array, "*s"]:  # pyright: ignore[reportIncompatibleMethodOverride]
-        value = jnp.asarray(value, self.prior.X.dtype)
-        factor = self.prior.factor(self.noise_var)
-        residual = _add_mean(-self.mean, value).reshape(-1, *self.event_shape)
-        return jax.vmap(factor.log_density)(residual).reshape(value.shape[:-2])
+        return _log_density_of_outputs(self.prior, self.noise_var, jnp.asarray(value, self.prior.X.dtype))
+
+
+def _map(function: Callable[..., Array], prior: Any, *args: Any) -> Array:
+    """A function of a prior and more, or of each of a batch."""
+    return prior.map(function, *args) if isinstance(prior, Batched) else function(prior, *args)
+
+
+# NumPyro looks for a start, and evaluates a model outside of an inference, one operation after the other: each would be a
+# program of its own.
+@eqx.filter_jit
+def _log_density(
+    prior: Any, noise_var: Float[Array, "..."], mask: Array | None, value: Float[Array, "..."], n_batch: int
+) -> Float[Array, "..."]:
+    def density(prior: GPPrior, noise_var: Array, mask: Any, y: Float[Array, "*s n"]) -> Float[Array, "*s"]:
+        rows = y.astype(prior.X.dtype).reshape(-1, y.shape[-1])
+        return jax.vmap(lambda row: log_density(prior, row, noise_var, mask))(rows).reshape(y.shape[:-1])
+
+    n_samples = value.ndim - n_batch - 1
+    values = _map(density, prior, noise_var, mask, _axes_to_front(value, n_batch, n_samples))
+    return _axes_to_back(values, n_batch, n_samples)
+
+
+@eqx.filter_jit
+def _log_density_of_outputs(
+    prior: MultiOutputGPPrior, noise_var: Float[Array, "p"], value: Float[Array, "*s n p"]
+) -> Float[Array, "*s"]:
+    factor = prior.factor(noise_var)
+    residual = _add_mean(-prior.mean_at(prior.X), value).reshape(-1, *value.shape[-2:])
+    return jax.vmap(factor.log_density)(residual).reshape(value.shape[:-2])
+
+
+@eqx.filter_jit
+def _latent_values(prior: Any, z: Float[Array, "*b n"]) -> Float[Array, "*b n"]:
+    def values(prior: GPPrior, z: Float[Array, "n"]) -> Float[Array, "n"]:
+        L = prior.functional
+        return prior.mean_at(L) + prior.factor_at(L, jnp.zeros((), z.dtype)).colour(z)
+
+    return _map(values, prior, z)
 
 
 def _as_key(key: Any) -> Any:
@@ -257,11 +284,7 @@ def gp_sample(name: str, prior: GPPrior | Batched[GPPrior]) -> Any:
             "given it axes of its own. Flatten chains."
         )
 
-    def values(prior: GPPrior, z: Float[Array, "n"]) -> Float[Array, "n"]:
-        return prior.mean_at(prior.functional) + prior.factor_at(prior.functional, jnp.zeros((), dtype)).colour(z)
-
-    z = jnp.asarray(z, dtype)
-    f = prior.map(values, z) if isinstance(prior, Batched) else values(prior, z)
+    f = _latent_values(prior, jnp.asarray(z, dtype))
     f = numpyro.deterministic(name, f)
     return f if isinstance(one.X, Array) or batch_shape else one.X.blocks(f)  # pyright: ignore[reportReturnType]
 

@@ -129,8 +129,13 @@ def _as_draws(samples: Mapping[str, Any], group_by_chain: bool, thin: int) -> _D
         wanted = "two leading axes, of chains and draws," if group_by_chain else "one leading axis of draws"
         raise ValueError(f"`samples` must hold values with {wanted} in common; got shapes {shapes}.")
     kept = np.arange(math.prod(axes)).reshape(axes)[..., :: _checks.count(thin, "thin")]
-    flat = {site: value.reshape(-1, *value.shape[n_axes:])[kept.reshape(-1)] for site, value in arrays.items()}
-    return _Draws(flat, jnp.asarray(kept))
+    return _Draws(_take(arrays, kept.reshape(-1), n_axes), jnp.asarray(kept))
+
+
+@eqx.filter_jit
+def _take(arrays: dict[str, Array], kept: Int[Array | np.ndarray, "k"], n_axes: int) -> dict[str, Array]:
+    """Entries of the leading axes, made one."""
+    return {site: value.reshape(-1, *value.shape[n_axes:])[kept] for site, value in arrays.items()}
 
 
 def _as_key(key: Any) -> Any:
