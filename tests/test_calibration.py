@@ -144,6 +144,7 @@ def uniformity(ranks, bins=8):
 def test_ranks_of_the_truth_are_uniform():
     """Simulation-based calibration (Talts et al. 2018) of prior, data, NUTS and paths, in two hyperparameters and three
     points, one of them outside the data."""
+
     # Paths conditioned as if there were a tenth of the noise are too narrow: that it can fail.
     def overconfident(X, y):
         prior = model(X, y)
