@@ -477,10 +477,31 @@ MUTANTS = [
         f"{NUMERICS}::test_derivatives_of_squared_distances",
     ),
     Mutant(
+        "rows that two blocks have in common come twice",
+        "_numerics/blocks.py",
+        "blocks[-1, again:]",
+        "blocks[-1, : rows - again]",
+        f"{NUMERICS}::test_matrix_by_rows_is_the_function_with_its_derivatives",
+    ),
+    Mutant(
+        "a derivative of the evidence that holds all differences",
+        "_functionals/values.py",
+        "return matrix_by_rows(lambda rows: kernel.matrix(rows, self.X), self.X, (2 + self.dim) * self.size)",
+        "return kernel.matrix(self.X, self.X)",
+        "test_priors.py::test_memory_of_the_gradient_of_the_likelihood",
+    ),
+    Mutant(
+        "an inverse without its corner",
+        "_numerics/linalg.py",
+        "_inverse(first) + inner(Wt, corner.T)",
+        "_inverse(first)",
+        f"{NUMERICS}::test_density_and_precision",
+    ),
+    Mutant(
         "blocks of which the last does not reach the end",
         "_numerics/blocks.py",
-        "jnp.minimum(jnp.arange(n_blocks) * rows, n - rows)",
-        "jnp.minimum(jnp.arange(n_blocks) * rows, n - rows - 1)",
+        "* rows, n - rows)",
+        "* rows, n - rows - 1)",
         f"{NUMERICS}::test_map_rows_is_the_function",
     ),
     Mutant(
@@ -507,8 +528,8 @@ MUTANTS = [
     Mutant(
         "thinned draws with keys of their own",
         "numpyro_bridge/posterior.py",
-        "return _Draws(flat, jnp.asarray(kept))",
-        "return _Draws(flat, jnp.arange(kept.size).reshape(kept.shape))",
+        "n_axes), jnp.asarray(kept))",
+        "n_axes), jnp.arange(kept.size).reshape(kept.shape))",
         "test_inference.py::test_chains_keep_their_axis_and_thinning_changes_no_path",
     ),
     Mutant(
@@ -1110,7 +1131,7 @@ MUTANTS = [
     Mutant(
         "latent values without their mean",
         "numpyro_bridge/observing.py",
-        "return prior.mean_at(prior.functional) + prior.factor_at(",
+        "return prior.mean_at(L) + prior.factor_at(",
         "return prior.factor_at(",
         f"{EVERYDAY}::test_the_density_is_that_of_the_model_by_hand[noise]",
     ),

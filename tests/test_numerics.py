@@ -14,10 +14,11 @@ from scipy.stats import qmc
 
 import pathwise_gp as pgp
 from pathwise_gp._numerics import blocks, distances, exponential
-from pathwise_gp._numerics.blocks import map_rows
+from pathwise_gp._numerics.blocks import map_rows, matrix_by_rows
 from pathwise_gp._numerics.dependence import depends
 from pathwise_gp._numerics.distances import squared_distances
 from pathwise_gp._numerics.linalg import (
+    _density_and_precision,
     add_diagonal,
     cholesky,
     CholeskyFactor,
@@ -247,6 +248,33 @@ def test_map_rows_has_the_derivatives_of_the_function(small_blocks):
         np.testing.assert_allclose(got, expected, rtol=1e-12, atol=1e-14)
 
 
+@pytest.mark.parametrize("n", [1, 64, 65, 150, 192])
+def test_matrix_by_rows_is_the_function_with_its_derivatives(n, small_blocks):
+    X = jnp.asarray(np.random.default_rng(8).normal(size=(n, 2)))
+    G = jnp.asarray(np.random.default_rng(9).normal(size=(n, n)))
+    sizes = []
+
+    def total(apply, X, scale):
+        def function(rows):
+            sizes.append(rows.shape[0])
+            return jnp.exp(-scale * jnp.sum((rows[:, None] - X[None]) ** 2, axis=2))
+
+        return jnp.sum(G * apply(function, X))
+
+    def derivatives(apply):
+        function = lambda X, scale: total(apply, X, scale)
+        forward = lambda X, scale: jax.jvp(function, (X, scale), (jnp.cos(X), scale))
+        second = jax.grad(jax.grad(function, 1), 1)
+        return jax.jit(lambda *args: (forward(*args), jax.grad(function, (0, 1))(*args), second(*args)))(
+            X, jnp.asarray(1.3)
+        )
+
+    got = derivatives(lambda function, X: matrix_by_rows(function, X, 10))
+    assert max(sizes) <= 64
+    for a, b in zip(*map(jax.tree.leaves, (got, derivatives(lambda function, X: function(X)))), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-11, atol=1e-12)
+
+
 def test_map_rows_bounds_the_temporaries():
     X, rows = jnp.zeros((200_000, 1)), []
 
@@ -391,6 +419,14 @@ def test_inverse_factor(n):
     np.testing.assert_array_equal(T, np.tril(T))
     assert np.all(np.diag(T) > 0)
     np.testing.assert_allclose(T @ T.T, np.linalg.inv(A), rtol=1e-12, atol=1e-14)
+
+
+@pytest.mark.parametrize("n", [1, 128, 129, 300])
+def test_density_and_precision(n):
+    A, r = spd(n), np.random.default_rng(1).normal(size=n)
+    value, P = _density_and_precision(jnp.asarray(A), jnp.asarray(r))
+    np.testing.assert_allclose(P, np.linalg.inv(A), rtol=0, atol=1e-13 * np.abs(P).max() * n)
+    np.testing.assert_allclose(value, stats.multivariate_normal(np.zeros(n), A).logpdf(r), rtol=1e-12)
 
 
 def test_inverse_factor_of_an_indefinite_matrix_is_nan():

@@ -55,6 +55,19 @@ def test_gradient_of_the_likelihood_is_that_of_differences():
         np.testing.assert_allclose(jnp.sum(where(gradient) * direction), numeric, rtol=1e-6, atol=1e-7)
 
 
+def test_memory_of_the_gradient_of_the_likelihood(monkeypatch):
+    """Beyond its inputs five matrices, whatever the dimension, and a block in which there are some for each dimension."""
+    monkeypatch.setattr("pathwise_gp._numerics.blocks._BLOCK_BYTES", 1)
+    n, d = 600, 26
+
+    def density(scales, X, y, noise_var):
+        return pgp.GPPrior(kernel=pgp.Matern(1.5, 1.0, scales), X=X).log_prob(y, noise_var)
+
+    shapes = [jax.ShapeDtypeStruct(shape, float) for shape in ((d,), (n, d), (n,), ())]
+    memory = jax.jit(jax.grad(density, (0, 3))).lower(*shapes).compile().memory_analysis()
+    assert memory.temp_size_in_bytes <= 8 * n * (5 * n + 64 * (d + 2))
+
+
 def test_posterior_shapes_follow_the_inputs_and_values_agree_in_blocks(monkeypatch):
     posterior = pgp.GPPrior(kernel=KERNEL, X=X, mean=trend).condition(Y, NOISE)
     assert posterior.mean(TEST).shape == posterior.variance(TEST).shape == (2, 3)

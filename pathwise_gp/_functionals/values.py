@@ -10,7 +10,7 @@ from jaxtyping import Array, Bool, Float
 from .. import _checks, _means
 from .._features import AbstractFeatures
 from .._kernels import AbstractKernel
-from .._numerics.blocks import map_rows
+from .._numerics.blocks import map_rows, matrix_by_rows
 from .._types import Numbers
 from .base import AbstractFunctional
 from .of_points import AbstractOfPoints
@@ -48,6 +48,10 @@ class Values(AbstractOfPoints):
 
     def cross(self, kernel: AbstractKernel, other: AbstractFunctional) -> Float[Array, "n q"]:
         return other.of_kernel(kernel, self.X)
+
+    def gram(self, kernel: AbstractKernel) -> Float[Array, "n n"]:
+        # A reverse-mode derivative has temporaries as large as the matrix, several for each dimension: of some rows at once.
+        return matrix_by_rows(lambda rows: kernel.matrix(rows, self.X), self.X, (2 + self.dim) * self.size)
 
     def diagonal(self, kernel: AbstractKernel) -> Float[Array, "n"]:
         return kernel.diagonal(self.X)

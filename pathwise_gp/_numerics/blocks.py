@@ -5,6 +5,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, Int
 
 from .. import _checks
@@ -32,13 +33,9 @@ def map_rows(
     keeping them.
     """
     n = X.shape[0]
-    at_most = _BLOCK_BYTES if block_bytes is None else block_bytes
-    rows = max(64, at_most // (max(width, 1) * X.dtype.itemsize))
-    n_blocks = -(-n // rows)
-    if n_blocks <= 1:
+    rows, starts = _even(n, max(width, 1) * X.dtype.itemsize, block_bytes)
+    if rows == n:
         return function(X)
-    rows = -(-n // n_blocks)  # even blocks
-    starts = jnp.minimum(jnp.arange(n_blocks) * rows, n - rows)  # the last one overlaps the one before it
 
     def write(result: Float[Array, "*s n"], start: Int[Array, ""]) -> tuple[Float[Array, "*s n"], None]:
         # Into the result, of which there is no second copy.
@@ -46,8 +43,32 @@ def map_rows(
         return jax.lax.dynamic_update_slice_in_dim(result, values, start, axis=-1), None
 
     one = jax.eval_shape(function, X[:rows])
-    result, _ = jax.lax.scan(write, jnp.zeros((*one.shape[:-1], n), one.dtype), starts)
+    result, _ = jax.lax.scan(write, jnp.zeros((*one.shape[:-1], n), one.dtype), jnp.asarray(starts))
     return result
+
+
+def matrix_by_rows(
+    function: Callable[[Float[Array, "b d"]], Float[Array, "b m"]], X: Float[Array, "n d"], width: int
+) -> Float[Array, "n m"]:
+    """`map_rows` for a matrix of which each row belongs to one of X: its reverse-mode derivative takes the cotangent a block
+    at a time from where it is, of which `map_rows` makes a copy, and there may be a second copy of the result."""
+    n = X.shape[0]
+    rows, starts = _even(n, max(width, 1) * X.dtype.itemsize, None)
+    if rows == n:
+        return function(X)
+    block = lambda start: function(jax.lax.dynamic_slice_in_dim(X, start, rows))
+    blocks = jax.lax.map(jax.checkpoint(block, prevent_cse=False), jnp.asarray(starts))
+    again = len(starts) * rows - n
+    if again == 0:
+        return blocks.reshape(n, -1)
+    return jnp.concatenate([blocks[:-1].reshape(-1, blocks.shape[-1]), blocks[-1, again:]])
+
+
+def _even(n: int, row_bytes: int, block_bytes: int | None) -> tuple[int, np.ndarray]:
+    """The rows of each of some blocks of one size, and where they start: the last one overlaps the one before it."""
+    n_blocks = -(-n // max(64, (_BLOCK_BYTES if block_bytes is None else block_bytes) // row_bytes))
+    rows = -(-n // max(1, n_blocks))
+    return rows, np.minimum(np.arange(-(-n // max(1, rows))) * rows, n - rows)
 
 
 def as_bytes(block_bytes: Any) -> int | None:

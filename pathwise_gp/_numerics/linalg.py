@@ -196,15 +196,21 @@ def _triangular_inverse(L: Float[Array, "n n"]) -> Float[Array, "n n"]:
     return jnp.block([[top, jnp.zeros_like(L[:half, half:])], [corner, bottom]])
 
 
-def _gram(L: Float[Array, "n n"]) -> Float[Array, "n n"]:
-    """LᵀL for a lower-triangular L, by halves: a third of the work of a general product."""
+def _inverse(L: Float[Array, "n n"]) -> Float[Array, "n n"]:
+    """(L Lᵀ)⁻¹ by halves, of which each is a solve and two products: less work than L⁻¹ and L⁻ᵀL⁻¹, one after the other.
+
+    With W = L₂₁L₁₁⁻¹ and P the inverse of L₂₂L₂₂ᵀ the blocks are (L₁₁L₁₁ᵀ)⁻¹ + WᵀPW, −PW and P.
+    """
     n = L.shape[0]
     if n <= _SUBSTITUTION:
-        return inner(L.T, L.T)
+        T = solve_lower(L, jnp.eye(n, dtype=L.dtype))
+        return inner(T.T, T.T)
     half = n // 2
-    corner, bottom = L[half:, :half], L[half:, half:]
-    off = inner(bottom.T, corner.T)
-    return jnp.block([[_gram(L[:half, :half]) + inner(corner.T, corner.T), off.T], [off, _gram(bottom)]])
+    first = L[:half, :half]
+    Wt = solve_lower(first, L[half:, :half].T, transpose=True)
+    last = _inverse(L[half:, half:])
+    corner = inner(last, Wt)
+    return jnp.block([[_inverse(first) + inner(Wt, corner.T), -corner.T], [-corner, last]])
 
 
 @jax.custom_jvp
@@ -237,7 +243,7 @@ def _density_and_precision_each(
     K: Float[Array, "n n"], residual: Float[Array, "n"]
 ) -> tuple[Float[Array, ""], Float[Array, "n n"]]:
     factor = CholeskyFactor(cholesky(K))
-    precision = _gram(_triangular_inverse(factor.lower))
+    precision = _inverse(factor.lower)
     return density_of(factor, residual), jnp.where(factor.is_finite(), precision, jnp.zeros_like(precision))
 
 
