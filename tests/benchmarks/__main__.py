@@ -40,7 +40,9 @@ def main() -> int:
         if arguments.smoke:  # nothing is timed, and one process compiles what rows have in common once
             print(table(run_here(name, smoke=True)), flush=True)
             continue
-        environment = os.environ | {"JAX_ENABLE_X64": str(int(ROWS[name][1])), "OMP_WAIT_POLICY": "passive"}
+        # As the documentation advises: threads of LAPACK's own would take a core from what follows them.
+        threads = {"OMP_WAIT_POLICY": "passive", "OPENBLAS_NUM_THREADS": "1"}
+        environment = threads | os.environ | {"JAX_ENABLE_X64": str(int(ROWS[name][1]))}
         for variable in ("JAX_COMPILATION_CACHE_DIR", "JAX_DISABLE_MOST_OPTIMIZATIONS", "XLA_FLAGS"):
             environment.pop(variable, None)
         command = [sys.executable, str(pathlib.Path(__file__).parent), name, "--here"]

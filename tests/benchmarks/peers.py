@@ -173,3 +173,16 @@ def tinygp(problem: Problem) -> Callable[[], Any] | str:
         return process.condition(y, tests).gp.sample(key, (problem.n_paths,))
 
     return lambda: sample(X, y, tests, jax.random.key(0)).block_until_ready()
+
+
+def tinygp_evidence() -> Callable[[Any, Any, Any], Any] | str:
+    try:
+        from tinygp import GaussianProcess, kernels, transforms
+    except ImportError as e:
+        return f"not installed ({e.name})"
+
+    def log_prob(z: Any, X: Any, y: Any) -> Any:
+        kernel = jnp.exp(z[3]) * transforms.Linear(jnp.exp(-z[:3]), kernels.ExpSquared(distance=kernels.L2Distance()))
+        return GaussianProcess(kernel, X, diag=jnp.exp(z[4])).log_probability(y)
+
+    return log_prob

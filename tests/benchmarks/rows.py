@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 import numpyro.distributions as dist
 import peers
+import scipy.linalg
 from harness import Compiled, PeakMemory, Row, seconds, Target
 
 import pathwise_gp as pgp
@@ -280,6 +281,42 @@ def growth(smoke: bool) -> Row:
     return Row(f"Growth: S = {p.n_paths}, n = {len(p.X)}, F = {p.n_features}, {X.dtype}", {}, (), tuple(notes))
 
 
+def evidence(smoke: bool) -> Row:
+    """The value and the gradient in all hyperparameters, a length for each dimension."""
+    p = problem(40, 3, 8, 64, 4) if smoke else problem(1000, 3, 8, 64, 4)
+    X, y, start = jnp.asarray(p.X), jnp.asarray(p.y), jnp.asarray([0.0, 0.0, 0.0, 0.0, -4.0])
+    kernel_of = lambda z: pgp.RBF(jnp.exp(z[3]), jnp.exp(z[:3]))
+    log_prob = lambda z, X, y: pgp.GPPrior(kernel=kernel_of(z), X=X).log_prob(y, jnp.exp(z[4]))
+
+    def by_hand(z: Any, X: Any, y: Any) -> Any:
+        scaled = X / jnp.exp(z[:3])
+        K = jnp.exp(z[3] - 0.5 * jnp.sum((scaled[:, None] - scaled[None]) ** 2, axis=-1))
+        lower = jnp.linalg.cholesky(K + jnp.exp(z[4]) * jnp.eye(len(X)))
+        white = jax.scipy.linalg.solve_triangular(lower, y, lower=True)
+        return -0.5 * jnp.sum(white**2) - jnp.sum(jnp.log(jnp.diagonal(lower))) - 0.5 * len(y) * math.log(2 * math.pi)
+
+    contenders = {OURS: log_prob, "written by hand, differentiated by JAX": by_hand}
+    if not isinstance(peer := peers.tinygp_evidence(), str):
+        contenders["tinygp"] = peer
+    calls = {name: jax.jit(jax.value_and_grad(function)) for name, function in contenders.items()}
+    values = [float(call(start, X, y)[0]) for call in calls.values()]
+    np.testing.assert_allclose(values, values[0], rtol=1e-6)
+    pass_over_kernel = eqx.filter_jit(lambda z, X: kernel_of(z).matrix(X, X))
+    A = np.asfortranarray(pass_over_kernel(start, X) + math.exp(-4.0) * np.eye(len(y)))
+
+    def limit() -> Any:
+        factor, _ = scipy.linalg.lapack.dpotrf(A, lower=1)
+        scipy.linalg.lapack.dpotri(factor, lower=1, overwrite_c=1)
+        return jax.block_until_ready(pass_over_kernel(start, X))
+
+    least = LIMIT + "LAPACK's Cholesky factor and inverse, and the kernel"
+    return Row(
+        f"Evidence: value and gradient, n = {len(y)}, D = 3, {X.dtype}",
+        {least: limit} | {name: ready(functools.partial(call, start, X, y)) for name, call in calls.items()},
+        (Target(OURS, least, at_most=1.15),),
+    )
+
+
 def _problem_to_update(smoke: bool) -> tuple[pgp.ConditionedGP, Any, Any]:
     """A posterior of n points with room for 8 more, and these."""
     n = 24 if smoke else 1000
@@ -429,6 +466,7 @@ ROWS = {
     "own-frequencies": (own_frequencies, False),
     "ensemble": (ensemble, False),
     "gradient": (gradient, False),
+    "evidence": (evidence, True),
     "growth": (growth, False),
     "update": (update_posterior, False),
     "update64": (update_posterior, True),
