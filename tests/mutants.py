@@ -1129,6 +1129,13 @@ MUTANTS = [
         f"{EVERYDAY}::test_the_density_is_that_of_the_model_by_hand[additive]",
     ),
     Mutant(
+        "a density one operation after the other",
+        "numpyro_bridge/observing.py",
+        "@eqx.filter_jit\ndef _log_density(",
+        "def _log_density(",
+        "test_bridge.py::test_a_density_outside_of_jit_is_few_programs",
+    ),
+    Mutant(
         "latent values without their mean",
         "numpyro_bridge/observing.py",
         "return prior.mean_at(L) + prior.factor_at(",
