@@ -120,7 +120,7 @@ def test_each_likelihood_ends_in_latent_and_predictive_paths(kind):
         drawn, density = map(np.asarray, predicted(paths, y))
         assert drawn.shape == (*shape, 5)
         assert paths.distribution(TEST).support(drawn).all()
-        np.testing.assert_allclose(drawn, paths(TEST), rtol=1e-9)
+        np.testing.assert_allclose(drawn, paths(TEST), rtol=1e-9, atol=1e-11)
         expected = LOG_DENSITIES[kind](y, *[np.asarray(one(X)) for one in paths.paths])
         expected = np.log(np.mean(np.exp(expected), axis=tuple(range(len(shape)))))
         np.testing.assert_allclose(density, expected, rtol=1e-9)
