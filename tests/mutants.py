@@ -1369,9 +1369,9 @@ MUTANTS = [
     ),
     Mutant(
         "places that are free counted in the evidence",
-        "_priors/conditioned.py",
-        "n = self.y.shape[-1] if self.mask is None else",
-        "n = self.y.shape[-1] if True else",
+        "_priors/moments.py",
+        "n = y.shape[-1] if mask is None else",
+        "n = y.shape[-1] if True else",
         "test_updating.py::test_in_steps_as_at_once[plain-16]",
     ),
     Mutant(

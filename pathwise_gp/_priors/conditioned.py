@@ -1,7 +1,6 @@
 """A Gaussian process conditioned on what was observed."""
 
 import dataclasses
-import math
 from typing import Any, Generic, TYPE_CHECKING
 
 import equinox as eqx
@@ -32,7 +31,7 @@ from .base import checked_functional
 from .continuing import continued, continued_without, left_out, new_to
 from .jitter import say_lost
 from .leave_one_out import LeaveOneOut
-from .moments import covariance_of, leave_one_out_of, mean_of, variance_of
+from .moments import covariance_of, leave_one_out_of, log_marginal_likelihood_of, mean_of, variance_of
 from .prediction import Prediction
 from .removing import remove
 
@@ -246,9 +245,7 @@ class ConditionedGP(Printed, eqx.Module, Generic[KernelT]):
 
     def log_marginal_likelihood(self) -> Float[Array, "*t"]:
         """log N(y | m(X), A), `*t`, from the factor at hand (Rasmussen & Williams 2006, equation 2.30)."""
-        white = self.factor.whiten(self.y - jnp.broadcast_to(self.prior.mean_at(self.observed), self.y.shape))
-        n = self.y.shape[-1] if self.mask is None else jnp.sum(self.mask).astype(white.dtype)
-        return -0.5 * jnp.sum(white * white, axis=-1) - 0.5 * self.factor.log_det() - 0.5 * n * math.log(2 * math.pi)
+        return log_marginal_likelihood_of(self)
 
     def leave_one_out(self, block: int | None = None) -> LeaveOneOut:
         """Predictions of each observation by all others, in closed form from the factor at hand, in O(n³).

@@ -20,8 +20,13 @@ def without(prior: PriorT, mask: Bool[Array, "n"] | None) -> PriorT:
     """A prior in which what was not observed has no say."""
     if mask is None:
         return prior
-    seen = prior.functional.where(mask)
+    seen = _where(prior.functional, mask)
     return eqx.tree_at(lambda p: p.X, prior, seen.X if isinstance(prior.X, jax.Array) else seen)
+
+
+@eqx.filter_jit
+def _where(L: Any, mask: Bool[Array, "n"]) -> Any:
+    return L.where(mask)
 
 
 @eqx.filter_jit

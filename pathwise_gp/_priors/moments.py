@@ -1,5 +1,6 @@
 """Moments of a posterior."""
 
+import math
 from typing import Any
 
 import equinox as eqx
@@ -25,6 +26,14 @@ def leave_one_out_of(posterior: Any) -> LeaveOneOut:
     elsewhere = LeaveOneOut(L.apply(posterior.mean_path), variance + posterior.noise, jnp.zeros_like(posterior.y))
     choose = lambda here, there: jnp.where(mask, here, jnp.broadcast_to(there, here.shape))
     return jax.tree.map(choose, found, elsewhere)
+
+
+@eqx.filter_jit
+def log_marginal_likelihood_of(posterior: Any) -> Float[Array, "*t"]:
+    y, mask = posterior.y, posterior.mask
+    white = posterior.factor.whiten(y - jnp.broadcast_to(posterior.prior.mean_at(posterior.observed), y.shape))
+    n = y.shape[-1] if mask is None else jnp.sum(mask).astype(white.dtype)
+    return -0.5 * (jnp.sum(white * white, axis=-1) + posterior.factor.log_det() + n * math.log(2 * math.pi))
 
 
 @eqx.filter_jit
