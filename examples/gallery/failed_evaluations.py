@@ -87,12 +87,9 @@ def processes(X, y, made, key):
 
 
 @eqx.filter_jit
-def propose(X, y, made, h, key):
-    key_paths, key_search = jax.random.split(key)
-    paths, c = processes(X, y, made, key_paths)
-    best = jnp.min(y, where=made & ~jnp.isnan(y), initial=jnp.inf)
+def propose(paths, c, best, h, key):
     gain = acquisition.LogConstrainedExpectedImprovement(paths, constraints=c, best=best, bandwidth=h)
-    return gain.optimise(BOX, key_search, n_screen=256, n_restarts=4, max_steps=50).points[0]
+    return gain.optimise(BOX, key, n_screen=256, n_restarts=4, max_steps=50).points[0]
 
 
 def search(kind, key, n_runs):
@@ -106,7 +103,9 @@ def search(kind, key, n_runs):
         made = jnp.arange(n_runs) < t
         worst = jnp.nanmax(jnp.where(made, y, jnp.nan))
         seen = jnp.where(jnp.isnan(y), worst, y) if kind == "worst value" else y
-        x = propose(X, seen, made, h, keys[t])
+        key_paths, key_search = jax.random.split(keys[t])
+        paths, c = processes(X, seen, made, key_paths)
+        x = propose(paths, c, jnp.nanmin(jnp.where(made, seen, jnp.inf)), h, key_search)
         X, y = X.at[t].set(x), y.at[t].set(simulate(x))
     return np.asarray(X), np.asarray(y)
 
