@@ -813,7 +813,7 @@ def test_exact_knowledge_gradient_where_nothing_is_learnt():
     made = acq.ExactKnowledgeGradient(noiseless, np.concatenate([TEST, TEST, X]), 0.0)
     here = np.concatenate([X, TEST])
     values, slopes = made(here), jax.vmap(jax.grad(made))(jnp.asarray(here))
-    assert np.all(values[:6] < 1e-9)
+    assert np.all(values[:6] < 1e-7)  # the root of what rounding leaves of a variance
     assert np.all(values[6:] > 0)
     assert np.all(np.isfinite(slopes))
 
