@@ -425,7 +425,7 @@ def test_inverse_factor(n):
 def test_density_and_precision(n):
     A, r = spd(n), np.random.default_rng(1).normal(size=n)
     value, P = _density_and_precision(jnp.asarray(A), jnp.asarray(r))
-    np.testing.assert_allclose(P, np.linalg.inv(A), rtol=0, atol=1e-13 * np.abs(P).max() * n)
+    np.testing.assert_allclose(P, np.linalg.inv(A), rtol=0, atol=1e-15 * np.abs(P).max() * n)
     np.testing.assert_allclose(value, stats.multivariate_normal(np.zeros(n), A).logpdf(r), rtol=1e-12)
 
 
