@@ -116,15 +116,17 @@ def append(
     """`ConditionedGP.condition` for values that have been checked."""
     posterior = _with_room_for(posterior, L)
     found = _append(posterior, L, y, noise_var, mask)
+    # What is made of the factor needs the inputs or the coefficients too. A condition on itself would make a copy of it.
+    lower = lambda posterior: posterior.factor.lower
     new = _checks.verdict(
-        found.posterior,
+        eqx.tree_at(lower, found.posterior, None),
         (found.full, _FULL),
         not_definite(found.settled, L, "X_new"),
         (found.infinite, "`y_new` and the mean at `X_new` must be finite; got NaN or inf."),
         (jnp.any(found.contradicts), contradiction(found.contradicts[-L.size :], found.misses[-L.size :], "X_new")),
     )
     say(found.settled.shortfall, L.dtype, "X_new")
-    return new
+    return eqx.tree_at(lower, new, lower(found.posterior), is_leaf=lambda leaf: leaf is None)
 
 
 _FULL = (
@@ -165,8 +167,11 @@ def _append(
     flat = old.reshape(-1, old.shape[-1])
     residual = y - jnp.broadcast_to(prior.mean_at(L), y.shape)
     b = settled.factor.solve(residual.reshape(-1, m) - inner(flat, between))
-    coefficients = (flat - inner(b, factor.whiten_back(white).T)).reshape(old.shape)
+    back = factor.whiten_back(white)
+    coefficients = (flat - inner(b, back.T)).reshape(old.shape)
     b = b.reshape(y.shape)
+    # Of `back` nothing. It says that the old factor has been read when the new one is written: in a scan that is in place.
+    block = settled.factor.lower + 0 * back[0, 0]
 
     misses, contradicts = _contradictions(posterior, settled, noise, residual, mask, coefficients, b)
     join = _Join(posterior.size, seen.size, m)
@@ -177,7 +182,7 @@ def _append(
         noise_var=posterior.noise_var
         if same_noise
         else join(*map(_of_each, (posterior.noise_var, noise_var), (seen.size, m))),
-        factor=CholeskyFactor(join.factors(factor.lower, white, settled.factor.lower), join.masks(factor.mask, mask)),
+        factor=CholeskyFactor(join.factors(factor.lower, white, block), join.masks(factor.mask, mask)),
         coefficients=join(coefficients, b),
         jitter=join(posterior.jitter, settled.jitter),
         new_noise_var=new_noise_var,

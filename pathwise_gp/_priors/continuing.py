@@ -173,7 +173,10 @@ def _columns_of_inverse(factor: CholeskyFactor, places: Int[Array, "m"], at_the_
     unit = jnp.eye(m, dtype=factor.lower.dtype)
     if not at_the_end:
         return factor.solve(jnp.zeros((m, n), unit.dtype).at[:, places].set(unit))
-    corner = jax.lax.dynamic_slice(factor.lower, (places[0], places[0]), (m, m))
+    if m == 1:  # to a slice of one entry each layout is as good: XLA would turn the factor round in each step of a loop
+        corner = jnp.diagonal(factor.lower)[places][:, None]
+    else:
+        corner = jax.lax.dynamic_slice(factor.lower, (places[0], places[0]), (m, m))
     white = jnp.zeros((m, n), unit.dtype)
     white = jax.lax.dynamic_update_slice_in_dim(white, CholeskyFactor(corner).whiten(unit), places[0], axis=1)
     return factor.whiten_back(white)

@@ -332,17 +332,23 @@ def update_posterior(smoke: bool) -> Row:
     remove = eqx.filter_jit(lambda posterior, numbers: posterior.without(numbers))
     anew = eqx.filter_jit(lambda prior, y, noise_var, mask: prior.condition(y, noise_var, mask))
     full = posterior.condition(X, y)
+    plain = anew(full.prior, full.y, full.noise_var, full.mask)
     again, one, eight = "all of them anew", "one new observation", "eight"
+    all_again = _scan(lambda full, at: anew(full.prior, jnp.roll(full.y, at), full.noise_var, full.mask), plain)
+    one_more = _scan(lambda posterior, at: posterior.condition(X[at][None], y[at][None]), posterior)
+    often, in_turn = "eight times anew, in a scan", "one new observation, eight times in a scan"
     return Row(
         f"Update: n = {posterior.size} and room for 8 more, D = 4, {X.dtype}; in a jitted function",
         {
             again: ready(lambda: anew(full.prior, full.y, full.noise_var, full.mask)),
             one: ready(lambda: append(posterior, X[:1], y[:1])),
             eight: ready(lambda: append(posterior, X, y)),
+            often: all_again,
+            in_turn: one_more,
             "the oldest taken out": ready(lambda: remove(full, jnp.asarray([0]))),
             "one, called outside of jit": ready(lambda: posterior.condition(X[:1], y[:1])),
         },
-        (Target(again, one, at_least=5), Target(again, eight, at_least=3)),
+        tuple(Target(slow, fast, at_least=10) for slow, fast in ((again, one), (again, eight), (often, in_turn))),
     )
 
 
@@ -354,16 +360,47 @@ def update_paths(smoke: bool) -> Row:
     ones, eights = posterior.condition(X[:1], y[:1]), posterior.condition(X, y)
     go_on = {m: eqx.filter_jit(functools.partial(_gone_on, n_new=m)) for m in (1, 8)}
     draw = eqx.filter_jit(lambda posterior, key: pgp.PathwiseSampler(posterior, n_features).sample_paths(key, n_paths))
+    plain = eights.prior.condition(eights.y, eights.noise_var, eights.mask)
     again, one, eight = "drawn anew", "through one new observation", "through eight"
+    often, in_turn = (
+        "posterior and paths anew, eight times in a scan",
+        "through one new observation, eight times in a scan",
+    )
+
+    def both_again(carry: tuple[Any, Any], at: Any) -> tuple[Any, Any]:
+        full, _ = carry
+        full = full.prior.condition(jnp.roll(full.y, at), full.noise_var, full.mask, check_scales=False)
+        return full, draw(full, jax.random.fold_in(key, at))
+
+    def both_go_on(carry: tuple[Any, Any], at: Any) -> tuple[Any, Any]:
+        posterior, paths = carry
+        posterior = posterior.condition(X[at][None], y[at][None])
+        return posterior, paths.condition(posterior, jax.random.fold_in(key, at), 1)
+
     return Row(
-        f"Update of paths: n = {posterior.size}, F = {n_features}, S = {n_paths}, D = 4, {X.dtype}; the posterior given",
+        f"Update of paths: n = {posterior.size}, F = {n_features}, S = {n_paths}, D = 4, {X.dtype}; the posterior given, "
+        "or in a scan with it",
         {
             again: ready(lambda: draw(eights, key)),
             one: ready(lambda: go_on[1](paths, ones, key)),
             eight: ready(lambda: go_on[8](paths, eights, key)),
+            often: _scan(both_again, (plain, draw(plain, key))),
+            in_turn: _scan(both_go_on, (posterior, paths)),
         },
-        (Target(again, one, at_least=2), Target(again, eight, at_least=2)),
+        tuple(Target(slow, fast, at_least=10) for slow, fast in ((again, one), (again, eight), (often, in_turn))),
     )
+
+
+def _scan(step: Callable[[Any, Any], Any], start: Any) -> Callable[[], Any]:
+    """Eight steps from a number of 0 to 7, in one program."""
+    arrays, rest = eqx.partition(start, eqx.is_array)
+
+    @jax.jit
+    def run(arrays: Any) -> Any:
+        one = lambda carry, at: (eqx.filter(step(eqx.combine(carry, rest), at), eqx.is_array), None)
+        return jax.lax.scan(one, arrays, jnp.arange(8))[0]
+
+    return ready(lambda: run(arrays))
 
 
 def _gone_on(paths: Any, posterior: Any, key: Any, n_new: int) -> Any:
@@ -471,6 +508,7 @@ ROWS = {
     "update": (update_posterior, False),
     "update64": (update_posterior, True),
     "update-paths": (update_paths, False),
+    "update-paths64": (update_paths, True),
     "optimisation": (optimisation, True),
     "start": (start, False),
 }
