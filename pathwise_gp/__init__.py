@@ -81,12 +81,21 @@ from ._priors import (
 )
 from ._samplers import (
     DecoupledPathwiseSampler as DecoupledPathwiseSampler,
+    draw as draw,
+    Drawn as Drawn,
     feature_error as feature_error,
     MultiOutputPathwiseSampler as MultiOutputPathwiseSampler,
     PathwiseSampler as PathwiseSampler,
     SparsePosterior as SparsePosterior,
 )
 from ._scaling import Standardisation as Standardisation, standardise as standardise
+from ._solvers import (
+    AbstractSolver as AbstractSolver,
+    Cholesky as Cholesky,
+    ConjugateGradients as ConjugateGradients,
+    RandomPivots as RandomPivots,
+    Report as Report,
+)
 
 # What paths are for: each of these is imported when it is first used.
 _USES = (

@@ -280,14 +280,14 @@ def mapping(values: Any, name: str) -> Mapping[Any, Any]:
     )
 
 
-def count(k: Any, name: str) -> int:
+def count(k: Any, name: str, least: int = 1) -> int:
     """A whole number of at least one."""
     try:
         k = operator.index(k)
     except TypeError as e:
         raise ValueError(f"`{name}` must be a whole number, known when tracing; got {k!r}.") from e
-    if k < 1:
-        raise ValueError(f"`{name}` must be at least 1; got {k}.")
+    if k < least:
+        raise ValueError(f"`{name}` must be at least {least}; got {k}.")
     return k
 
 

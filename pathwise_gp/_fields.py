@@ -86,6 +86,21 @@ def count(name: str) -> Callable[[SupportsIndex], int]:
     return lambda n: _checks.count(n, name)
 
 
+def fraction(name: str) -> Callable[[Any], float]:
+    """A converter of a number between 0 and 1, neither of them."""
+
+    def convert(x: Any) -> float:
+        try:
+            x = float(x)
+        except (TypeError, ValueError) as e:
+            raise ValueError(f"`{name}` must be a number, known when tracing; got {x!r}.") from e
+        if not 0 < x < 1:
+            raise ValueError(f"`{name}` must be between 0 and 1; got {x}.")
+        return x
+
+    return convert
+
+
 def flag(name: str) -> Callable[[bool], bool]:
     """A converter of True or False."""
     return lambda x: _checks.flag(x, name)

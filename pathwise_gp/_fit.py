@@ -19,8 +19,8 @@ from ._numerics.lapack import cholesky
 from ._numerics.linalg import CholeskyFactor, seen
 from ._priors import GPPrior
 from ._priors.evidence import log_density as log_density_of, without
-from ._priors.jitter import FOR_A_DENSITY
 from ._progress import ProgressBar
+from ._solvers.jitter import FOR_A_DENSITY
 from ._types import Key, Numbers
 
 # The standard deviation of random starts about the first, in the coordinates of the search: factors of e for positive fields.

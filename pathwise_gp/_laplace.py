@@ -18,9 +18,9 @@ from ._numerics.lapack import cholesky
 from ._numerics.linalg import CholeskyFactor, inner, inverse_factor, semidefinite_part
 from ._paths import PathwiseFunction
 from ._priors import GPPrior, SparseGPPrior
-from ._priors.jitter import drowns_guide, say_beside_guide
 from ._samplers import DecoupledPathwiseSampler
 from ._samplers.decoupled import through
+from ._solvers.jitter import drowns_guide, say_beside_guide
 from ._types import AnyArray, Key
 
 _HALVINGS = 20

@@ -26,6 +26,8 @@ class Mutant(NamedTuple):
     tests: str
 
 
+SOLVING, CONJUGATE = "test_solvers.py", "_solvers/conjugate_gradients.py"
+OF_FACTOR = f"{SOLVING}::test_moments_and_paths_are_those_of_the_factorisation"
 EXACT, DECOUPLED = "_samplers/exact.py", "_samplers/decoupled.py"
 STATIONARY, COMPOSE, PERIODIC = "_kernels/stationary.py", "_kernels/compose.py", "_kernels/periodic.py"
 MOMENTS, SAMPLERS, FEATURES = "test_moments.py", "test_samplers.py", "test_features.py"
@@ -58,32 +60,38 @@ MUTANTS = [
     Mutant(
         "noise of half the scale in the draw",
         EXACT,
-        "noise = jax.random.normal(",
-        "noise = 0.5 * jax.random.normal(",
+        "jax.random.normal(key_noise, (n_paths, L.size), L.dtype)",
+        "0.5 * jax.random.normal(key_noise, (n_paths, L.size), L.dtype)",
         INPUTS,
     ),
     Mutant(
         "the same noise for all paths",
         EXACT,
-        "noise = jax.random.normal(key_noise, (n_paths, size_of(prior.X)), prior.X.dtype)",
-        "noise = jnp.broadcast_to(jax.random.normal(key_noise, (1, prior.X.shape[0])), (n_paths, prior.X.shape[0]))",
+        "jax.random.normal(key_noise, (n_paths, L.size), L.dtype)",
+        "jnp.broadcast_to(jax.random.normal(key_noise, (1, L.size), L.dtype), (n_paths, L.size))",
         INPUTS,
     ),
     Mutant(
         "jitter left out of the noise",
         EXACT,
-        "jnp.sqrt(variances)",
-        "jnp.sqrt(jnp.broadcast_to(posterior.noise_var, prior.X.shape[:1]))",
+        "posterior.prior.mean_at(L), posterior.noise)",
+        "posterior.prior.mean_at(L), posterior.noise - posterior.jitter)",
         EXACT_MOMENTS,
     ),
     Mutant(
         "noise variance used for its root",
         EXACT,
-        "jnp.sqrt(variances)",
-        "variances",
+        "jnp.sqrt(noise)[None, :]",
+        "noise[None, :]",
         EXACT_MOMENTS,
     ),
-    Mutant("mean dropped from the residual", EXACT, "(posterior.y - prior.mean_at(L))", "posterior.y", EXACT_MOMENTS),
+    Mutant(
+        "mean dropped from the residual",
+        EXACT,
+        "posterior.y - posterior.prior.mean_at(L)",
+        "posterior.y",
+        EXACT_MOMENTS,
+    ),
     Mutant(
         "mean dropped from the values",
         "_paths/function.py",
@@ -94,22 +102,22 @@ MUTANTS = [
     Mutant(
         "update weights times 0.9",
         EXACT,
-        "coefficients=posterior.factor.solve(residual)",
-        "coefficients=0.9 * posterior.factor.solve(residual)",
+        "posterior.solution.solve(residuals)",
+        "0.9 * posterior.solution.solve(residuals)",
         EXACT_MOMENTS,
     ),
     Mutant(
         "features drawn again between training and evaluation",
         EXACT,
-        "draw = evaluate_prior(features, weights",
-        "draw = evaluate_prior(jax.tree.map(lambda a: a[::-1], features), weights",
+        "draw = evaluate_prior(self.features, self.weights",
+        "draw = evaluate_prior(jax.tree.map(lambda a: a[::-1], self.features), self.weights",
         EXACT_MOMENTS,
     ),
     Mutant(
         "key reused for weights and noise",
         EXACT,
-        "noise = jax.random.normal(key_noise, ",
-        "noise = jax.random.normal(key_weights, ",
+        "jax.random.normal(key_noise, (",
+        "jax.random.normal(key_weights, (",
         INPUTS,
     ),
     Mutant(
@@ -541,7 +549,7 @@ MUTANTS = [
     ),
     Mutant(
         "points that were not observed pull on the others",
-        "_numerics/linalg.py",
+        "_numerics/solution.py",
         "return B if self.mask is None else jnp.where(self.mask, B, jnp.zeros_like(B))",
         "return B",
         f"{BATCHES}::test_a_mask_is_the_block_that_is_left",
@@ -962,7 +970,7 @@ MUTANTS = [
     ),
     Mutant(
         "a smooth density without jitter",
-        "_priors/jitter.py",
+        "_solvers/jitter.py",
         "first_step(n, diagonal.dtype) * own)",
         "0 * own)",
         "test_priors.py::test_the_jitter_of_a_smooth_density",
@@ -983,7 +991,7 @@ MUTANTS = [
     ),
     Mutant(
         "lost precision is not said",
-        "_priors/jitter.py",
+        "_solvers/jitter.py",
         "(pivots < least * scale)",
         "(pivots < 0 * scale)",
         f"{ROBUST}::test_precision_that_cannot_carry_the_model_is_said",
@@ -1258,8 +1266,8 @@ MUTANTS = [
     Mutant(
         "what is masked is a neighbour",
         "_priors/scales.py",
-        "pair = there[:, None] & there[None, :] & ~jnp",
-        "pair = ~jnp",
+        "pair = there[rows][:, None] & there[None, :] & (rows",
+        "pair = (rows",
         f"{SCALING}::test_a_mask_a_unit_and_a_few_points_are_heard",
     ),
     Mutant(
@@ -1292,7 +1300,7 @@ MUTANTS = [
     ),
     Mutant(
         "jitter of the mean variance for all rows",
-        "_priors/jitter.py",
+        "_solvers/jitter.py",
         "only(jnp.where(diagonal > 0, diagonal, mean))",
         "only(jnp.where(diagonal > jnp.inf, diagonal, mean))",
         f"{FUNCTIONALS}::test_paths_obey_what_they_were_given",
@@ -1391,8 +1399,8 @@ MUTANTS = [
     Mutant(
         "leaving out without the noise",
         "_priors/continuing.py",
-        "share = 1 / posterior.factor.inverse_diagonal() - posterior.noise",
-        "share = 1 / posterior.factor.inverse_diagonal()",
+        "share = 1 / posterior.solution.inverse_diagonal() - posterior.noise",
+        "share = 1 / posterior.solution.inverse_diagonal()",
         "test_updating.py::test_each_path_without_each_observation",
     ),
     Mutant(
@@ -1410,8 +1418,92 @@ MUTANTS = [
         "test_updating.py::test_mask_of_what_is_new",
     ),
     Mutant(
+        "the noise left out of what is iterated on",
+        CONJUGATE,
+        "return self.seen(product) + V * self.diagonal[None, :]",
+        "return self.seen(product)",
+        OF_FACTOR,
+    ),
+    Mutant(
+        "rows of what was not observed in the products",
+        CONJUGATE,
+        "return self.seen(product) + V",
+        "return product + V",
+        OF_FACTOR,
+    ),
+    Mutant(
+        "the jitter left out of what is iterated on",
+        CONJUGATE,
+        "jnp.where(there, system.noise + jitter, jnp.ones_like(jitter))",
+        "jnp.where(there, system.noise, jnp.ones_like(jitter))",
+        f"{SOLVING}::test_a_jitter_is_noise",
+    ),
+    Mutant(
+        "the covariance held where it was not to be",
+        CONJUGATE,
+        "if small or not L.one_by_one else None",
+        "if True else None",
+        f"{SOLVING}::test_no_array_is_of_the_size_of_the_covariance",
+    ),
+    Mutant(
+        "what is left of the residual not in a variance",
+        CONJUGATE,
+        "jnp.sum((self._seen(B) + residual) * x, axis=1)",
+        "jnp.sum(self._seen(B) * x, axis=1)",
+        f"{SOLVING}::test_variances_are_better_than_their_solves",
+    ),
+    Mutant(
+        "the residual of the recurrence for the true one",
+        "_numerics/conjugate_gradients.py",
+        "residual = B - matmul(last.x)",
+        "residual = last.residual",
+        f"{SOLVING}::test_conjugate_gradients_go_on_from_the_true_residual",
+    ),
+    Mutant(
+        "search directions turned the wrong way",
+        "_numerics/conjugate_gradients.py",
+        "P=Q.T + inner(S, at.P.T)",
+        "P=Q.T + inner(S.T, at.P.T)",
+        f"{SOLVING}::test_a_block_shares_its_directions",
+    ),
+    Mutant(
+        "the preconditioner of another matrix",
+        "_numerics/conjugate_gradients.py",
+        "root = jnp.sqrt(1 + sigma * sigma)",
+        "root = jnp.sqrt(1 + sigma)",
+        f"{SOLVING}::test_the_preconditioner_is_the_root_of_the_inverse",
+    ),
+    Mutant(
+        "always the largest pivot",
+        "_numerics/pivots.py",
+        "if key is not None:",
+        "if False:",
+        f"{SOLVING}::test_pivots_are_drawn_in_proportion_to_what_is_left",
+    ),
+    Mutant(
+        "a warm start that is not taken",
+        "_numerics/conjugate_gradients.py",
+        "x = jnp.zeros_like(B) if start is None else start / scale",
+        "x = jnp.zeros_like(B)",
+        f"{SOLVING}::test_a_warm_start_goes_on",
+    ),
+    Mutant(
+        "what did not converge is handed out",
+        CONJUGATE,
+        "if report is None or not self.solver.throw:",
+        "if True:",
+        f"{SOLVING}::test_what_does_not_converge_is_an_error",
+    ),
+    Mutant(
+        "the coefficients of the mean given to a path",
+        "_priors/conditioning.py",
+        "together[0], together[1:]",
+        "together[0], jnp.roll(together, 1, axis=0)[1:]",
+        OF_FACTOR,
+    ),
+    Mutant(
         "the inverse of an old factor for new observations",
-        "_priors/continuing.py",
+        "_numerics/linalg.py",
         "CholeskyFactor(corner).whiten(unit)",
         "unit",
         "test_updating.py::test_room_grows_again_and_again",

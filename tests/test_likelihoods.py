@@ -463,8 +463,8 @@ def test_collapsed_bound_is_minus_infinity_where_there_is_no_density():
 
     mcmc = MCMC(
         NUTS(sampled, init_strategy=numpyro.infer.init_to_value(values={"scale": 0.05})),
-        num_warmup=20,
-        num_samples=20,
+        num_warmup=60,
+        num_samples=30,
         progress_bar=False,
     )
     mcmc.run(KEY)

@@ -145,6 +145,13 @@ def moments(u):
     }
 
 
+@row("draw", "Drawn", "ConjugateGradients", "RandomPivots", "Cholesky")
+def solved_by_iterations(u):
+    solver, at = pgp.ConjugateGradients(1e-12, preconditioner=pgp.RandomPivots(4)), u.x(AT)
+    drawn = pgp.draw(u.prior(), u.y(Y), u.noise, KEY, 2, N_FEATURES, solver=solver)
+    return {"values": u.of_y(drawn.paths(at)), "mean": u.of_y(drawn.posterior.mean(at))}
+
+
 @row()
 def without_noise(u):
     """Where the covariance is singular, and something is added."""
@@ -726,7 +733,8 @@ def test_nothing_depends_on_units(name, units, base):
 
 # Structure, words, and what is made of the above.
 EXEMPT = {
-    *("AbstractBasis", "AbstractFeatures", "AbstractFunctional", "AbstractGuide", "AbstractKernel", "Coordinates"),
+    *("AbstractBasis", "AbstractFeatures", "AbstractFunctional", "AbstractGuide", "AbstractKernel", "AbstractSolver"),
+    *("Coordinates", "Report"),
     *("PrecisionWarning", "ScaleWarning", "Spectrum", "ZeroMean"),
 }
 

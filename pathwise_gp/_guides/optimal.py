@@ -9,7 +9,7 @@ from jaxtyping import Array, Bool, Float
 from .._functionals import AbstractFunctional, Asked
 from .._numerics.linalg import add_diagonal, CholeskyFactor, guarded_cholesky, inner, inverse_factor
 from .._priors import SparseGPPrior
-from .._priors.jitter import drowns_guide, first_step, say_beside_guide, say_lost, Settled
+from .._solvers.jitter import drowns_guide, first_step, say_beside_guide, say_lost, Settled
 from .._types import Numbers
 from .bound import check_data
 from .whitened import WhitenedGuide

@@ -1,15 +1,15 @@
 """Products, the jitter, Cholesky factors and the Gaussian log density."""
 
 import math
-from typing import Any
+from typing import Any, TYPE_CHECKING
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Int
 
 from .lapack import change_of_factor, cholesky, eigh, one_at_a_time, solve_lower
+from .solution import AbstractSolution, Solved
 
 # Triangular matrices up to this size are inverted by substitution.
 _SUBSTITUTION = 128
@@ -127,7 +127,7 @@ def _semidefinite_part_jvp(primals, tangents):
     return _semidefinite_part(*primals), inner(inner(vectors, inside), vectors)
 
 
-class CholeskyFactor(eqx.Module):
+class CholeskyFactor(AbstractSolution):
     """A = L Lᵀ by its lower factor L, shape `n n`. Right-hand sides carry the n axis last.
 
     With a `mask`, `n`, A is what `seen` makes of it, and entries of right-hand sides that are masked count as 0.
@@ -135,6 +135,11 @@ class CholeskyFactor(eqx.Module):
 
     lower: Float[Array, "n n"]
     mask: Bool[Array, "n"] | None = None
+
+    if TYPE_CHECKING:
+        # A checker puts the field that the abstract class names first.
+
+        def __init__(self, lower: Float[Array, "n n"], mask: Bool[Array, "n"] | None = None) -> None: ...
 
     def whiten(self, B: Float[Array, "*s n"]) -> Float[Array, "*s n"]:
         """L⁻¹ b for each vector b of B."""
@@ -152,6 +157,37 @@ class CholeskyFactor(eqx.Module):
         """L b for each vector b of B."""
         return inner(_rows(B), self.lower).reshape(B.shape)
 
+    def solved(self, B: Float[Array, "*s n"], start: Float[Array, "*s n"] | None = None) -> Solved:
+        return Solved(self.solve(B), None)
+
+    def explained(self, B: Float[Array, "s n"]) -> Float[Array, "s"]:
+        white = self.whiten(B)
+        return jnp.sum(white * white, axis=1)
+
+    def between(self, B: Float[Array, "s n"], C: Float[Array, "r n"] | None = None) -> Float[Array, "s r"]:
+        white = self.whiten(B)
+        return inner(white, white if C is None else self.whiten(C))
+
+    @property
+    def factor(self) -> "CholeskyFactor":
+        return self
+
+    def inverse_rows(self, places: Int[Array, "m"], at_the_end: bool) -> Float[Array, "m n"]:
+        m, n = places.shape[0], self.lower.shape[0]
+        unit = jnp.eye(m, dtype=self.lower.dtype)
+        if not at_the_end:
+            return self.solve(jnp.zeros((m, n), unit.dtype).at[:, places].set(unit))
+        # Of places at the end L⁻¹E is 0 above them, and one solve less is to be made.
+        if (
+            m == 1
+        ):  # to a slice of one entry each layout is as good: XLA would turn the factor round in each step of a loop
+            corner = jnp.diagonal(self.lower)[places][:, None]
+        else:
+            corner = jax.lax.dynamic_slice(self.lower, (places[0], places[0]), (m, m))
+        white = jnp.zeros((m, n), unit.dtype)
+        white = jax.lax.dynamic_update_slice_in_dim(white, CholeskyFactor(corner).whiten(unit), places[0], axis=1)
+        return self.whiten_back(white)
+
     def inverse_diagonal(self) -> Float[Array, "n"]:
         """The diagonal of A⁻¹."""
         return jnp.sum(_triangular_inverse(self.lower) ** 2, axis=0)
@@ -163,9 +199,6 @@ class CholeskyFactor(eqx.Module):
     def is_finite(self) -> Bool[Array, ""]:
         """Whether the factorisation succeeded."""
         return jnp.all(jnp.isfinite(jnp.diagonal(self.lower)))
-
-    def _seen(self, B: Float[Array, "*s n"]) -> Float[Array, "*s n"]:
-        return B if self.mask is None else jnp.where(self.mask, B, jnp.zeros_like(B))
 
     def _triangular(self, B: Float[Array, "*s n"], *, transpose: bool) -> Float[Array, "*s n"]:
         return solve_lower(self.lower, _rows(B).T, transpose=transpose).T.reshape(B.shape)

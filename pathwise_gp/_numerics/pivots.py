@@ -7,6 +7,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
+from .._types import Key
+
 
 class Pivots(NamedTuple):
     """K ≈ RᵀR by m rows of K.
@@ -20,14 +22,22 @@ class Pivots(NamedTuple):
     found: Bool[Array, "m"]
 
 
-def pivoted_cholesky(row: Callable[[Int[Array, ""]], Float[Array, "n"]], diagonal: Float[Array, "n"], m: int) -> Pivots:
-    """Each row is that of the largest variance given those before: `row(i)` gives row i of K. In O(n m²)."""
+def pivoted_cholesky(
+    row: Callable[[Int[Array, ""]], Float[Array, "n"]], diagonal: Float[Array, "n"], m: int, key: Key | None = None
+) -> Pivots:
+    """Each row is that of the largest variance given those before, or, with a key, one drawn in proportion to what is left
+    of the variances (Chen et al. 2024, algorithm 2.1): `row(i)` gives row i of K. In O(n m²)."""
     n = diagonal.shape[0]
     rounding = n * jnp.finfo(diagonal.dtype).eps * diagonal
 
     def step(i: Int[Array, ""], state: tuple[Array, Array, Array, Array]) -> tuple[Array, Array, Array, Array]:
         rows, left, chosen, found = state
-        pivot = jnp.argmax(left)
+        score = left
+        if key is not None:
+            # The largest of logarithms with Gumbel noise is a draw in proportion.
+            noise = jax.random.gumbel(jax.random.fold_in(key, i), (n,), diagonal.dtype)
+            score = jnp.log(jnp.maximum(left, 0)) + noise
+        pivot = jnp.argmax(score)
         enough = left[pivot] > rounding[pivot]
         new = (row(pivot) - rows[:, pivot] @ rows) / jnp.sqrt(
             jnp.where(enough, left[pivot], jnp.ones_like(left[pivot]))

@@ -17,9 +17,9 @@ from jaxtyping import Array, Bool, Float, Int
 from .. import _checks
 from .._functionals import AbstractFunctional, as_functional, as_inputs, flat_data
 from .._numerics.linalg import CholeskyFactor, inner
+from .._solvers.jitter import say, settle, Settled
 from .base import not_definite
 from .conditioning import contradiction, contradictions, in_deviations
-from .jitter import say, settle, Settled
 
 if TYPE_CHECKING:
     from .conditioned import ConditionedGP
@@ -182,7 +182,7 @@ def _append(
         noise_var=posterior.noise_var
         if same_noise
         else join(*map(_of_each, (posterior.noise_var, noise_var), (seen.size, m))),
-        factor=CholeskyFactor(join.factors(factor.lower, white, block), join.masks(factor.mask, mask)),
+        solution=CholeskyFactor(join.factors(factor.lower, white, block), join.masks(factor.mask, mask)),
         coefficients=join(coefficients, b),
         jitter=join(posterior.jitter, settled.jitter),
         new_noise_var=new_noise_var,
@@ -305,7 +305,7 @@ def _with_room(posterior: ConditionedGP, L: AbstractFunctional) -> ConditionedGP
         prior=given(posterior.prior, L, pad),
         y=pad(posterior.y),
         noise_var=pad(_of_each(posterior.noise_var, n)),
-        factor=CholeskyFactor(lower, pad(mask)),
+        solution=CholeskyFactor(lower, pad(mask)),
         coefficients=pad(posterior.coefficients),
         jitter=pad(posterior.jitter),
         size=jnp.asarray(n, jnp.result_type(int)) if posterior.size is None else posterior.size,
@@ -352,7 +352,7 @@ def trimmed(posterior: ConditionedGP) -> ConditionedGP:
         prior=given(posterior.prior, as_functional(posterior.prior.X).take(tuple(range(n))), cut),
         y=cut(posterior.y),
         noise_var=_as_one(cut(posterior.noise_var)),
-        factor=CholeskyFactor(posterior.factor.lower[:n, :n], None if bool(jnp.all(mask)) else mask),
+        solution=CholeskyFactor(posterior.factor.lower[:n, :n], None if bool(jnp.all(mask)) else mask),
         coefficients=cut(posterior.coefficients),
         jitter=cut(posterior.jitter),
         size=None,

@@ -14,7 +14,8 @@ from .._kernels import AbstractKernel, check_valid, KernelT, require_valid
 from .._modules import Printed
 from .._numerics.lapack import cholesky
 from .._numerics.linalg import add_diagonal, CholeskyFactor
-from .jitter import LARGEST, settle, Settled, smooth
+from .._solvers import Cholesky
+from .._solvers.jitter import settle, Settled, smooth
 
 
 class AbstractPrior(Printed, eqx.Module, Generic[KernelT]):
@@ -80,12 +81,7 @@ class AbstractPrior(Printed, eqx.Module, Generic[KernelT]):
 
 def not_definite(settled: Settled, L: AbstractFunctional, name: str) -> tuple[Bool[Array, ""], str]:
     """Whether a factorisation failed, and the error where it did."""
-    return settled.failed, (
-        f"The covariance matrix of the {L.size} points `{name}` is not positive definite in {L.dtype}, not even with a "
-        f"jitter that was raised by decades to {LARGEST} of the variance of each. Give a larger `jitter` or noise, remove "
-        "(nearly) repeated points, shorten a lengthscale that is long beside the spread of the points, subtract an offset "
-        "from the inputs of a linear kernel, or compute in float64."
-    )
+    return settled.failed, Cholesky().failure(L, name)
 
 
 def checked_functional(kernel: AbstractKernel, X: Any, name: str) -> Any:

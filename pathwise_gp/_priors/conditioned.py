@@ -22,14 +22,15 @@ from .._functionals import (
 from .._kernels import check_valid, KernelT
 from .._modules import Printed, shown
 from .._numerics.linalg import CholeskyFactor
+from .._numerics.solution import AbstractSolution
 from .._paths import PathwiseFunction
 from .._paths.observations import new_noise, noise_of_kernel
 from .._scaling import Standardisation
+from .._solvers.jitter import say_lost
 from .._types import AnyArray, Key, Numbers
 from .appending import append, as_new_data, trimmed, under, with_room
 from .base import checked_functional
 from .continuing import continued, continued_without, left_out, new_to
-from .jitter import say_lost
 from .leave_one_out import LeaveOneOut
 from .moments import covariance_of, leave_one_out_of, log_marginal_likelihood_of, mean_of, variance_of
 from .prediction import Prediction
@@ -51,8 +52,9 @@ class ConditionedGP(Printed, eqx.Module, Generic[KernelT]):
     - `y`: the observations, `*t n`; 0 where there is none. The axes `*t` are those of fantasies: of other values that were
       observed at the same points.
     - `noise_var`: variance of the noise, `()` or `n`.
-    - `factor`: Cholesky factor of A = k(X, X) + noise + jitter, `n n`, and its mask: False for points without observations,
-      whose rows and columns of A are those of the identity.
+    - `solution`: of the system A = k(X, X) + noise + jitter, what its solver gives: a Cholesky factor, `n n`, unless another
+      was asked for; and its mask: False for points without observations, whose rows and columns of A are those of the
+      identity.
     - `coefficients`: A⁻¹(y − m(X)), `*t n`; 0 where nothing was observed.
     - `jitter`: what was added to the diagonal of A beside the noise, a variance for each point, `n`: what was asked for and
       what the factorisation needed beyond that. It is in ε too.
@@ -64,7 +66,7 @@ class ConditionedGP(Printed, eqx.Module, Generic[KernelT]):
     prior: "GPPrior[KernelT]"
     y: Float[Array, "*t n"]
     noise_var: Float[Array, "..."]
-    factor: CholeskyFactor
+    solution: AbstractSolution
     coefficients: Float[Array, "*t n"]
     jitter: Float[Array, "n"]
     new_noise_var: Float[Array, ""] | None = None
@@ -163,7 +165,12 @@ class ConditionedGP(Printed, eqx.Module, Generic[KernelT]):
     @property
     def mask(self) -> Bool[Array, "n"] | None:
         """False for points that were not observed; None where all were."""
-        return self.factor.mask
+        return self.solution.mask
+
+    @property
+    def factor(self) -> CholeskyFactor:
+        """The Cholesky factor of A; ValueError where it was solved without one."""
+        return self.solution.factor
 
     @property
     def observed(self) -> AbstractFunctional:
@@ -287,7 +294,7 @@ class ConditionedGP(Printed, eqx.Module, Generic[KernelT]):
             prior=original,
             y=y,
             noise_var=self.noise_var * a**2,
-            factor=CholeskyFactor(lower, self.mask),
+            solution=CholeskyFactor(lower, self.mask),
             coefficients=self.coefficients / a,
             jitter=self.jitter * a**2,
             new_noise_var=None if self.new_noise_var is None else self.new_noise_var * a**2,

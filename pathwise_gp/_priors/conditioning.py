@@ -1,5 +1,6 @@
 """The one solve of a posterior, and what may be wrong with it."""
 
+import abc
 from typing import NamedTuple
 
 import equinox as eqx
@@ -8,21 +9,36 @@ import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from .. import _checks
+from .._functionals import AbstractFunctional
+from .._numerics.solution import Report
+from .._solvers import AbstractSolver, Prepared, System
 from .base import AbstractPrior
-from .jitter import Settled
 from .scales import Scales, scales_of
+
+
+class AbstractOthers(eqx.Module):
+    """More right-hand sides of the system that y is solved with."""
+
+    @abc.abstractmethod
+    def __call__(
+        self, L: AbstractFunctional, residual: Float[Array, "n"], noise: Float[Array, "n"]
+    ) -> Float[Array, "s n"]:
+        """From what was observed, y less the mean there, and all that was added to the diagonal."""
 
 
 class Conditioned(NamedTuple):
     """What conditioning computes, and what may be wrong with it.
 
-    **Fields:** `misses`: what the posterior mean is off by, for want of noise; `contradicts`: whether that is too much, of
-    each point, and `contradictory`, of any; `infinite`: whether a coefficient is not finite; `scales`: where they were asked
-    for.
+    **Fields:** `prepared`: the system; `coefficients`; `of_others`: the solutions of what else was asked for, or None;
+    `report`: of iterations; `misses`: what the posterior mean is off by, for want of noise; `contradicts`: whether that is
+    too much, of each point, and `contradictory`, of any; `infinite`: whether a coefficient is not finite; `scales`: where
+    they were asked for.
     """
 
-    settled: Settled
+    prepared: Prepared
     coefficients: Float[Array, "n"]
+    of_others: Float[Array, "s n"] | None
+    report: Report | None
     misses: Float[Array, "n"]
     contradicts: Bool[Array, "n"]
     contradictory: Bool[Array, ""]
@@ -36,18 +52,45 @@ def solve(
     y: Float[Array, "n"],
     noise_var: Float[Array, "..."],
     mask: Bool[Array, "n"] | None,
+    solver: AbstractSolver,
     look_at_scales: bool,
+    others: "AbstractOthers | None" = None,
+    start: Float[Array, "s1 n"] | None = None,
 ) -> Conditioned:
-    L = prior.functional
-    settled = prior.settle_at(L, noise_var, mask)
+    """One solve for y, and for what `others` makes of it."""
+    L, noise = prior.functional, prior.noise_at(prior.functional, noise_var)
+    prepared = solver.prepare(System(prior.kernel, L, noise, prior.given_jitter(L), mask))
     residual = y - prior.mean_at(L)
-    coefficients = settled.factor.solve(residual)
-    in_units = in_deviations(residual, settled.scale, mask)
-    noise = prior.noise_at(L, noise_var) + settled.jitter
-    misses, contradicts = contradictions(settled.added, settled.scale, noise, coefficients, jnp.max(in_units))
+    noise = noise + prepared.jitter
+    if others is None:
+        first = None if start is None else start[0]
+        (coefficients, report), of_others = prepared.solution.solved(residual, first), None
+    else:
+        all_of_them = jnp.concatenate([residual[None, :], others(L, residual, noise)])
+        together, report = prepared.solution.solved(all_of_them, start)
+        coefficients, of_others = together[0], together[1:]
+    in_units = in_deviations(residual, prepared.scale, mask)
+    misses, contradicts = contradictions(prepared.added, prepared.scale, noise, coefficients, jnp.max(in_units))
     infinite = ~jnp.all(jnp.isfinite(coefficients))
-    scales = scales_of(in_units, L.gram(prior.kernel), mask) if look_at_scales else None
-    return Conditioned(settled, coefficients, misses, contradicts, jnp.any(contradicts), infinite, scales)
+    infinite = infinite if of_others is None else infinite | ~jnp.all(jnp.isfinite(of_others))
+    scales = _scales(prior, L, in_units, mask) if look_at_scales else None
+    return Conditioned(
+        prepared, coefficients, of_others, report, misses, contradicts, jnp.any(contradicts), infinite, scales
+    )
+
+
+# Of so many points whether any two are correlated is asked of so many alone, beside all.
+_MANY, _SOME = 4096, 256
+
+
+def _scales(
+    prior: AbstractPrior, L: AbstractFunctional, in_units: Float[Array, "n"], mask: Bool[Array, "n"] | None
+) -> Scales:
+    if L.size <= _MANY or not L.one_by_one:
+        return scales_of(in_units, L.gram(prior.kernel), mask)
+    rows = jnp.arange(_SOME) * (L.size // _SOME)
+    K = L.take(rows).cross(prior.kernel, L)
+    return scales_of(in_units, K, mask, rows, L.diagonal(prior.kernel))
 
 
 def in_deviations(

@@ -14,7 +14,7 @@ from .. import _checks
 from .._features import NoFeatures
 from .._functionals import AbstractFunctional, as_inputs
 from .._kernels import AbstractKernel
-from .._numerics.linalg import CholeskyFactor, inner
+from .._numerics.linalg import inner
 from .._paths import PathEnsemble, PathwiseFunction
 from .._types import Key
 from .removing import as_numbers, coefficients_without, is_kept, of_functional, order_without
@@ -147,7 +147,7 @@ def _continue(
         here = L.apply(paths).reshape(epsilon.shape) + epsilon
         surprise = posterior.y.reshape(-1, n)[:, None, places] - here[None]
         surprise = jnp.where(there[places][None, None], surprise, jnp.zeros_like(surprise))
-        step = _columns_of_inverse(posterior.factor, places, at_the_end)
+        step = posterior.solution.inverse_rows(places, at_the_end)
         change = inner(surprise.reshape(-1, surprise.shape[-1]), step.T).reshape(*axes, *coefficients.shape)
         coefficients = jnp.broadcast_to(coefficients, change.shape) + change
     mean = posterior.coefficients
@@ -165,21 +165,6 @@ def _continue(
         varying, common = eqx.partition(made, spec)
         made = PathEnsemble(eqx.tree_at(ours, varying, (coefficients, mean)), common, len(axes))
     return _Continued(made, _other(posterior, paths, seen), lost, left)
-
-
-def _columns_of_inverse(factor: CholeskyFactor, places: Int[Array, "m"], at_the_end: bool) -> Float[Array, "m n"]:
-    """A⁻¹E, as rows; of places at the end L⁻¹E is 0 above them, and one solve less is to be made."""
-    m, n = places.shape[0], factor.lower.shape[0]
-    unit = jnp.eye(m, dtype=factor.lower.dtype)
-    if not at_the_end:
-        return factor.solve(jnp.zeros((m, n), unit.dtype).at[:, places].set(unit))
-    if m == 1:  # to a slice of one entry each layout is as good: XLA would turn the factor round in each step of a loop
-        corner = jnp.diagonal(factor.lower)[places][:, None]
-    else:
-        corner = jax.lax.dynamic_slice(factor.lower, (places[0], places[0]), (m, m))
-    white = jnp.zeros((m, n), unit.dtype)
-    white = jax.lax.dynamic_update_slice_in_dim(white, CholeskyFactor(corner).whiten(unit), places[0], axis=1)
-    return factor.whiten_back(white)
 
 
 def _resized(values: Float[Array, "*s m"], n: int) -> Float[Array, "*s n"]:
@@ -283,7 +268,7 @@ def left_out(posterior: ConditionedGP, paths: Any) -> Float[Array, "*s n"]:
 def _left_out(posterior: ConditionedGP, paths: PathwiseFunction) -> _Continued:
     # Without observation j a path is f(·) − k(·, X)P_:j α_j/P_jj, with P = A⁻¹, and (k(X, X)P)_jj = 1 − D_j P_jj.
     seen, there, left = _same_observations(posterior, paths)
-    share = 1 / posterior.factor.inverse_diagonal() - posterior.noise
+    share = 1 / posterior.solution.inverse_diagonal() - posterior.noise
     values = posterior.observed.apply(paths)
     values = values - paths.coefficients * jnp.broadcast_to(share, paths.coefficients.shape)
     return _Continued(values, _other(posterior, paths, seen), jnp.any(seen & ~there), left)

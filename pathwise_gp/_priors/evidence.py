@@ -10,7 +10,7 @@ from jaxtyping import Array, Bool, Float
 
 from .._numerics.lapack import cholesky
 from .._numerics.linalg import CholeskyFactor, density_of, gaussian_log_density, seen
-from .jitter import FOR_A_DENSITY, is_lost
+from .._solvers.jitter import FOR_A_DENSITY, is_lost
 
 # A prior with training inputs X.
 PriorT = TypeVar("PriorT", bound=Any)

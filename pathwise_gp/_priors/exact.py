@@ -1,6 +1,6 @@
 """A Gaussian process at its training inputs, and conditioned on what was observed there."""
 
-from typing import Any, TYPE_CHECKING
+from typing import Any, NamedTuple, TYPE_CHECKING
 
 import equinox as eqx
 import jax
@@ -20,14 +20,16 @@ from .._functionals import (
     size_of,
 )
 from .._kernels import KernelT
+from .._numerics.solution import Report
 from .._paths import draw_prior, PathwiseFunction
+from .._solvers import AbstractSolver, as_solver, Cholesky
+from .._solvers.jitter import say, say_lost
 from .._types import Key, Number, Numbers
 from .appending import noise_of_new
-from .base import AbstractPrior, check_prior, checked_functional, not_definite
+from .base import AbstractPrior, check_prior, checked_functional
 from .conditioned import ConditionedGP
-from .conditioning import contradiction, solve
+from .conditioning import AbstractOthers, contradiction, solve
 from .evidence import log_prob, log_prob_and_whether_lost, without
-from .jitter import say, say_lost
 from .scales import say_scales
 
 
@@ -93,6 +95,7 @@ class GPPrior(AbstractPrior[KernelT]):
         noise_var: Numbers,
         mask: Numbers | None = None,
         *,
+        solver: AbstractSolver = Cholesky(),
         capacity: int | None = None,
         check_scales: bool = True,
     ) -> ConditionedGP[KernelT]:
@@ -101,7 +104,8 @@ class GPPrior(AbstractPrior[KernelT]):
 
         **Arguments:** (in blocks where `X` is) `y`: observations, `n`; `noise_var`: variance of the noise (the square of
         its standard deviation), a scalar or one per point; `mask`: False for points that were not observed, whose `y`
-        does not count, `n`; `capacity`: so many observations have a place, at least n: for `posterior.condition`, which
+        does not count, `n`; `solver`: how the system is solved, `Cholesky()` or, for very many observations,
+        `ConjugateGradients()`; `capacity`: so many observations have a place, at least n: for `posterior.condition`, which
         then keeps all shapes; places that are free count for nothing; `check_scales`: whether it is said that data are
         far from what the prior expects.
 
@@ -120,7 +124,7 @@ class GPPrior(AbstractPrior[KernelT]):
         check_scales = _checks.flag(check_scales, "check_scales")
         if not _checks.is_concrete(noise_var):  # else it has been looked at
             noise_var = _checks.require(jnp.all(noise_var >= 0), noise_var, "`noise_var` must not be negative.")
-        posterior = condition(self, y, noise_var, mask, check_scales)
+        posterior = given(self, y, noise_var, mask, check_scales, solver).posterior
         return posterior if capacity is None else posterior.with_room(capacity)
 
     def sample_paths(
@@ -166,6 +170,14 @@ class GPPrior(AbstractPrior[KernelT]):
         check_prior(self, self.X, "X")
 
 
+class Given(NamedTuple):
+    """**Fields:** `posterior`; `of_others`: solutions of what else was asked for, `s n`, or None; `report`: of iterations."""
+
+    posterior: ConditionedGP[Any]
+    of_others: Float[Array, "s n"] | None
+    report: Report | None
+
+
 def condition(
     prior: GPPrior[KernelT],
     y: Float[Array, "n"],
@@ -174,21 +186,38 @@ def condition(
     check_scales: bool = False,
 ) -> ConditionedGP[KernelT]:
     """`GPPrior.condition` for values that have been checked."""
+    return given(prior, y, noise_var, mask, check_scales, Cholesky()).posterior
+
+
+def given(
+    prior: GPPrior[KernelT],
+    y: Float[Array, "n"],
+    noise_var: Float[Array, "..."],
+    mask: Bool[Array, "n"] | None,
+    check_scales: bool,
+    solver: AbstractSolver,
+    others: AbstractOthers | None = None,
+    start: Float[Array, "s1 n"] | None = None,
+) -> Given:
+    """The posterior given y, for values that have been checked, and from the same solve what `others` asks for."""
     seen_prior = without(prior, mask).checked()
+    as_solver(solver).check(prior.functional)
     known = all(map(_checks.is_concrete, jax.tree.leaves((prior, y, noise_var, mask))))
-    found = solve(seen_prior, y, noise_var, mask, check_scales and known)
-    settled = found.settled
+    found = solve(seen_prior, y, noise_var, mask, solver, check_scales and known, others, start)
+    prepared = found.prepared
     message = "`y` and the mean at `X` must be finite; got NaN or inf."
-    factor, coefficients = _checks.verdict(
-        (settled.factor, found.coefficients),
-        not_definite(settled, prior.functional, "X"),
+    solution, coefficients, of_others = _checks.verdict(
+        (prepared.solution, found.coefficients, found.of_others),
+        (prepared.failed, solver.failure(prior.functional, "X")),
         (found.infinite, message),
         (found.contradictory, contradiction(found.contradicts, found.misses, "X")),
+        *prepared.solution.faults(found.report),
     )
-    say(settled.shortfall, prior.X.dtype, "X")
+    say(prepared.shortfall, prior.X.dtype, "X")
     say_scales(found.scales)
     new_noise_var = noise_of_new(prior, noise_var)
-    return ConditionedGP(prior, y, noise_var, factor, coefficients, settled.jitter, new_noise_var)
+    posterior = ConditionedGP(prior, y, noise_var, solution, coefficients, prepared.jitter, new_noise_var)
+    return Given(posterior, of_others, found.report)
 
 
 def condition_latent(prior: GPPrior, f: Float[Array, "n"]) -> ConditionedGP:

@@ -17,7 +17,7 @@ from .leave_one_out import leave_one_out, LeaveOneOut
 
 @eqx.filter_jit
 def leave_one_out_of(posterior: Any) -> LeaveOneOut:
-    found = leave_one_out(posterior.y, posterior.coefficients, posterior.factor.inverse_diagonal())
+    found = leave_one_out(posterior.y, posterior.coefficients, posterior.solution.inverse_diagonal())
     mask = posterior.mask
     if mask is None:
         return found
@@ -31,9 +31,11 @@ def leave_one_out_of(posterior: Any) -> LeaveOneOut:
 @eqx.filter_jit
 def log_marginal_likelihood_of(posterior: Any) -> Float[Array, "*t"]:
     y, mask = posterior.y, posterior.mask
-    white = posterior.factor.whiten(y - jnp.broadcast_to(posterior.prior.mean_at(posterior.observed), y.shape))
-    n = y.shape[-1] if mask is None else jnp.sum(mask).astype(white.dtype)
-    return -0.5 * (jnp.sum(white * white, axis=-1) + posterior.factor.log_det() + n * math.log(2 * math.pi))
+    log_det = posterior.solution.log_det()
+    residual = y - jnp.broadcast_to(posterior.prior.mean_at(posterior.observed), y.shape)
+    square = posterior.solution.explained(residual.reshape(-1, y.shape[-1])).reshape(y.shape[:-1])
+    n = y.shape[-1] if mask is None else jnp.sum(mask).astype(square.dtype)
+    return -0.5 * (square + log_det + n * math.log(2 * math.pi))
 
 
 @eqx.filter_jit
@@ -57,9 +59,8 @@ def variance_of(posterior: Any, X: Any) -> tuple[Float[Array, "n"], Bool[Array, 
 
     def block(part: AbstractFunctional) -> Float[Array, "2 b"]:
         k = part.cross(prior.kernel, prior.functional)
-        white = posterior.factor.whiten(k)
         before = part.diagonal(prior.kernel)
-        variance = before - jnp.sum(white * white, axis=1)
+        variance = before - posterior.solution.explained(k)
         rounding = variance < _DIGITS * eps * before
         if _DIGITS * eps > _OF_VARIANCE:
             # At a point without noise little is left, and the difference has no digits to lose.
@@ -80,11 +81,9 @@ _DIGITS, _OF_VARIANCE = 60.0, 1e-6
 
 @eqx.filter_jit
 def covariance_of(posterior: Any, X: Any, Z: Any) -> Float[Array, "n m"]:
-    kernel, seen = posterior.prior.kernel, posterior.prior.functional
-    whitened = lambda L: posterior.factor.whiten(L.cross(kernel, seen))
+    kernel, seen, between = posterior.prior.kernel, posterior.prior.functional, posterior.solution.between
     left = as_functional(X)
-    white = whitened(left)
     if Z is None:
-        return left.gram(kernel) - inner(white, white)
+        return left.gram(kernel) - between(left.cross(kernel, seen))
     right = as_functional(Z)
-    return left.cross(kernel, right) - inner(white, whitened(right))
+    return left.cross(kernel, right) - between(left.cross(kernel, seen), right.cross(kernel, seen))

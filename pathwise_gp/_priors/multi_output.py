@@ -19,10 +19,10 @@ from .._numerics.lapack import eigh
 from .._numerics.linalg import inner
 from .._paths.observations import new_noise
 from .._scaling import Standardisation
+from .._solvers.jitter import FIRST, LARGEST, OF_NOISE, say, say_lost, Shortfall
 from .._types import AnyArray, Key, Number, Numbers
 from .base import check_jitter
 from .continuing_outputs import continued, continued_without, left_out
-from .jitter import FIRST, LARGEST, OF_NOISE, say, say_lost, Shortfall
 from .leave_one_out import leave_one_out, LeaveOneOut
 from .prediction import Prediction
 from .removing import as_numbers

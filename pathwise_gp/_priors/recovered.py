@@ -63,7 +63,7 @@ def _recovered(paths: PathwiseFunction) -> tuple[ConditionedGP, Bool[Array, ""]]
         prior=GPPrior(kernel=paths.kernel, X=paths.inputs, mean=paths.prior_mean),
         y=jnp.where(mask, y, jnp.zeros_like(y)),
         noise_var=jnp.maximum(given, 0),
-        factor=factor,
+        solution=factor,
         coefficients=mean,
         jitter=jnp.zeros_like(noise),
         new_noise_var=paths.noise_var,

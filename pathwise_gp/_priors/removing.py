@@ -79,7 +79,7 @@ def _removed(posterior: ConditionedGP, numbers: Int[Array, "k"], order: Any) -> 
         prior=given(posterior.prior, of_functional(posterior.prior.X, order), lambda jitter: blank(pick(jitter))),
         y=blank(pick(posterior.y)),
         noise_var=blank(pick(posterior.noise_var)) if each else posterior.noise_var,
-        factor=CholeskyFactor(lower, None if posterior.mask is None else mask),
+        solution=CholeskyFactor(lower, None if posterior.mask is None else mask),
         coefficients=pick(coefficients_without(posterior, posterior.coefficients, numbers)),
         jitter=blank(pick(posterior.jitter)),
         size=None if size is None else size - numbers.shape[0],

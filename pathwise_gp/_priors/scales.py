@@ -3,7 +3,7 @@
 from typing import NamedTuple
 
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Int
 
 from .. import _checks
 
@@ -22,16 +22,25 @@ class Scales(NamedTuple):
     correlation: Float[Array, ""]
 
 
-def scales_of(in_units: Float[Array, "..."], K: Float[Array, "n n"], mask: Bool[Array, "n"] | None = None) -> Scales:
-    """From observations less the prior mean, in prior standard deviations, and the covariance of the points."""
-    there = jnp.ones(K.shape[:1], bool) if mask is None else mask
+def scales_of(
+    in_units: Float[Array, "..."],
+    K: Float[Array, "r n"],
+    mask: Bool[Array, "n"] | None = None,
+    rows: Int[Array, "r"] | None = None,
+    variances: Float[Array, "n"] | None = None,
+) -> Scales:
+    """From observations less the prior mean, in prior standard deviations, and the covariance of the points, or of some
+    `rows` of it and all `variances`."""
+    there = jnp.ones(K.shape[1:], bool) if mask is None else mask
+    everything = jnp.arange(K.shape[1])
+    rows, variances = everything if rows is None else rows, jnp.diagonal(K) if variances is None else variances
     number = jnp.maximum(jnp.sum(there), 1).astype(in_units.dtype) * (in_units.size // there.size)
     away = jnp.sqrt(jnp.sum(in_units * in_units) / number)
-    scale = jnp.sqrt(jnp.diagonal(K))
-    product = scale[:, None] * scale[None, :]
+    scale = jnp.sqrt(variances)
+    product = scale[rows][:, None] * scale[None, :]
     # A point without variance is no other point's stranger.
     correlation = jnp.where(product > 0, jnp.abs(K) / jnp.where(product > 0, product, 1), 1)
-    pair = there[:, None] & there[None, :] & ~jnp.eye(K.shape[0], dtype=bool)
+    pair = there[rows][:, None] & there[None, :] & (rows[:, None] != everything[None, :])
     few = jnp.sum(there) < _FEW
     return Scales(away, jnp.where(few, 1, jnp.max(jnp.where(pair, correlation, 0))).astype(K.dtype))
 

@@ -9,9 +9,9 @@ from .. import _checks, _fields, _means
 from .._functionals import AbstractFunctional, as_functional, Asked, Observed, observed
 from .._kernels import KernelT
 from .._numerics.linalg import CholeskyFactor
+from .._solvers.jitter import Settled
 from .._types import Number, Numbers
 from .base import AbstractPrior, check_prior, checked_functional, not_definite
-from .jitter import Settled
 
 
 class SparseGPPrior(AbstractPrior[KernelT]):

@@ -12,7 +12,7 @@ from .._guides import AbstractGuide
 from .._modules import Printed
 from .._paths import draw_prior, evaluate_prior, PathwiseFunction
 from .._priors import SparseGPPrior
-from .._priors.jitter import drowns_guide, say_beside_guide, Settled
+from .._solvers.jitter import drowns_guide, say_beside_guide, Settled
 from .._types import Key
 from .sparse_posterior import posterior_of_guide, SparsePosterior
 

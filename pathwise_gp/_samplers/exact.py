@@ -9,10 +9,11 @@ from jaxtyping import Array, Float
 
 from .. import _checks
 from .._features import AbstractBasis, AbstractFeatures, check_basis, QuasiMonteCarlo
-from .._functionals import as_inputs, size_of
+from .._functionals import AbstractFunctional, as_inputs
+from .._kernels import AbstractKernel
 from .._modules import Printed
 from .._paths import draw_prior, evaluate_prior, PathwiseFunction
-from .._priors import ConditionedGP
+from .._priors import AbstractOthers, ConditionedGP
 from .._types import Key, Number
 from .error import enough_features
 
@@ -97,23 +98,47 @@ class PathwiseSampler(Printed, eqx.Module):
 
         **Returns:** paths with one axis, of length s.
         """
-        posterior, prior, L = self.posterior, self.posterior.prior, self.posterior.observed
-        variances = posterior.noise
-        epsilon = jnp.sqrt(variances)[None, :] * noise
-        draw = evaluate_prior(features, weights, L, share_features=self.share_features)
-        residual = (posterior.y - prior.mean_at(L))[None, :] - draw - epsilon
+        posterior, L = self.posterior, self.posterior.observed
+        right_sides = RightSides(features, weights, noise, self.share_features)
+        residuals = right_sides(L, posterior.y - posterior.prior.mean_at(L), posterior.noise)
+        return self.with_coefficients(features, weights, posterior.solution.solve(residuals))
+
+    def with_coefficients(
+        self, features: AbstractFeatures, weights: Float[Array, "s f"], coefficients: Float[Array, "s n"]
+    ) -> PathwiseFunction:
+        """The paths with given weights and solutions of the system."""
+        posterior, prior = self.posterior, self.posterior.prior
         return PathwiseFunction(
             prior_mean=prior.mean,
             features=features,
             weights=weights,
             kernel=prior.kernel,
-            inputs=as_inputs(L),
-            coefficients=posterior.factor.solve(residual),
+            inputs=as_inputs(posterior.observed),
+            coefficients=coefficients,
             mean_coefficients=posterior.coefficients,
             noise=posterior.noise_of_paths,
             noise_var=posterior.new_noise_var,
             share_features=self.share_features,
         )
+
+
+class RightSides(AbstractOthers):
+    """y − m − Lφᵀw − ε, what the system is solved for by Matheron's rule.
+
+    **Fields:** `features`; `weights`: `s f`; `noise`: ε in units of its standard deviation, `s n`; `share_features`.
+    """
+
+    features: AbstractFeatures
+    weights: Float[Array, "s f"]
+    noise: Float[Array, "s n"]
+    share_features: bool = eqx.field(static=True)
+
+    def __call__(
+        self, L: AbstractFunctional, residual: Float[Array, "n"], noise: Float[Array, "n"]
+    ) -> Float[Array, "s n"]:
+        epsilon = jnp.sqrt(noise)[None, :] * self.noise
+        draw = evaluate_prior(self.features, self.weights, L, share_features=self.share_features)
+        return residual[None, :] - draw - epsilon
 
 
 def _as_posterior(posterior: Any) -> ConditionedGP:
@@ -131,17 +156,32 @@ def _as_posterior(posterior: Any) -> ConditionedGP:
 
 @eqx.filter_jit
 def _sample(sampler: PathwiseSampler, key: Key, n_paths: int) -> PathwiseFunction:
+    posterior = sampler.posterior
+    settings = {"n_features": sampler.n_features, "basis": sampler.features, "share_features": sampler.share_features}
+    drawn = draw_right_sides(posterior.prior.kernel, posterior.observed, key, n_paths=n_paths, **settings)
+    return sampler.update(drawn.features, drawn.weights, drawn.noise)
+
+
+def draw_right_sides(
+    kernel: AbstractKernel,
+    L: AbstractFunctional,
+    key: Key,
+    *,
+    n_paths: int,
+    n_features: int,
+    basis: AbstractBasis,
+    share_features: bool,
+) -> RightSides:
+    """What is random in paths."""
     key_features, key_weights, key_noise = jax.random.split(key, 3)
-    prior = sampler.posterior.prior
     features, weights = draw_prior(
-        prior.kernel,
-        sampler.posterior.observed.points,
+        kernel,
+        L.points,
         key_features,
         key_weights,
         n_paths=n_paths,
-        n_features=sampler.n_features,
-        basis=sampler.features,
-        share_features=sampler.share_features,
+        n_features=n_features,
+        basis=basis,
+        share_features=share_features,
     )
-    noise = jax.random.normal(key_noise, (n_paths, size_of(prior.X)), prior.X.dtype)
-    return sampler.update(features, weights, noise)
+    return RightSides(features, weights, jax.random.normal(key_noise, (n_paths, L.size), L.dtype), share_features)

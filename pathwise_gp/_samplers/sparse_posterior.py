@@ -32,7 +32,7 @@ from .._paths import PathwiseFunction
 from .._priors import SparseGPPrior
 from .._priors.base import checked_functional, not_definite
 from .._priors.continuing import differ, OTHER
-from .._priors.jitter import say, settle, Settled
+from .._solvers.jitter import say, settle, Settled
 from .._types import Key, Numbers
 
 

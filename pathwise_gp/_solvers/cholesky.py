@@ -1,0 +1,61 @@
+"""The dense factorisation."""
+
+import os
+import pathlib
+
+import jax
+import jax.numpy as jnp
+
+from .._functionals import AbstractFunctional
+from .base import AbstractSolver, Prepared, System
+from .jitter import LARGEST, settle
+
+
+class Cholesky(AbstractSolver):
+    """A = L Lᵀ, factorised once, in O(n³) and two or three n × n matrices. It is exact, and all that a posterior can say
+    (variances, the evidence, leave-one-out, updates) is at hand. The default.
+
+    **Raises:** ValueError where the matrix and its factor do not fit into memory.
+    """
+
+    def prepare(self, system: System) -> Prepared:
+        return Prepared(*settle(system.L.gram(system.kernel), system.noise, system.jitter, system.mask))
+
+    def check(self, L: AbstractFunctional) -> None:
+        n, dtype = L.size, L.dtype
+        needed, there = 2 * n * n * jnp.dtype(dtype).itemsize, memory()
+        if there is not None and needed > there:
+            raise ValueError(
+                f"A Cholesky factorisation of {n:,} observations holds at least {needed / 2**30:.1f} GiB in {dtype}, and "
+                f"there are {there / 2**30:.1f} GiB. Pass `solver=ConjugateGradients()`, whose memory grows with n alone; or "
+                "condition inducing values (`SparseGPPrior`)."
+            )
+
+    def failure(self, L: AbstractFunctional, name: str) -> str:
+        return (
+            f"The covariance matrix of the {L.size} points `{name}` is not positive definite in {L.dtype}, not even with a "
+            f"jitter that was raised by decades to {LARGEST} of the variance of each. Give a larger `jitter` or noise, "
+            "remove (nearly) repeated points, shorten a lengthscale that is long beside the spread of the points, subtract "
+            "an offset from the inputs of a linear kernel, or compute in float64."
+        )
+
+
+# Of a container, in the second and in the first version of control groups.
+_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
+
+
+def memory() -> int | None:
+    """Bytes of memory of the device that computes, in all; None where that is not known."""
+    device = jax.local_devices()[0]
+    if device.platform != "cpu":
+        return (device.memory_stats() or {}).get("bytes_limit")
+    try:
+        found = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
+    except (AttributeError, ValueError, OSError):
+        return None
+    for path in _LIMITS:
+        try:
+            found.append(int(pathlib.Path(path).read_text()))
+        except (OSError, ValueError):  # no such file, or no limit
+            continue
+    return min(found)

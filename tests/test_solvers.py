@@ -1,0 +1,347 @@
+"""Every solver against the dense system, and what iterations say of themselves."""
+
+import pickle
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import pathwise_gp as pgp
+from pathwise_gp._numerics.conjugate_gradients import block_conjugate_gradients, preconditioner
+from pathwise_gp._numerics.pivots import pivoted_cholesky
+from pathwise_gp._solvers import memory
+
+N, DIM = 60, 2
+RNG = np.random.default_rng(0)
+X = RNG.uniform(-2, 2, (N, DIM))
+Y = np.sin(X.sum(axis=1)) + 0.1 * RNG.standard_normal(N)
+AT = RNG.uniform(-2, 2, (7, DIM))
+KERNEL = pgp.Matern(2.5, 1.3, [0.8, 1.1])
+KEY = jax.random.key(3)
+NOISE = 0.02
+
+TIGHT = pgp.ConjugateGradients(1e-10, preconditioner=pgp.RandomPivots(16))
+SOLVERS = {
+    "cached": TIGHT,
+    "by blocks": pgp.ConjugateGradients(1e-10, preconditioner=pgp.RandomPivots(16), cache=0),
+    "one pivot": pgp.ConjugateGradients(1e-10, preconditioner=pgp.RandomPivots(1)),
+    "more pivots than points": pgp.ConjugateGradients(1e-10, preconditioner=pgp.RandomPivots(500)),
+}
+SLOPES = pgp.Derivative(X[:20], (0,))
+# The prior, y, noise and mask.
+PROBLEMS = {
+    "plain": (pgp.GPPrior(KERNEL, X), Y, NOISE, None),
+    "mask": (pgp.GPPrior(KERNEL, X), Y, NOISE, np.arange(N) % 5 > 0),
+    "noise of each": (pgp.GPPrior(KERNEL, X), Y, np.linspace(0.01, 0.1, N), None),
+    "mean": (pgp.GPPrior(KERNEL, X, mean=0.7, jitter=0.01), Y, NOISE, None),
+    "noise of the kernel": (pgp.GPPrior(KERNEL + pgp.White(0.03), X), Y, NOISE, None),
+    "slopes": (pgp.GPPrior(KERNEL, SLOPES), np.cos(X[:20].sum(axis=1)), NOISE, None),
+    "values and slopes": (pgp.GPPrior(KERNEL, [X[:30], SLOPES]), [Y[:30], np.zeros(20)], NOISE, None),
+    "one": (pgp.GPPrior(KERNEL, X[:1]), Y[:1], NOISE, None),
+}
+
+
+def system(posterior):
+    """A and y − m by hand, from what the posterior says of itself."""
+    prior, L = posterior.prior, posterior.prior.functional
+    there = np.ones(L.size, bool) if posterior.mask is None else np.asarray(posterior.mask)
+    A = np.asarray(L.gram(prior.kernel)) + np.diag(posterior.noise)
+    A = np.where(there[:, None] & there[None, :], A, np.eye(L.size))
+    return A, np.where(there, np.asarray(posterior.y - prior.mean_at(L)), 0)
+
+
+PAIRS = [(problem, "cached") for problem in PROBLEMS] + [(p, s) for p in ("plain", "mask") for s in list(SOLVERS)[1:]]
+
+
+@pytest.mark.parametrize(("problem", "solver"), PAIRS)
+def test_moments_and_paths_are_those_of_the_factorisation(problem, solver):
+    prior, y, noise_var, mask = PROBLEMS[problem]
+    drawn = pgp.draw(prior, y, noise_var, KEY, 9, 32, solver=SOLVERS[solver], mask=mask)
+    exact = pgp.draw(prior, y, noise_var, KEY, 9, 32, mask=mask)
+    # An error of the residuals is one of the values times √(k/noise) at the most.
+    close = lambda one, two: np.testing.assert_allclose(one, two, rtol=0, atol=1e-7)
+    for quantity in ("mean", "variance", "covariance"):
+        close(getattr(drawn.posterior, quantity)(AT), getattr(exact.posterior, quantity)(AT))
+    close(drawn.posterior.covariance(AT, X[:2]), exact.posterior.covariance(AT, X[:2]))
+    close(drawn.paths(AT), exact.paths(AT))
+    close(drawn.paths.mean_path(AT), exact.posterior.mean(AT))
+    A, residual = system(drawn.posterior)
+    np.testing.assert_allclose(
+        drawn.posterior.coefficients, np.linalg.solve(A, residual), atol=1e-6 * np.abs(residual).max() / NOISE
+    )
+    assert exact.report is None and drawn.report.converged
+
+
+def test_draw_gives_the_paths_of_the_sampler():
+    for share in (True, False):
+        drawn = pgp.draw(*PROBLEMS["plain"][:3], KEY, 3, 16, share_features=share)
+        paths = pgp.PathwiseSampler(drawn.posterior, 16, share_features=share).sample_paths(KEY, 3)
+        assert jax.tree.structure(paths) == jax.tree.structure(drawn.paths)
+        np.testing.assert_allclose(drawn.paths(AT), paths(AT), rtol=0, atol=1e-12)
+
+
+def test_the_residuals_reported_are_the_true_ones():
+    loose = pgp.ConjugateGradients(0.05, preconditioner=pgp.RandomPivots(4))
+    drawn = pgp.draw(*PROBLEMS["plain"][:3], KEY, 4, 32, solver=loose)
+    A, residual = system(drawn.posterior)
+    np.testing.assert_allclose(
+        drawn.report.residuals[0],
+        np.linalg.norm(residual - A @ np.asarray(drawn.posterior.coefficients)) / np.linalg.norm(residual),
+        rtol=1e-9,
+    )
+    # Those of the paths from their ε, which they are at the inputs: y − f(X) − Dα.
+    alpha = np.asarray(drawn.paths.coefficients)
+    exact = pgp.draw(*PROBLEMS["plain"][:3], KEY, 4, 32)
+    right = np.asarray(exact.paths.coefficients) @ A
+    wanted = np.linalg.norm(right - alpha @ A, axis=1) / np.linalg.norm(right, axis=1)
+    np.testing.assert_allclose(drawn.report.residuals[1:], wanted, rtol=1e-6)
+    history = np.asarray(drawn.report.history)
+    passes = int(drawn.report.passes)
+    assert 1 < passes < 40 and np.all(np.isfinite(history[: passes + 1])) and np.all(np.isnan(history[passes + 1 :]))
+    assert history[passes, 0] <= 0.05 < history[passes - 1, 0]
+    np.testing.assert_allclose(history[passes, 0], np.max(drawn.report.residuals), rtol=1e-6)
+
+
+def test_variances_are_better_than_their_solves():
+    posterior = PROBLEMS["plain"][0].condition(
+        Y, NOISE, solver=pgp.ConjugateGradients(0.05, preconditioner=pgp.RandomPivots(4))
+    )
+    A, _ = system(posterior)
+    k = np.asarray(KERNEL(AT, X))
+    x, exact = np.asarray(posterior.solution.solve(jnp.asarray(k))), k @ np.linalg.solve(A, k.T)
+    of_one = np.abs(k @ x.T - exact)
+    for ours in (
+        posterior.solution.between(jnp.asarray(k)),
+        posterior.solution.between(jnp.asarray(k), jnp.asarray(k)),
+    ):
+        assert np.max(np.abs(ours - exact)) < 0.2 * np.max(of_one)
+    np.testing.assert_allclose(
+        posterior.solution.explained(jnp.asarray(k)), np.diag(posterior.solution.between(jnp.asarray(k)))
+    )
+
+
+def test_the_order_of_the_data_does_not_matter():
+    order = np.random.default_rng(1).permutation(N)
+    one = pgp.GPPrior(KERNEL, X).condition(Y, NOISE, solver=TIGHT)
+    two = pgp.GPPrior(KERNEL, X[order]).condition(Y[order], NOISE, solver=TIGHT)
+    np.testing.assert_allclose(two.coefficients, one.coefficients[order], rtol=0, atol=1e-6)
+
+
+def test_a_block_shares_its_directions():
+    # Alone each right-hand side needs more passes than all of them together, and one that is zero or a copy is no harm.
+    prior = PROBLEMS["plain"][0]
+    bare = pgp.ConjugateGradients(1e-8, preconditioner=pgp.RandomPivots(1))
+    solution = prior.condition(Y, NOISE, solver=bare).solution
+    B = jnp.asarray(np.random.default_rng(2).standard_normal((6, N))).at[4].set(0).at[5].set(jnp.asarray(Y))
+    B = B.at[3].set(B[2])
+    alone = [int(solution.solved(b).report.passes) for b in B]
+    together = solution.solved(B)
+    assert int(together.report.passes) < 0.7 * max(alone)
+    A, _ = system(prior.condition(Y, NOISE))
+    np.testing.assert_allclose(together.x, np.linalg.solve(A, B.T).T, rtol=0, atol=1e-5)
+    assert np.all(np.asarray(together.x[4]) == 0) and float(together.report.residuals[4]) == 0
+    many = jnp.asarray(np.random.default_rng(3).standard_normal((N + 5, N)))  # more than there are rows
+    np.testing.assert_allclose(solution.solve(many), np.linalg.solve(A, many.T).T, rtol=0, atol=1e-5)
+
+
+def test_the_preconditioner_is_the_root_of_the_inverse():
+    R, D = np.random.default_rng(4).standard_normal((5, 30)), np.linspace(0.1, 2, 30)
+    E = preconditioner(jnp.asarray(R), jnp.asarray(D))
+    root = np.asarray(E(jnp.eye(30))).T  # columns are E of the unit vectors
+    np.testing.assert_allclose(root @ root.T, np.linalg.inv(R.T @ R + np.diag(D)), rtol=0, atol=1e-10)
+    np.testing.assert_allclose(np.asarray(E.transposed(jnp.eye(30))).T, root.T, rtol=0, atol=1e-12)
+
+
+def test_pivots_are_drawn_in_proportion_to_what_is_left():
+    # Independent variables keep their variances until they are chosen: of 4000 draws each is first by its share.
+    variances = jnp.asarray([1.0, 2.0, 3.0, 4.0])
+    K = jnp.diag(variances)
+    draws = jax.vmap(lambda key: pivoted_cholesky(lambda i: K[i], variances, 2, key).chosen)(
+        jax.random.split(KEY, 4000)
+    )
+    share = np.bincount(np.asarray(draws[:, 0]), minlength=4) / 4000
+    np.testing.assert_allclose(share, [0.1, 0.2, 0.3, 0.4], rtol=0, atol=4 * np.sqrt(0.25 / 4000))
+    second = np.bincount(np.asarray(draws[np.asarray(draws[:, 0]) == 3, 1]), minlength=4)
+    np.testing.assert_allclose(second / second.sum(), [1 / 6, 2 / 6, 3 / 6, 0], rtol=0, atol=4 * np.sqrt(0.25 / 1200))
+    assert np.all(np.asarray(draws[:, 0]) != np.asarray(draws[:, 1]))
+
+
+def test_a_warm_start_goes_on():
+    prior, arguments = PROBLEMS["plain"][0], (Y, NOISE, KEY, 3, 32)
+    bare = pgp.ConjugateGradients(1e-8, preconditioner=pgp.RandomPivots(2))
+    whole = pgp.draw(prior, *arguments, solver=bare)
+    passes = int(whole.report.passes)
+    # Cut off in the middle, and taken up again.
+    half = pgp.draw(
+        prior,
+        *arguments,
+        solver=pgp.ConjugateGradients(1e-8, passes // 2, preconditioner=pgp.RandomPivots(2), throw=False),
+    )
+    assert not half.report.converged and int(half.report.passes) == passes // 2
+    rest = pgp.draw(prior, *arguments, solver=bare, start=half.paths)
+    assert rest.report.converged and int(rest.report.passes) < passes
+    np.testing.assert_allclose(rest.paths(AT), whole.paths(AT), rtol=0, atol=1e-5)
+    assert int(pgp.draw(prior, *arguments, solver=bare, start=whole.paths).report.passes) == 0
+    # Hyperparameters nearby, and more data.
+    near = pgp.GPPrior(pgp.Matern(2.5, 1.31, [0.8, 1.1]), X)
+    assert int(pgp.draw(near, *arguments, solver=bare, start=whole.paths).report.passes) < passes
+    fewer = pgp.draw(pgp.GPPrior(KERNEL, X[:-1]), Y[:-1], *arguments[1:], solver=bare)
+    more = pgp.draw(prior, *arguments, solver=bare, start=fewer.paths)
+    np.testing.assert_allclose(more.posterior.mean(AT), whole.posterior.mean(AT), rtol=0, atol=1e-5)
+    with pytest.raises(ValueError, match=r"`start` must be 3 path\(s\)"):
+        pgp.draw(prior, *arguments, solver=bare, start=whole.paths[:2])
+
+
+def test_derivatives_are_those_of_the_solution():
+    def total(solver, lengthscale, y):
+        kernel = pgp.RBF(1.3, lengthscale * jnp.ones(DIM))
+        drawn = pgp.draw(pgp.GPPrior(kernel, X), y, NOISE, KEY, 2, 16, solver=solver)
+        return jnp.sum(drawn.paths(AT)) + jnp.sum(drawn.posterior.mean(AT))
+
+    arguments = jnp.asarray(0.9), jnp.asarray(Y)
+    for solver in (TIGHT, SOLVERS["by blocks"]):
+        ours = jax.grad(total, argnums=(1, 2))(solver, *arguments)
+        for one, two in zip(ours, jax.grad(total, argnums=(1, 2))(pgp.Cholesky(), *arguments), strict=True):
+            np.testing.assert_allclose(one, two, rtol=0, atol=1e-5)
+
+
+def test_a_solution_is_a_pytree():
+    posterior = pgp.GPPrior(KERNEL, X).condition(Y, NOISE, solver=TIGHT)
+    wanted = posterior.mean(AT)
+    again = eqx.filter_jit(lambda posterior: posterior)(posterior)
+    for copy in (again, pickle.loads(pickle.dumps(posterior)), jax.tree.map(lambda leaf: leaf, posterior)):
+        np.testing.assert_array_equal(copy.mean(AT), wanted)
+    inside = eqx.filter_jit(lambda y: pgp.GPPrior(KERNEL, X).condition(y, NOISE, solver=TIGHT).variance(AT))
+    np.testing.assert_allclose(inside(jnp.asarray(Y)), posterior.variance(AT), rtol=0, atol=1e-9)
+    batch = eqx.filter_vmap(lambda y: pgp.draw(pgp.GPPrior(KERNEL, X), y, NOISE, KEY, 2, 16, solver=TIGHT).paths(AT))
+    both = batch(jnp.asarray([Y, 2 * Y]))
+    np.testing.assert_allclose(
+        both[1], pgp.draw(pgp.GPPrior(KERNEL, X), 2 * Y, NOISE, KEY, 2, 16).paths(AT), rtol=0, atol=1e-6
+    )
+
+
+def test_paths_go_on_through_what_was_solved_by_iterations():
+    kernel, old = KERNEL, N - 4
+    first = pgp.draw(pgp.GPPrior(kernel, X[:old]), Y[:old], NOISE, KEY, 3, 32, solver=TIGHT)
+    exact = pgp.draw(pgp.GPPrior(kernel, X[:old]), Y[:old], NOISE, KEY, 3, 32)
+    posterior = pgp.GPPrior(kernel, X).condition(Y, NOISE, solver=TIGHT)
+    ours = first.paths.condition(posterior, KEY)
+    theirs = exact.paths.condition(pgp.GPPrior(kernel, X).condition(Y, NOISE), KEY)
+    np.testing.assert_allclose(ours(AT), theirs(AT), rtol=0, atol=1e-6)
+
+
+def test_what_does_not_converge_is_an_error():
+    prior, y, noise_var, _ = PROBLEMS["plain"]
+    short = pgp.ConjugateGradients(1e-8, 3, preconditioner=pgp.RandomPivots(2))
+    words = r"did not reach its tolerance of 1e-08: the largest residual is .* after 3 passes"
+    with pytest.raises(ValueError, match=words):
+        prior.condition(y, noise_var, solver=short)
+    with pytest.raises(ValueError, match=words):
+        pgp.draw(prior, y, noise_var, KEY, 2, 16, solver=short)
+    with pytest.raises(Exception, match="did not reach its tolerance"):
+        eqx.filter_jit(lambda y: prior.condition(y, noise_var, solver=short).mean(AT))(jnp.asarray(y))
+    # The observations converge, what is asked later does not.
+    solved = eqx.tree_at(lambda p: p.solution.solver, prior.condition(y, noise_var, solver=TIGHT), short)
+    for ask in (lambda p: p.variance(AT), lambda p: pgp.PathwiseSampler(p, 16).sample_paths(KEY)):
+        with pytest.raises(Exception, match="did not reach its tolerance"):
+            ask(solved)
+    loose = eqx.tree_at(lambda p: p.solution.solver, solved, pgp.ConjugateGradients(1e-8, 3, throw=False))
+    assert np.all(np.isfinite(loose.variance(AT)))
+
+
+def test_single_precision_says_where_it_ends():
+    prior = pgp.GPPrior(pgp.RBF(np.float32(1), np.float32([1, 1])), np.float32(X))
+    fine = pgp.draw(prior, np.float32(Y), np.float32(NOISE), KEY, 2, 16, solver=pgp.ConjugateGradients(1e-4))
+    assert fine.report.residuals.dtype == jnp.float32 and float(jnp.max(fine.report.residuals)) <= 1e-4
+    with pytest.raises(ValueError, match="in low precision rounding may not let it be reached"):
+        pgp.draw(prior, np.float32(Y), np.float32(NOISE), KEY, 2, 16, solver=pgp.ConjugateGradients(1e-10))
+
+
+REFUSED = {
+    "no noise": (
+        lambda: PROBLEMS["plain"][0].condition(Y, 0.0, solver=TIGHT),
+        "`noise_var` must be positive at each of the 60",
+    ),
+    "evidence": (lambda: solved().log_marginal_likelihood(), "has no factor"),
+    "leave one out": (lambda: solved().leave_one_out(), "has no factor"),
+    "update": (lambda: solved().condition(AT, np.zeros(7)), "has no factor"),
+    "removal": (lambda: solved().without(0), "has no factor"),
+    "room": (lambda: PROBLEMS["plain"][0].condition(Y, NOISE, solver=TIGHT, capacity=64), "has no factor"),
+    "tolerance": (lambda: pgp.ConjugateGradients(0.0), "`tolerance` must be between 0 and 1"),
+    "words": (lambda: pgp.ConjugateGradients("fast"), "`tolerance` must be a number"),
+    "passes": (lambda: pgp.ConjugateGradients(max_passes=0), "`max_passes` must be at least 1"),
+    "rank": (lambda: pgp.RandomPivots(0), "`rank` must be at least 1"),
+    "cache": (lambda: pgp.ConjugateGradients(cache=-1), "`cache` must be at least 0"),
+    "throw": (lambda: pgp.ConjugateGradients(throw=1), "`throw` must be True or False"),
+    "preconditioner": (lambda: pgp.ConjugateGradients(preconditioner=3), "`preconditioner` must be `RandomPivots`"),
+    "a name": (lambda: PROBLEMS["plain"][0].condition(Y, NOISE, solver="cg"), "`solver` must be a solver"),
+    "a class": (
+        lambda: PROBLEMS["plain"][0].condition(Y, NOISE, solver=pgp.Cholesky),
+        r"Make one of it: `Cholesky\(\)`",
+    ),
+}
+
+
+def solved():
+    return PROBLEMS["plain"][0].condition(Y, NOISE, solver=TIGHT)
+
+
+@pytest.mark.usefixtures("no_hook")
+@pytest.mark.parametrize("case", REFUSED)
+def test_refusals(case):
+    make, words = REFUSED[case]
+    with pytest.raises(ValueError, match=words):
+        make()
+
+
+def test_a_jitter_is_noise():
+    prior = pgp.GPPrior(KERNEL, X, jitter=NOISE)
+    posterior = prior.condition(Y, 0.0, solver=TIGHT)
+    np.testing.assert_allclose(posterior.mean(AT), prior.condition(Y, 0.0).mean(AT), rtol=0, atol=1e-7)
+    np.testing.assert_allclose(posterior.noise, NOISE)
+
+
+def test_what_does_not_fit_is_refused_before_it_is_made():
+    n = int(np.sqrt(memory() / 16)) + 1000
+    prior = pgp.GPPrior(pgp.RBF(1.0, 1.0), np.zeros((n, 1)))
+    with pytest.raises(ValueError, match=r"holds at least .* GiB in float64.*`solver=ConjugateGradients\(\)`"):
+        prior.condition(np.zeros(n), 0.1)
+    with pytest.raises(ValueError, match="holds at least"):
+        jax.eval_shape(lambda y: prior.condition(y, 0.1).coefficients, jnp.zeros(n))
+
+
+def arrays_of(jaxpr, found):
+    for equation in jaxpr.eqns:
+        found |= {v.aval.size for v in equation.outvars if hasattr(v.aval, "size")}
+        for parameter in jax.tree.leaves(equation.params, is_leaf=lambda p: hasattr(p, "jaxpr") or hasattr(p, "eqns")):
+            inner = getattr(parameter, "jaxpr", parameter)
+            if hasattr(inner, "eqns"):
+                arrays_of(inner, found)
+    return found
+
+
+def test_no_array_is_of_the_size_of_the_covariance():
+    # The blocks of rows are of a size of their own, beyond which n is.
+    n, solver = 20_000, pgp.ConjugateGradients(preconditioner=pgp.RandomPivots(8), cache=0)
+
+    def work(X, y):
+        drawn = pgp.draw(pgp.GPPrior(KERNEL, X), y, NOISE, KEY, 2, 16, solver=solver, check_scales=False)
+        return drawn.paths(AT), drawn.posterior.mean(AT)
+
+    closed = jax.make_jaxpr(work)(jax.ShapeDtypeStruct((n, DIM), X.dtype), jax.ShapeDtypeStruct((n,), X.dtype))
+    largest = max(arrays_of(closed.jaxpr, set()))
+    assert n * 16 <= largest < n * n / 50
+
+
+def test_conjugate_gradients_go_on_from_the_true_residual():
+    # In single precision the recurrence leaves the residual; the answer is as good as rounding lets it be.
+    rng = np.random.default_rng(5)
+    Q, _ = np.linalg.qr(rng.standard_normal((80, 80)))
+    A = jnp.asarray((Q * np.geomspace(1e-3, 1, 80)) @ Q.T, jnp.float32)
+    B = jnp.asarray(rng.standard_normal((2, 80)), jnp.float32)
+    E = preconditioner(jnp.zeros((1, 80), jnp.float32), jnp.ones(80, jnp.float32))
+    found = jax.jit(lambda B: block_conjugate_gradients(lambda V: V @ A, B, E, 2e-5, 400))(B)
+    true = np.linalg.norm(B - np.asarray(found.x) @ np.asarray(A), axis=1) / np.linalg.norm(B, axis=1)
+    assert np.all(true <= 4e-5) and bool(found.report.converged)
