@@ -91,6 +91,7 @@ from ._samplers import (
 from ._scaling import Standardisation as Standardisation, standardise as standardise
 from ._solvers import (
     AbstractSolver as AbstractSolver,
+    BlockProjections as BlockProjections,
     Cholesky as Cholesky,
     ConjugateGradients as ConjugateGradients,
     RandomPivots as RandomPivots,

@@ -26,7 +26,8 @@ class Mutant(NamedTuple):
     tests: str
 
 
-SOLVING, CONJUGATE = "test_solvers.py", "_solvers/conjugate_gradients.py"
+PROJECTIONS = "_numerics/block_projections.py"
+SOLVING, ITERATIVE = "test_solvers.py", "_solvers/iterative.py"
 OF_FACTOR = f"{SOLVING}::test_moments_and_paths_are_those_of_the_factorisation"
 EXACT, DECOUPLED = "_samplers/exact.py", "_samplers/decoupled.py"
 STATIONARY, COMPOSE, PERIODIC = "_kernels/stationary.py", "_kernels/compose.py", "_kernels/periodic.py"
@@ -501,8 +502,8 @@ MUTANTS = [
     Mutant(
         "an inverse without its corner",
         "_numerics/linalg.py",
-        "_inverse(first) + inner(Wt, corner.T)",
-        "_inverse(first)",
+        "[inverse(first) + inner(Wt, corner.T)",
+        "[inverse(first)",
         f"{NUMERICS}::test_density_and_precision",
     ),
     Mutant(
@@ -1419,51 +1420,51 @@ MUTANTS = [
     ),
     Mutant(
         "the noise left out of what is iterated on",
-        CONJUGATE,
+        ITERATIVE,
         "return self.seen(product) + V * self.diagonal[None, :]",
         "return self.seen(product)",
         OF_FACTOR,
     ),
     Mutant(
         "rows of what was not observed in the products",
-        CONJUGATE,
+        ITERATIVE,
         "return self.seen(product) + V",
         "return product + V",
-        OF_FACTOR,
+        f"{SOLVING}::test_blocks_are_those_of_the_matrix",
     ),
     Mutant(
         "the jitter left out of what is iterated on",
-        CONJUGATE,
+        ITERATIVE,
         "jnp.where(there, system.noise + jitter, jnp.ones_like(jitter))",
         "jnp.where(there, system.noise, jnp.ones_like(jitter))",
         f"{SOLVING}::test_a_jitter_is_noise",
     ),
     Mutant(
         "the covariance held where it was not to be",
-        CONJUGATE,
+        ITERATIVE,
         "if small or not L.one_by_one else None",
         "if True else None",
         f"{SOLVING}::test_no_array_is_of_the_size_of_the_covariance",
     ),
     Mutant(
         "what is left of the residual not in a variance",
-        CONJUGATE,
+        ITERATIVE,
         "jnp.sum((self._seen(B) + residual) * x, axis=1)",
         "jnp.sum(self._seen(B) * x, axis=1)",
         f"{SOLVING}::test_variances_are_better_than_their_solves",
     ),
     Mutant(
         "the residual of the recurrence for the true one",
-        "_numerics/conjugate_gradients.py",
+        "_numerics/iterations.py",
         "residual = B - matmul(last.x)",
         "residual = last.residual",
-        f"{SOLVING}::test_conjugate_gradients_go_on_from_the_true_residual",
+        f"{SOLVING}::test_what_rounding_leaves_is_seen",
     ),
     Mutant(
         "search directions turned the wrong way",
         "_numerics/conjugate_gradients.py",
-        "P=Q.T + inner(S, at.P.T)",
-        "P=Q.T + inner(S.T, at.P.T)",
+        "Q.T + inner(S, steps.P.T)",
+        "Q.T + inner(S.T, steps.P.T)",
         f"{SOLVING}::test_a_block_shares_its_directions",
     ),
     Mutant(
@@ -1482,14 +1483,49 @@ MUTANTS = [
     ),
     Mutant(
         "a warm start that is not taken",
-        "_numerics/conjugate_gradients.py",
+        "_numerics/iterations.py",
         "x = jnp.zeros_like(B) if start is None else start / scale",
         "x = jnp.zeros_like(B)",
         f"{SOLVING}::test_a_warm_start_goes_on",
     ),
     Mutant(
+        "momentum the wrong way",
+        PROJECTIONS,
+        "(1 - beta) * of_y - gamma * Ad",
+        "(1 - beta) * of_y + gamma * Ad",
+        f"{SOLVING}::test_projections_take_few_passes",
+    ),
+    Mutant(
+        "blocks drawn with replacement",
+        PROJECTIONS,
+        "order = jax.random.permutation(jax.random.fold_in(key, p.at.passes), blocks.starts.shape[0])",
+        "order = jax.random.randint(jax.random.fold_in(key, p.at.passes), blocks.starts.shape, 0, blocks.starts.shape[0])",
+        f"{SOLVING}::test_projections_take_few_passes",
+    ),
+    Mutant(
+        "no way back from a bold step",
+        PROJECTIONS,
+        "worse = ~(energy <= p.energy)",
+        "worse = jnp.zeros((), bool)",
+        f"{SOLVING}::test_projections_come_back_from_a_bold_step",
+    ),
+    Mutant(
+        "the noise left out of a block",
+        ITERATIVE,
+        "here = _part(product, start, size) + D * diagonal[None, :]",
+        "here = _part(product, start, size)",
+        f"{SOLVING}::test_blocks_are_those_of_the_matrix",
+    ),
+    Mutant(
+        "rows of what was not observed in a block",
+        ITERATIVE,
+        "seen = jnp.where(there, D, jnp.zeros_like(D))",
+        "seen = D",
+        f"{SOLVING}::test_blocks_are_those_of_the_matrix",
+    ),
+    Mutant(
         "what did not converge is handed out",
-        CONJUGATE,
+        ITERATIVE,
         "if report is None or not self.solver.throw:",
         "if True:",
         f"{SOLVING}::test_what_does_not_converge_is_an_error",
@@ -1499,7 +1535,7 @@ MUTANTS = [
         "_priors/conditioning.py",
         "together[0], together[1:]",
         "together[0], jnp.roll(together, 1, axis=0)[1:]",
-        OF_FACTOR,
+        f"{SOLVING}::test_draw_gives_the_paths_of_the_sampler",
     ),
     Mutant(
         "the inverse of an old factor for new observations",

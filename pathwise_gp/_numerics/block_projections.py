@@ -1,29 +1,42 @@
-"""Accelerated block projections: each step solves a block of rows of A x = b exactly, and two averages of the iterates carry on
-what is left (Gower & Richtárik 2015, algorithm 2; Tu et al. 2017; Rathore et al. 2025).
+"""Accelerated block projections: each step solves a block of the equations A x = b exactly, and two averages of the iterates
+carry on what it leaves (Gower & Richtárik 2015; Tu et al. 2017, algorithm 2; Rathore et al. 2025).
 
 With I the rows of a block, H their block of A, and r the residual of y,
 
-    d ← H⁻¹ r_I,  w ← y + d,  v ← β v + (1 − β) y + γ d,  y ← α v + (1 − α) w,
+    d ← H⁻¹r_I,  w ← y + d,  v ← β v + (1 − β) y + γ d,  y ← α v + (1 − α) w,
 
-for ν = n / b, β = 1 − √(μ/ν), γ = 1/√(μν), α = 1/(1 + γν). The residuals of all three are carried: they take the product of A
-with d, which is one pass over the rows of the block.
+for ν = n/b, β = 1 − √(μ/ν), γ = 1/√(μν), α = 1/(1 + γν). The residuals of all three are carried: what they take is the
+product of A with d, over the rows of the block alone. In a pass each block is visited once, in a fresh random order.
 """
 
 from collections.abc import Callable
 from typing import NamedTuple
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from .._types import Key
+from .iterations import Found, in_rounds, Product, Progress
 from .linalg import inner
-from .conjugate_gradients import _worst as worst
-from .solution import Report
+
+
+class Blocks(eqx.Module):
+    """Blocks of rows that cover A; the last one may overlap the one before it.
+
+    **Fields:** `starts`: the first row of each, `j`; `inverses`: of the blocks on the diagonal, `j b b`; `mu`: μ, at
+    least what a random block brings forward the directions of the smallest eigenvalues, less than b/n; `nu`: ν = n/b.
+    """
+
+    starts: Int[Array, "j"]
+    inverses: Float[Array, "j b b"]
+    mu: Float[Array, ""]
+    nu: Float[Array, ""]
 
 
 class _Iterates(NamedTuple):
-    """w, v and y above, with the residuals of each: `s n`."""
+    """w, v and y above, with the residuals of each, `s n`."""
 
     w: Float[Array, "s n"]
     v: Float[Array, "s n"]
@@ -34,86 +47,68 @@ class _Iterates(NamedTuple):
 
 
 class _Passes(NamedTuple):
-    """**Fields:** `at`; `w`, `residual` and `energy` of the best pass; `boldness`, by which ν is divided; how many `passes`;
-    the `largest` residual; `history`."""
+    """**Fields:** `at`: the best pass; `iterates`; `energy` of the best pass; `caution`: by which ν is multiplied."""
 
-    at: _Iterates
-    w: Float[Array, "s n"]
-    residual: Float[Array, "s n"]
+    at: Progress
+    iterates: _Iterates
     energy: Float[Array, ""]
     caution: Float[Array, ""]
-    passes: Int[Array, ""]
-    largest: Float[Array, ""]
-    history: Float[Array, "k 2"]
 
 
 def block_projections(
-    rows: Callable[[Int[Array, ""]], Float[Array, "b n"]],
-    inverses: Float[Array, "j b b"],
-    starts: Int[Array, "j"],
-    diagonal: Float[Array, "n"],
+    matmul: Product,
+    from_block: Callable[[Float[Array, "s b"], Int[Array, ""]], Float[Array, "s n"]],
     B: Float[Array, "s n"],
-    mu: Float[Array, ""],
+    blocks: Blocks,
     tolerance: float,
     max_passes: int,
     key: Key,
-    start: Float[Array, "s n"],
-    residual: Float[Array, "s n"],
-) -> tuple[Array, Array, Report]:
-    (s, n), b = B.shape, inverses.shape[1]
+    start: Float[Array, "s n"] | None = None,
+) -> Found:
+    """`in_rounds`, of block projections; `from_block` gives A v for v that are 0 outside of a block, from its start on."""
+    b = blocks.inverses.shape[1]
 
-    def visit(carry: tuple[_Iterates, Array], j: Int[Array, ""]) -> tuple[tuple[_Iterates, Array], None]:
-        (w, v, y, rw, rv, ry), caution = carry
-        nu = caution * n / b
+    def visit(iterates: _Iterates, j: Int[Array, ""], caution: Float[Array, ""]) -> _Iterates:
+        w, v, y, of_w, of_v, of_y = iterates
+        mu, nu, i = blocks.mu, caution * blocks.nu, blocks.starts[j]
         beta, gamma = 1 - jnp.sqrt(mu / nu), 1 / jnp.sqrt(mu * nu)
         alpha = 1 / (1 + gamma * nu)
-        i = starts[j]
-        block = lambda Z: jax.lax.dynamic_slice_in_dim(Z, i, b, axis=1)
-        d = inner(block(ry), inverses[j])  # symmetric
-        put = lambda Z, D: jax.lax.dynamic_update_slice_in_dim(Z, block(Z) + D, i, axis=1)
-        U = put(
-            jnp.matmul(d, rows(i), precision=jax.lax.Precision.HIGHEST),
-            d * jax.lax.dynamic_slice_in_dim(diagonal, i, b)[None, :],
-        )
-        w, rw = put(y, d), ry - U
-        v, rv = put(beta * v + (1 - beta) * y, gamma * d), beta * rv + (1 - beta) * ry - gamma * U
-        y, ry = alpha * v + (1 - alpha) * w, alpha * rv + (1 - alpha) * rw
-        return (_Iterates(w, v, y, rw, rv, ry), caution), None
+        here = lambda Z: jax.lax.dynamic_slice_in_dim(Z, i, b, axis=1)
+        put = lambda Z, d: jax.lax.dynamic_update_slice_in_dim(Z, here(Z) + d, i, axis=1)
+        d = inner(here(of_y), blocks.inverses[j])  # which is symmetric
+        Ad = from_block(d, i)
+        w, of_w = put(y, d), of_y - Ad
+        v, of_v = put(beta * v + (1 - beta) * y, gamma * d), beta * of_v + (1 - beta) * of_y - gamma * Ad
+        y, of_y = alpha * v + (1 - alpha) * w, alpha * of_v + (1 - alpha) * of_w
+        return _Iterates(w, v, y, of_w, of_v, of_y)
 
-    energy_of = lambda w, r: -0.5 * jnp.sum(w * (B + r))
+    def going(p: _Passes) -> Bool[Array, ""]:
+        return (p.at.largest > tolerance) & (p.at.passes < max_passes)
 
-    def a_pass(p: _Passes) -> _Passes:
-        order = jax.random.permutation(jax.random.fold_in(key, p.passes), starts.shape[0])
-        (at, _), _ = jax.lax.scan(visit, (p.at, p.caution), order)
-        energy = energy_of(at.w, at.of_w)
-        bad = ~(energy <= p.energy)
-        choose = lambda old, new: jnp.where(bad, old, new)
-        at = _Iterates(*(choose(p.w, z) for z in at[:3]), *(choose(p.residual, z) for z in at[3:]))
-        largest, mean = worst(at.of_w)
-        passes = p.passes + 1
-        return _Passes(
-            at,
-            at.w,
-            at.of_w,
-            choose(p.energy, energy),
-            jnp.where(bad, 2 * p.caution, p.caution),
-            passes,
-            largest,
-            p.history.at[passes].set(jnp.stack([largest, mean])),
-        )
+    def run(B: Float[Array, "s n"], at: Progress) -> Progress:
+        def energy_of(x: Float[Array, "s n"], residual: Float[Array, "s n"]) -> Float[Array, ""]:
+            return -0.5 * jnp.sum(x * (B + residual))
 
-    going = lambda p: (p.largest > tolerance) & (p.passes < max_passes)
-    largest, mean = worst(residual)
-    history = jnp.full((max_passes + 1, 2), jnp.nan, B.dtype).at[0].set(jnp.stack([largest, mean]))
-    first = _Passes(
-        _Iterates(start, start, start, residual, residual, residual),
-        start,
-        residual,
-        energy_of(start, residual),
-        jnp.ones_like(mu),
-        jnp.zeros((), int),
-        largest,
-        history,
-    )
-    last = jax.lax.while_loop(going, a_pass, first)
-    return last.w, last.residual, last
+        def a_pass(p: _Passes) -> _Passes:
+            order = jax.random.permutation(jax.random.fold_in(key, p.at.passes), blocks.starts.shape[0])
+            iterates, _ = jax.lax.scan(lambda z, j: (visit(z, j, p.caution), None), p.iterates, order)
+            energy = energy_of(iterates.w, iterates.of_w)
+            # ½ xᵀAx − bᵀx falls with each plain step. Where it has not (or is NaN) the averages were too bold: from the last
+            # pass on again, and not so bold.
+            worse = ~(energy <= p.energy)
+            choose = lambda old, new: jnp.where(worse, old, new)
+            x, residual = choose(p.at.x, iterates.w), choose(p.at.residual, iterates.of_w)
+            same = _Iterates(x, x, x, residual, residual, residual)
+            return _Passes(
+                p.at.after_a_pass(x, residual),
+                jax.tree.map(choose, same, iterates),
+                choose(p.energy, energy),
+                jnp.where(worse, 2 * p.caution, p.caution),
+            )
+
+        x, residual = at.x, at.residual
+        same = _Iterates(x, x, x, residual, residual, residual)
+        first = _Passes(at, same, energy_of(x, residual), jnp.ones_like(blocks.mu))
+        return jax.lax.while_loop(going, a_pass, first).at
+
+    return in_rounds(matmul, B, tolerance, max_passes, start, run)

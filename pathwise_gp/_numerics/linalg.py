@@ -229,7 +229,7 @@ def _triangular_inverse(L: Float[Array, "n n"]) -> Float[Array, "n n"]:
     return jnp.block([[top, jnp.zeros_like(L[:half, half:])], [corner, bottom]])
 
 
-def _inverse(L: Float[Array, "n n"]) -> Float[Array, "n n"]:
+def inverse(L: Float[Array, "n n"]) -> Float[Array, "n n"]:
     """(L Lᵀ)⁻¹ by halves, of which each is a solve and two products: less work than L⁻¹ and L⁻ᵀL⁻¹, one after the other.
 
     With W = L₂₁L₁₁⁻¹ and P the inverse of L₂₂L₂₂ᵀ the blocks are (L₁₁L₁₁ᵀ)⁻¹ + WᵀPW, −PW and P.
@@ -241,9 +241,9 @@ def _inverse(L: Float[Array, "n n"]) -> Float[Array, "n n"]:
     half = n // 2
     first = L[:half, :half]
     Wt = solve_lower(first, L[half:, :half].T, transpose=True)
-    last = _inverse(L[half:, half:])
+    last = inverse(L[half:, half:])
     corner = inner(last, Wt)
-    return jnp.block([[_inverse(first) + inner(Wt, corner.T), -corner.T], [-corner, last]])
+    return jnp.block([[inverse(first) + inner(Wt, corner.T), -corner.T], [-corner, last]])
 
 
 @jax.custom_jvp
@@ -276,7 +276,7 @@ def _density_and_precision_each(
     K: Float[Array, "n n"], residual: Float[Array, "n"]
 ) -> tuple[Float[Array, ""], Float[Array, "n n"]]:
     factor = CholeskyFactor(cholesky(K))
-    precision = _inverse(factor.lower)
+    precision = inverse(factor.lower)
     return density_of(factor, residual), jnp.where(factor.is_finite(), precision, jnp.zeros_like(precision))
 
 

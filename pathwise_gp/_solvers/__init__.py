@@ -1,4 +1,5 @@
 from .._numerics.solution import Report as Report
 from .base import AbstractSolver as AbstractSolver, as_solver as as_solver, Prepared as Prepared, System as System
+from .block_projections import BlockProjections as BlockProjections
 from .cholesky import Cholesky as Cholesky, memory as memory
 from .conjugate_gradients import ConjugateGradients as ConjugateGradients, RandomPivots as RandomPivots

@@ -1,0 +1,78 @@
+"""The system solved a block of observations at a time."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from .. import _checks, _fields
+from .._numerics.block_projections import block_projections, Blocks
+from .._numerics.iterations import Found, Product
+from .._numerics.lapack import cholesky
+from .._numerics.linalg import inverse
+from .iterative import AbstractIterative, Covariance
+
+
+class BlockProjections(AbstractIterative):
+    """A⁻¹b by steps of which each solves the equations of a block of observations, in a random order, with the momentum of
+    two averages. In a pass over the covariance it gets several times as far as conjugate gradients do at first, and slowly
+    to a small residual: for predictions from very many observations whose covariance is computed anew in each pass.
+
+    What is left of the residual is mostly along directions that the noise dominates. The mean and the paths are right long
+    before it is small: with `throw=False` some 20 passes are taken for what they are.
+
+    **Fields:**
+
+    - `tolerance`: ‖b − Ax‖ / ‖b‖ that each right-hand side is to reach, between 0 and 1.
+    - `max_passes`: where it ends at the latest.
+    - `block`: how many observations a block has, at least 1: with more of them it takes fewer passes, and the factors of all
+      blocks hold `block` numbers for each observation and take O(block² n).
+    - `seed`: of the order, which is another in each pass.
+    - `cache`, `throw`: as of `ConjugateGradients`.
+
+    All of them are part of the structure. What such a posterior does not know is an error, as there.
+
+    **Raises:** ValueError where a field is not such a number. Source: Tu et al. (2017), algorithm 2; Rathore et al. (2025).
+    """
+
+    tolerance: float = eqx.field(static=True, default=1e-2, converter=_fields.fraction("tolerance"))
+    max_passes: int = eqx.field(static=True, default=200, converter=_fields.count("max_passes"))
+    block: int = eqx.field(static=True, kw_only=True, default=1000, converter=_fields.count("block"))
+    seed: int = eqx.field(static=True, kw_only=True, default=0)
+    cache: int = eqx.field(static=True, kw_only=True, default=2**30)
+    throw: bool = eqx.field(static=True, kw_only=True, default=True)
+
+    @property
+    def remedy(self) -> str:
+        return "a larger `block`, or use `ConjugateGradients`"
+
+    def aid(self, covariance: Covariance) -> Blocks:
+        n, diagonal = covariance.L.size, covariance.diagonal
+        b = min(self.block, n)
+        starts = jnp.minimum(jnp.arange(-(-n // b)) * b, n - b)
+
+        def inverse_of(start: Int[Array, ""]) -> Float[Array, "b b"]:
+            return inverse(cholesky(covariance.corner(start, b)))
+
+        # The part b/n of what is noise of the mean variance: no unit enters.
+        there, variances = covariance.there, covariance.L.diagonal(covariance.kernel)
+        total = lambda values: jnp.sum(jnp.where(there, values, jnp.zeros_like(values)))
+        noise, variance = total(diagonal), total(variances)
+        share = jnp.where(variance > 2 * noise, noise / jnp.where(variance > 0, variance, jnp.ones_like(variance)), 0.5)
+        nu = jnp.asarray(n / b, diagonal.dtype)
+        return Blocks(starts, jax.lax.map(inverse_of, starts), share.astype(diagonal.dtype) / nu, nu)
+
+    def iterate(
+        self,
+        covariance: Covariance,
+        aid: Blocks,
+        matmul: Product,
+        B: Float[Array, "s n"],
+        start: Float[Array, "s n"] | None,
+    ) -> Found:
+        settings = self.tolerance, self.max_passes, jax.random.key(self.seed)
+        return block_projections(matmul, covariance.from_block, B, aid, *settings, start)
+
+    def __check_init__(self):
+        _checks.count(self.cache, "cache", least=0)
+        _checks.flag(self.throw, "throw")

@@ -1,0 +1,118 @@
+"""Times what solves for very many observations: `python tests/benchmarks/scale.py [SOLVER ...] [--n 20000] [--data FILE]`.
+
+The data are drawn, or `X`, `y` and `test_mask` (whole, or packed by bits; a column for each split) of a file `NAME.npz`.
+The kernel is then Matérn's, with the scales in a file of JSON: `{NAME: {SPLIT: {noise_scale, signal_scale, lengthscale}}}`. Inputs
+and observations are standardised by the training rows.
+
+Each solver runs in a process of its own, whose memory is that of all of it; compilation is not in the seconds.
+"""
+
+import argparse
+import json
+import pathlib
+import resource
+import subprocess
+import sys
+import time
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import pathwise_gp as pgp
+
+SOLVERS = {
+    "cholesky": pgp.Cholesky(),
+    "cg": pgp.ConjugateGradients(1e-2, preconditioner=pgp.RandomPivots(512), throw=False),
+    "cg, not cached": pgp.ConjugateGradients(1e-2, preconditioner=pgp.RandomPivots(512), throw=False, cache=0),
+    "projections": pgp.BlockProjections(1e-2, 20, block=2000, throw=False),
+    "projections, not cached": pgp.BlockProjections(1e-2, 20, block=2000, throw=False, cache=0),
+}
+
+
+def data_of(arguments: argparse.Namespace) -> tuple[Any, ...]:
+    """Inputs and observations to learn from and to test with, the kernel and the variance of the noise."""
+    if arguments.data is None:
+        rng, n, dim = np.random.default_rng(0), arguments.n, arguments.dim
+        X = rng.uniform(-2, 2, (n + n // 10, dim)).astype(np.float32)
+        y = np.sin(3 * X).sum(axis=1) + 0.3 * rng.standard_normal(len(X))
+        test = np.arange(len(X)) >= n
+        kernel, noise_var = pgp.Matern(1.5, np.float32(1), np.full(dim, 0.7, np.float32)), 0.09 / y[~test].var()
+    else:
+        with np.load(arguments.data) as file:
+            X, y, mask = file["X"], file["y"], file["test_mask"]
+            packed = mask.dtype == np.uint8 and mask.shape[0] < len(y)
+            mask = np.unpackbits(mask, axis=0, count=len(y)) if packed else mask
+        test = mask.reshape(len(y), -1)[:, arguments.split].astype(bool)
+        scales = json.loads(arguments.hyperparameters.read_text())[arguments.data.stem][str(arguments.split)]
+        kernel = pgp.Matern(1.5, np.float32(scales["signal_scale"] ** 2), np.asarray(scales["lengthscale"], np.float32))
+        noise_var = scales["noise_scale"] ** 2
+
+    def standardised(values: Any) -> Any:
+        values = values.astype(np.float64)
+        sd = values[~test].std(axis=0)
+        return ((values - values[~test].mean(axis=0)) / np.where(sd > 0, sd, 1)).astype(np.float32)
+
+    X = X if arguments.data is None else standardised(X)
+    y = standardised(y)
+    return X[~test], y[~test], X[test], y[test], kernel, np.float32(noise_var)
+
+
+def run_here(name: str, arguments: argparse.Namespace) -> str:
+    X, y, X_test, y_test, kernel, noise_var = data_of(arguments)
+    prior = pgp.GPPrior(kernel, X)
+
+    @eqx.filter_jit
+    def work(prior: Any, y: Any, key: Any) -> Any:
+        drawn = pgp.draw(prior, y, noise_var, key, arguments.paths, solver=SOLVERS[name], check_scales=False)
+        return drawn.paths, drawn.report
+
+    inputs = prior, jnp.asarray(y), jax.random.key(0)
+    compiled = work.lower(*inputs).compile()
+    begun, cpu = time.perf_counter(), time.process_time()
+    paths, report = jax.block_until_ready(compiled(*inputs))
+    wall, cpu = time.perf_counter() - begun, time.process_time() - cpu
+    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    mean, values = paths.mean_path(X_test), paths(X_test)
+    variance = jnp.var(values, axis=0, ddof=1) + noise_var
+    error = float(jnp.sqrt(jnp.mean((mean - y_test) ** 2)))
+    nll = float(0.5 * jnp.mean(jnp.log(2 * jnp.pi * variance) + (mean - y_test) ** 2 / variance))
+    passes, residual = ("", "") if report is None else (int(report.passes), f"{float(jnp.max(report.residuals)):.2g}")
+    return f"| {name} | {passes} | {residual} | {cpu:.1f} | {wall:.1f} | {memory:.2f} | {error:.4f} | {nll:.3f} |"
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("solvers", nargs="*", metavar="SOLVER", help=f"any of {', '.join(map(repr, SOLVERS))}")
+    parser.add_argument("--n", type=int, default=20_000, help="of data that are drawn")
+    parser.add_argument("--dim", type=int, default=3, help="of data that are drawn")
+    parser.add_argument("--data", type=pathlib.Path)
+    parser.add_argument("--hyperparameters", type=pathlib.Path)
+    parser.add_argument("--split", type=int, default=0)
+    parser.add_argument("--paths", type=int, default=7)
+    parser.add_argument("--here", action="store_true", help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if unknown := set(arguments.solvers) - set(SOLVERS):
+        parser.error(f"no such solver: {', '.join(sorted(unknown))}")
+    if arguments.here:
+        print(run_here(arguments.solvers[0], arguments))
+        return 0
+    X = data_of(arguments)[0]
+    name = arguments.data.stem if arguments.data else "drawn"
+    print(f"### {name}: n = {len(X):,}, D = {X.shape[1]}, {arguments.paths} paths\n")
+    titles = "| solver | passes | largest residual | core-seconds | seconds | GiB | RMSE | NLL |"
+    print(f"{titles}\n{'| --- ' * 8}|", flush=True)
+    failed = 0
+    rest = [word for word in sys.argv[1:] if word not in arguments.solvers]
+    for name in arguments.solvers or SOLVERS:
+        command = [sys.executable, __file__, name, *rest, "--here"]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        failed += bool(done.returncode)
+        print(done.stdout.strip() or f"| {name} | {done.stderr.strip().splitlines()[-1][:200]} |", flush=True)
+    return failed
+
+
+if __name__ == "__main__":
+    sys.exit(main())
