@@ -317,6 +317,31 @@ def evidence(smoke: bool) -> Row:
     )
 
 
+def solve(smoke: bool) -> Row:
+    """The mean and seven paths, by each solver; and how its time grows, at passes that are given."""
+    p = problem(60, 8, 8, 64, 7) if smoke else problem(4000, 8, 8, 1024, 7)
+    X, y = jnp.asarray(p.X), jnp.asarray(p.y)
+    key, settings = jax.random.key(0), {"block": min(500, len(y) // 4), "throw": False}
+    passes = pgp.BlockProjections(1e-6, 10, cache=0, **settings)
+    solvers = {
+        "Cholesky": pgp.Cholesky(),
+        "conjugate gradients to 1e-2": pgp.ConjugateGradients(),
+        "block projections, 20 passes": pgp.BlockProjections(1e-6, 20, **settings),
+        "block projections, 10 passes, nothing held": passes,
+        "the same for half of the points": passes,
+    }
+    kernel = pgp.Matern(1.5, 1.0, jnp.full((8,), 2 * p.lengthscale))
+    draw = lambda X, y, solver: pgp.draw(pgp.GPPrior(kernel, X), y, p.noise_var, key, p.n_paths, solver=solver).paths
+    calls = {name: eqx.filter_jit(functools.partial(draw, solver=solver)) for name, solver in solvers.items()}
+    sizes = {name: len(y) // 2 if "half" in name else len(y) for name in calls}
+    whole, half = list(calls)[-2:]
+    return Row(
+        f"Solve: the mean and {p.n_paths} paths, n = {len(y)}, D = 8, {X.dtype}",
+        {name: ready(functools.partial(call, X[: sizes[name]], y[: sizes[name]])) for name, call in calls.items()},
+        (Target(whole, half, at_most=4.6),),
+    )
+
+
 def _problem_to_update(smoke: bool) -> tuple[pgp.ConditionedGP, Any, Any]:
     """A posterior of n points with room for 8 more, and these."""
     n = 24 if smoke else 1000
@@ -505,6 +530,7 @@ ROWS = {
     "gradient": (gradient, False),
     "evidence": (evidence, True),
     "growth": (growth, False),
+    "solve": (solve, False),
     "update": (update_posterior, False),
     "update64": (update_posterior, True),
     "update-paths": (update_paths, False),

@@ -1,8 +1,8 @@
 """Times what solves for very many observations: `python tests/benchmarks/scale.py [SOLVER ...] [--n 20000] [--data FILE]`.
 
-The data are drawn, or `X`, `y` and `test_mask` (whole, or packed by bits; a column for each split) of a file `NAME.npz`.
-The kernel is then Matérn's, with the scales in a file of JSON: `{NAME: {SPLIT: {noise_scale, signal_scale, lengthscale}}}`. Inputs
-and observations are standardised by the training rows.
+The data are drawn, or `X`, `y` and `test_mask` (whole, or packed by bits; a column for each split) of a file NAME.npz.
+The kernel is then Matérn's, with the scales in a file of JSON: `{NAME: {SPLIT: {noise_scale, signal_scale, lengthscale}}}`.
+Inputs and observations are standardised by the training rows.
 
 Each solver runs in a process of its own, whose memory is that of all of it; compilation is not in the seconds.
 """
