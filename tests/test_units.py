@@ -145,11 +145,17 @@ def moments(u):
     }
 
 
-@row("draw", "Drawn", "ConjugateGradients", "RandomPivots", "Cholesky")
+@row("draw", "Drawn", "ConjugateGradients", "RandomPivots", "BlockProjections", "Cholesky")
 def solved_by_iterations(u):
     solver, at = pgp.ConjugateGradients(1e-12, preconditioner=pgp.RandomPivots(4)), u.x(AT)
     drawn = pgp.draw(u.prior(), u.y(Y), u.noise, KEY, 2, N_FEATURES, solver=solver)
-    return {"values": u.of_y(drawn.paths(at)), "mean": u.of_y(drawn.posterior.mean(at))}
+    some = u.prior().condition(u.y(Y), u.noise, solver=pgp.BlockProjections(1e-9, 5, block=4, throw=False))
+    return {
+        "values": u.of_y(drawn.paths(at)),
+        "mean": u.of_y(drawn.posterior.mean(at)),
+        "passes": drawn.report.passes,
+        "after some passes": u.of_y(some.mean(at)),
+    }
 
 
 @row()

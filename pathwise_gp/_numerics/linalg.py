@@ -157,6 +157,10 @@ class CholeskyFactor(AbstractSolution):
         """L b for each vector b of B."""
         return inner(_rows(B), self.lower).reshape(B.shape)
 
+    @property
+    def grows(self) -> bool:
+        return True
+
     def solved(self, B: Float[Array, "*s n"], start: Float[Array, "*s n"] | None = None) -> Solved:
         return Solved(self.solve(B), None)
 

@@ -36,6 +36,11 @@ class AbstractSolution(eqx.Module):
 
     mask: eqx.AbstractVar[Bool[Array, "n"] | None]
 
+    @property
+    @abc.abstractmethod
+    def grows(self) -> bool:
+        """Whether it is that of a larger A by what is new alone; else that is solved from the start."""
+
     @abc.abstractmethod
     def solved(self, B: Float[Array, "*s n"], start: Float[Array, "*s n"] | None = None) -> Solved:
         """A⁻¹b for each vector b of B, and how well. Iterations begin at `start`; what is exact does not need one."""

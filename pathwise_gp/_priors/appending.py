@@ -114,6 +114,8 @@ def append(
     mask: Bool[Array, "m"] | None,
 ) -> ConditionedGP:
     """`ConditionedGP.condition` for values that have been checked."""
+    if not posterior.solution.grows:
+        return _anew(posterior, L, y, noise_var, mask)
     posterior = _with_room_for(posterior, L)
     found = _append(posterior, L, y, noise_var, mask)
     # What is made of the factor needs the inputs or the coefficients too. A condition on itself would make a copy of it.
@@ -127,6 +129,31 @@ def append(
     )
     say(found.settled.shortfall, L.dtype, "X_new")
     return eqx.tree_at(lower, new, lower(found.posterior), is_leaf=lambda leaf: leaf is None)
+
+
+def _anew(
+    posterior: ConditionedGP,
+    L: AbstractFunctional,
+    y: Float[Array, "m"],
+    noise_var: Float[Array, "..."] | None,
+    mask: Bool[Array, "m"] | None,
+) -> ConditionedGP:
+    """The same where the solution does not grow: all of it is solved, and the noise of what was there stays."""
+    prior, n, m = posterior.prior, posterior.capacity, L.size
+    join, one_jitter = _Join(None, n, m), _one_jitter(prior, L.dtype)
+    same = noise_var is None and posterior.noise_var.ndim == 0
+    if noise_var is None:
+        noise_var = jnp.asarray(posterior.new_noise_var) - one_jitter
+    made = given(
+        prior, join.functionals(prior, L), lambda jitter: join(jitter, jnp.zeros((m,), jitter.dtype))
+    ).condition(
+        join(posterior.y, y),
+        posterior.noise_var if same else join(*map(_of_each, (posterior.noise_var, noise_var), (n, m))),
+        join.masks(posterior.mask, mask),
+        solver=posterior.solver,
+        check_scales=False,
+    )
+    return dataclasses.replace(made, new_noise_var=noise_of_new(prior, noise_var))
 
 
 _FULL = (
@@ -326,7 +353,11 @@ def under(posterior: ConditionedGP, prior: GPPrior, noise_var: Any) -> Condition
         raise ValueError("`prior` must be at the points that the posterior has, places that are free among them.")
     number = noise_var is None or np.ndim(noise_var) == 0
     made = prior.condition(
-        posterior.y, posterior.noise_var if noise_var is None else noise_var, posterior.mask, check_scales=False
+        posterior.y,
+        posterior.noise_var if noise_var is None else noise_var,
+        posterior.mask,
+        solver=posterior.solver,
+        check_scales=False,
     )
     if posterior.size is None:
         return made

@@ -26,6 +26,7 @@ from .._numerics.solution import AbstractSolution
 from .._paths import PathwiseFunction
 from .._paths.observations import new_noise, noise_of_kernel
 from .._scaling import Standardisation
+from .._solvers import AbstractSolver, Cholesky
 from .._solvers.jitter import say_lost
 from .._types import AnyArray, Key, Numbers
 from .appending import append, as_new_data, trimmed, under, with_room
@@ -61,6 +62,7 @@ class ConditionedGP(Printed, eqx.Module, Generic[KernelT]):
     - `new_noise_var`: the variance of the noise of a new observation, beside that of the kernel: the last that was given as
       one number, with the jitter that was given; None where one of them was given for each point.
     - `size`: how many of the n places are taken, where there is room for more; None where there is none.
+    - `solver`: how it was solved, and is again where a solution does not grow.
     """
 
     prior: "GPPrior[KernelT]"
@@ -71,12 +73,13 @@ class ConditionedGP(Printed, eqx.Module, Generic[KernelT]):
     jitter: Float[Array, "n"]
     new_noise_var: Float[Array, ""] | None = None
     size: Int[Array, ""] | None = None
+    solver: AbstractSolver = Cholesky()
 
     def condition(
         self, X_new: Asked, y_new: Numbers, noise_var: Numbers | None = None, mask: Numbers | None = None
     ) -> "ConditionedGP[KernelT]":
         """The posterior given more: what was observed stays, and so do the hyperparameters. The factor grows by a block, in
-        O(n² m); `paths.condition` takes paths along.
+        O(n² m), or, with an iterative solver, all of it is solved anew; `paths.condition` takes paths along.
 
         Where there is room (`capacity`) shapes stay, nothing is compiled anew, and `jit`, `scan` and `vmap` take it. When all
         places are taken, room is doubled (and the logger `pathwise_gp` says so), or, under jit, it is an error.

@@ -216,7 +216,9 @@ def given(
     say(prepared.shortfall, prior.X.dtype, "X")
     say_scales(found.scales)
     new_noise_var = noise_of_new(prior, noise_var)
-    posterior = ConditionedGP(prior, y, noise_var, solution, coefficients, prepared.jitter, new_noise_var)
+    posterior = ConditionedGP(
+        prior, y, noise_var, solution, coefficients, prepared.jitter, new_noise_var, solver=solver
+    )
     return Given(posterior, of_others, found.report)
 
 

@@ -25,10 +25,10 @@ class BlockProjections(AbstractIterative):
 
     - `tolerance`: ‖b − Ax‖ / ‖b‖ that each right-hand side is to reach, between 0 and 1.
     - `max_passes`: where it ends at the latest.
+    - `cache`, `throw`: as of `ConjugateGradients`.
     - `block`: how many observations a block has, at least 1: with more of them it takes fewer passes, and the factors of all
       blocks hold `block` numbers for each observation and take O(block² n).
     - `seed`: of the order, which is another in each pass.
-    - `cache`, `throw`: as of `ConjugateGradients`.
 
     All of them are part of the structure. What such a posterior does not know is an error, as there.
 
@@ -37,10 +37,10 @@ class BlockProjections(AbstractIterative):
 
     tolerance: float = eqx.field(static=True, default=1e-2, converter=_fields.fraction("tolerance"))
     max_passes: int = eqx.field(static=True, default=200, converter=_fields.count("max_passes"))
-    block: int = eqx.field(static=True, kw_only=True, default=1000, converter=_fields.count("block"))
-    seed: int = eqx.field(static=True, kw_only=True, default=0)
     cache: int = eqx.field(static=True, kw_only=True, default=2**30)
     throw: bool = eqx.field(static=True, kw_only=True, default=True)
+    block: int = eqx.field(static=True, kw_only=True, default=1000, converter=_fields.count("block"))
+    seed: int = eqx.field(static=True, kw_only=True, default=0)
 
     @property
     def remedy(self) -> str:

@@ -2,7 +2,6 @@
 
 import equinox as eqx
 import jax
-import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from .. import _checks, _fields
@@ -20,7 +19,8 @@ class RandomPivots(Printed, eqx.Module):
     **Fields:** `rank`: how many, a whole number of at least 1, part of the structure; it holds `rank` numbers for each
     observation, and takes O(rank² n) once. `seed`: of the draw.
 
-    Source: Chen, Epperly, Tropp & Webber (2024), algorithm 2.1; Díaz et al. (2023).
+    **Raises:** ValueError where `rank` is less than 1. Source: Chen, Epperly, Tropp & Webber (2024), algorithm 2.1; Díaz et
+    al. (2023).
     """
 
     rank: int = eqx.field(static=True, default=256, converter=_fields.count("rank"))
@@ -28,9 +28,7 @@ class RandomPivots(Printed, eqx.Module):
 
     def __call__(self, covariance: Covariance) -> Preconditioner:
         """The preconditioner of a covariance and its diagonal."""
-        variances = jnp.where(covariance.there, covariance.L.diagonal(covariance.kernel), 0).astype(
-            covariance.diagonal.dtype
-        )
+        variances = covariance.seen(covariance.L.diagonal(covariance.kernel))
         rank = min(self.rank, covariance.L.size)
         pivots = pivoted_cholesky(covariance.row, variances, rank, jax.random.key(self.seed))
         return preconditioner(pivots.rows, covariance.diagonal)
@@ -45,13 +43,13 @@ class ConjugateGradients(AbstractIterative):
 
     - `tolerance`: ‖b − Ax‖ / ‖b‖ that each right-hand side is to reach, between 0 and 1.
     - `max_passes`: where it ends at the latest.
-    - `preconditioner`: `RandomPivots`, whose `rank` may be raised where there are many passes.
     - `cache`: so many bytes may the n × n covariances take that are kept between passes; where they would take more they
       are computed anew in each, a block of rows at a time. 1 GiB unless given.
     - `throw`: whether a solve that does not reach the tolerance is an error; else see the `report`.
+    - `preconditioner`: `RandomPivots`, whose `rank` may be raised where there are many passes.
 
     All but the preconditioner is part of the structure. What such a posterior does not know is an error in words: the
-    evidence, leave-one-out, feature errors, `posterior.condition`. Its variance is a solve for each block of inputs.
+    evidence, leave-one-out, feature errors, `without`. Its variance is a solve for each block of inputs.
 
     **Raises:** ValueError where a field is not such a number. Source: Gardner et al. (2018); Wang et al. (2019), Dubrulle
     (2001) for blocks.
@@ -59,9 +57,9 @@ class ConjugateGradients(AbstractIterative):
 
     tolerance: float = eqx.field(static=True, default=1e-3, converter=_fields.fraction("tolerance"))
     max_passes: int = eqx.field(static=True, default=500, converter=_fields.count("max_passes"))
-    preconditioner: RandomPivots = eqx.field(kw_only=True, default_factory=RandomPivots)
     cache: int = eqx.field(static=True, kw_only=True, default=2**30)
     throw: bool = eqx.field(static=True, kw_only=True, default=True)
+    preconditioner: RandomPivots = eqx.field(kw_only=True, default_factory=RandomPivots)
 
     @property
     def remedy(self) -> str:

@@ -155,6 +155,10 @@ class Iterated(AbstractSolution):
     aid: Any
     solver: AbstractIterative
 
+    @property
+    def grows(self) -> bool:
+        return False
+
     def solved(self, B: Float[Array, "*s n"], start: Float[Array, "*s n"] | None = None) -> Solved:
         x, _, report = self._iterated(B, start)
         return Solved(x, report)
@@ -215,8 +219,8 @@ class Iterated(AbstractSolution):
     def _without_factor(self) -> str:
         return (
             f"A posterior that was solved by `{type(self.solver).__name__}` has no factor, which the evidence, "
-            "leave-one-out, feature errors, updates and a change of units need. Condition with `solver=Cholesky()`, or ask a "
-            "posterior of fewer observations; its mean, its variance and paths do without."
+            "leave-one-out, feature errors, `without` and a change of units need. Condition with `solver=Cholesky()`, or ask "
+            "a posterior of fewer observations; its mean, its variance and paths do without."
         )
 
 
