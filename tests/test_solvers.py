@@ -6,9 +6,11 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+import numpyro.distributions as dist
 import pytest
 
 import pathwise_gp as pgp
+from pathwise_gp import numpyro_bridge as bridge
 from pathwise_gp._numerics.conjugate_gradients import block_conjugate_gradients, preconditioner
 from pathwise_gp._numerics.pivots import pivoted_cholesky
 from pathwise_gp._solvers import memory
@@ -285,6 +287,20 @@ def test_paths_go_on_through_what_was_solved_by_iterations():
     assert isinstance(again.solver, pgp.Cholesky)
     other = prior.condition(Y[:old], NOISE, solver=TIGHT).under(pgp.GPPrior(pgp.RBF(1.0, [1.0, 1.0]), X[:old]))
     assert isinstance(other.solver, pgp.ConjugateGradients) and not other.solution.grows
+
+
+def test_a_model_may_return_what_was_solved_by_iterations():
+    def model(solver):
+        kernel = bridge.lift(pgp.RBF(1.0, 1.0), {"lengthscale": dist.LogNormal(0.0, 0.3)})
+        return pgp.GPPrior(kernel, X[:20]).condition(Y[:20], NOISE, solver=solver)
+
+    samples = {"RBF.lengthscale": np.array([0.8, 1.2])}
+    ours, theirs = (
+        bridge.posterior_paths(model, samples, KEY, solver, n_paths=2, n_features=16)(AT)
+        for solver in (TIGHT, pgp.Cholesky())
+    )
+    assert ours.shape == (2, 2, 7)
+    np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-7)
 
 
 def test_what_does_not_converge_is_an_error():
