@@ -1218,7 +1218,7 @@ MUTANTS = [
     Mutant(
         "the noise of a new observation without the jitter",
         "_priors/appending.py",
-        "return noise_var if prior.jitter is None else noise_var + _one_jitter(prior, noise_var.dtype)",
+        "return noise_var if prior.jitter is None else noise_var + one_jitter(prior, noise_var.dtype)",
         "return noise_var",
         f"{SCALING}::test_new_observations_have_the_noise",
     ),
@@ -1522,6 +1522,13 @@ MUTANTS = [
         "seen = jnp.where(there, D, jnp.zeros_like(D))",
         "seen = D",
         f"{SOLVING}::test_blocks_are_those_of_the_matrix",
+    ),
+    Mutant(
+        "the noise of what is new for all that is solved anew",
+        "_priors/anew.py",
+        "join(*map(of_each, (posterior.noise_var, noise_var), (n, m)))",
+        "jnp.broadcast_to(noise_var, (n + m,))",
+        f"{SOLVING}::test_paths_go_on_through_what_was_solved_by_iterations",
     ),
     Mutant(
         "what did not converge is handed out",

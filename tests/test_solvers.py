@@ -339,6 +339,7 @@ REFUSED = {
     ),
     "evidence": (lambda: solved().log_marginal_likelihood(), "has no factor"),
     "leave one out": (lambda: solved().leave_one_out(), "has no factor"),
+    "fantasies": (lambda: solved().condition(AT, np.zeros((3, 7))), "`y_new` of several fantasies takes a factor"),
     "removal": (lambda: solved().without(0), "has no factor"),
     "room": (lambda: PROBLEMS["plain"][0].condition(Y, NOISE, solver=TIGHT, capacity=64), "has no factor"),
     "tolerance": (lambda: pgp.ConjugateGradients(0.0), "`tolerance` must be between 0 and 1"),

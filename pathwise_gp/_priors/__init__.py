@@ -1,7 +1,7 @@
 from .base import AbstractPrior as AbstractPrior
 from .conditioned import ConditionedGP as ConditionedGP
 from .conditioning import AbstractOthers as AbstractOthers
-from .exact import given as given, GPPrior as GPPrior
+from .exact import condition_with as condition_with, GPPrior as GPPrior
 from .leave_one_out import LeaveOneOut as LeaveOneOut
 from .multi_output import (
     ConditionedMultiOutputGP as ConditionedMultiOutputGP,

@@ -90,10 +90,10 @@ def noise_of_new(prior: GPPrior, noise_var: Float[Array, "..."]) -> Float[Array,
     one = noise_var.ndim == 0 and (prior.jitter is None or prior.jitter.ndim == 0)
     if not one:
         return None
-    return noise_var if prior.jitter is None else noise_var + _one_jitter(prior, noise_var.dtype)
+    return noise_var if prior.jitter is None else noise_var + one_jitter(prior, noise_var.dtype)
 
 
-def _one_jitter(prior: GPPrior, dtype: Any) -> Float[Array, ""]:
+def one_jitter(prior: GPPrior, dtype: Any) -> Float[Array, ""]:
     return jnp.zeros((), dtype) if prior.jitter is None or prior.jitter.ndim else prior.jitter.astype(dtype)
 
 
@@ -114,8 +114,6 @@ def append(
     mask: Bool[Array, "m"] | None,
 ) -> ConditionedGP:
     """`ConditionedGP.condition` for values that have been checked."""
-    if not posterior.solution.grows:
-        return _anew(posterior, L, y, noise_var, mask)
     posterior = _with_room_for(posterior, L)
     found = _append(posterior, L, y, noise_var, mask)
     # What is made of the factor needs the inputs or the coefficients too. A condition on itself would make a copy of it.
@@ -129,31 +127,6 @@ def append(
     )
     say(found.settled.shortfall, L.dtype, "X_new")
     return eqx.tree_at(lower, new, lower(found.posterior), is_leaf=lambda leaf: leaf is None)
-
-
-def _anew(
-    posterior: ConditionedGP,
-    L: AbstractFunctional,
-    y: Float[Array, "m"],
-    noise_var: Float[Array, "..."] | None,
-    mask: Bool[Array, "m"] | None,
-) -> ConditionedGP:
-    """The same where the solution does not grow: all of it is solved, and the noise of what was there stays."""
-    prior, n, m = posterior.prior, posterior.capacity, L.size
-    join, one_jitter = _Join(None, n, m), _one_jitter(prior, L.dtype)
-    same = noise_var is None and posterior.noise_var.ndim == 0
-    if noise_var is None:
-        noise_var = jnp.asarray(posterior.new_noise_var) - one_jitter
-    made = given(
-        prior, join.functionals(prior, L), lambda jitter: join(jitter, jnp.zeros((m,), jitter.dtype))
-    ).condition(
-        join(posterior.y, y),
-        posterior.noise_var if same else join(*map(_of_each, (posterior.noise_var, noise_var), (n, m))),
-        join.masks(posterior.mask, mask),
-        solver=posterior.solver,
-        check_scales=False,
-    )
-    return dataclasses.replace(made, new_noise_var=noise_of_new(prior, noise_var))
 
 
 _FULL = (
@@ -176,14 +149,14 @@ def _append(
     if mask is not None:
         between = jnp.where(mask[:, None], between, jnp.zeros_like(between))
     white = factor.whiten(between)  # Vᵀ
-    jitter = None if prior.jitter is None else jnp.broadcast_to(_one_jitter(prior, L.dtype), (m,))
+    jitter = None if prior.jitter is None else jnp.broadcast_to(one_jitter(prior, L.dtype), (m,))
     same_noise, new_noise_var = noise_var is None, posterior.new_noise_var
     if noise_var is not None:
         new_noise_var = noise_of_new(prior, noise_var)
     elif posterior.noise_var.ndim == 0:
         noise_var = posterior.noise_var
     else:
-        same_noise, noise_var = False, jnp.asarray(new_noise_var) - _one_jitter(prior, L.dtype)
+        same_noise, noise_var = False, jnp.asarray(new_noise_var) - one_jitter(prior, L.dtype)
     noise, others = prior.noise_at(L, noise_var), seen.size if factor.mask is None else jnp.sum(factor.mask)
     settled = settle(L.gram(kernel), noise, jitter, mask, inner(white, white), others)
 
@@ -201,14 +174,14 @@ def _append(
     block = settled.factor.lower + 0 * back[0, 0]
 
     misses, contradicts = _contradictions(posterior, settled, noise, residual, mask, coefficients, b)
-    join = _Join(posterior.size, seen.size, m)
+    join = Join(posterior.size, seen.size, m)
     made = dataclasses.replace(
         posterior,
         prior=given(prior, join.functionals(prior, L), lambda jitter: join(jitter, jnp.zeros((m,), jitter.dtype))),
         y=join(jnp.broadcast_to(posterior.y, old.shape), y),
         noise_var=posterior.noise_var
         if same_noise
-        else join(*map(_of_each, (posterior.noise_var, noise_var), (seen.size, m))),
+        else join(*map(of_each, (posterior.noise_var, noise_var), (seen.size, m))),
         solution=CholeskyFactor(join.factors(factor.lower, white, block), join.masks(factor.mask, mask)),
         coefficients=join(coefficients, b),
         jitter=join(posterior.jitter, settled.jitter),
@@ -231,7 +204,7 @@ def _contradictions(
 ) -> tuple[Float[Array, "nm"], Bool[Array, "nm"]]:
     """`contradictions` of the old observations and of the new ones."""
     prior, L = posterior.prior, posterior.observed
-    given = jnp.zeros_like(posterior.jitter) if prior.jitter is None else _of_each(prior.jitter.astype(L.dtype), L.size)
+    given = jnp.zeros_like(posterior.jitter) if prior.jitter is None else of_each(prior.jitter.astype(L.dtype), L.size)
     there = jnp.ones(L.size, bool) if posterior.mask is None else posterior.mask
     # Of places without observations nothing was asked.
     added = jnp.where(there, posterior.jitter - given, jnp.zeros_like(given))
@@ -248,7 +221,7 @@ def _contradictions(
     )
 
 
-def _of_each(value: Float[Array, "..."], n: int) -> Float[Array, "n"]:
+def of_each(value: Float[Array, "..."], n: int) -> Float[Array, "n"]:
     return jnp.broadcast_to(value, (n,))
 
 
@@ -260,7 +233,7 @@ def given(prior: GPPrior, L: AbstractFunctional, of_jitter: Any) -> GPPrior:
     return eqx.tree_at(where, prior, (as_inputs(L), jitter), is_leaf=lambda leaf: leaf is None or leaf is prior.X)
 
 
-class _Join:
+class Join:
     """m values put behind n others: in the places from `size` on, or below them in arrays that are larger."""
 
     def __init__(self, size: Int[Array, ""] | None, n: int, m: int):
@@ -331,40 +304,12 @@ def _with_room(posterior: ConditionedGP, L: AbstractFunctional) -> ConditionedGP
         posterior,
         prior=given(posterior.prior, L, pad),
         y=pad(posterior.y),
-        noise_var=pad(_of_each(posterior.noise_var, n)),
+        noise_var=pad(of_each(posterior.noise_var, n)),
         solution=CholeskyFactor(lower, pad(mask)),
         coefficients=pad(posterior.coefficients),
         jitter=pad(posterior.jitter),
         size=jnp.asarray(n, jnp.result_type(int)) if posterior.size is None else posterior.size,
     )
-
-
-def under(posterior: ConditionedGP, prior: GPPrior, noise_var: Any) -> ConditionedGP:
-    """`ConditionedGP.under`."""
-    if posterior.y.ndim > 1:
-        raise ValueError(
-            "`under` is of one set of observations; this posterior has fantasies: condition the prior on each."
-        )
-    old, new = as_functional(posterior.prior.X), as_functional(prior.X)
-    same = jax.tree.structure(old) == jax.tree.structure(new) and old.size == new.size
-    if not same or (
-        _checks.is_concrete(old.points) and _checks.is_concrete(new.points) and bool(jnp.any(old.points != new.points))
-    ):
-        raise ValueError("`prior` must be at the points that the posterior has, places that are free among them.")
-    number = noise_var is None or np.ndim(noise_var) == 0
-    made = prior.condition(
-        posterior.y,
-        posterior.noise_var if noise_var is None else noise_var,
-        posterior.mask,
-        solver=posterior.solver,
-        check_scales=False,
-    )
-    if posterior.size is None:
-        return made
-    places = jnp.arange(posterior.capacity) < posterior.size
-    each = jnp.where(places, _of_each(made.noise_var, posterior.capacity), jnp.zeros_like(posterior.y))
-    known = posterior.new_noise_var if noise_var is None else made.new_noise_var if number else None
-    return dataclasses.replace(made, noise_var=each, size=posterior.size, new_noise_var=known)
 
 
 def trimmed(posterior: ConditionedGP) -> ConditionedGP:

@@ -29,7 +29,8 @@ from .._scaling import Standardisation
 from .._solvers import AbstractSolver, Cholesky
 from .._solvers.jitter import say_lost
 from .._types import AnyArray, Key, Numbers
-from .appending import append, as_new_data, trimmed, under, with_room
+from .anew import solved_anew, under
+from .appending import append, as_new_data, trimmed, with_room
 from .base import checked_functional
 from .continuing import continued, continued_without, left_out, new_to
 from .leave_one_out import LeaveOneOut
@@ -94,7 +95,8 @@ class ConditionedGP(Printed, eqx.Module, Generic[KernelT]):
         **Raises:** ValueError (at run time under jit) as `GPPrior.condition`, where no noise is known, and where axes of
         fantasies do not fit those that are there. **Warns:** as `GPPrior.condition`, but not of scales.
         """
-        return append(self, *as_new_data(self, X_new, y_new, noise_var, mask))
+        new = as_new_data(self, X_new, y_new, noise_var, mask)
+        return append(self, *new) if self.solution.grows else solved_anew(self, *new)
 
     def under(self, prior: "GPPrior[KernelT]", noise_var: Numbers | None = None) -> "ConditionedGP[KernelT]":
         """The posterior of the same observations under another prior, for hyperparameters that were learnt anew (`fit` of

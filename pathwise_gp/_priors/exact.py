@@ -124,7 +124,7 @@ class GPPrior(AbstractPrior[KernelT]):
         check_scales = _checks.flag(check_scales, "check_scales")
         if not _checks.is_concrete(noise_var):  # else it has been looked at
             noise_var = _checks.require(jnp.all(noise_var >= 0), noise_var, "`noise_var` must not be negative.")
-        posterior = given(self, y, noise_var, mask, check_scales, solver).posterior
+        posterior = condition_with(self, y, noise_var, mask, check_scales, solver).posterior
         return posterior if capacity is None else posterior.with_room(capacity)
 
     def sample_paths(
@@ -170,7 +170,7 @@ class GPPrior(AbstractPrior[KernelT]):
         check_prior(self, self.X, "X")
 
 
-class Given(NamedTuple):
+class ConditionedWith(NamedTuple):
     """**Fields:** `posterior`; `of_others`: solutions of what else was asked for, `s n`, or None; `report`: of iterations."""
 
     posterior: ConditionedGP[Any]
@@ -186,10 +186,10 @@ def condition(
     check_scales: bool = False,
 ) -> ConditionedGP[KernelT]:
     """`GPPrior.condition` for values that have been checked."""
-    return given(prior, y, noise_var, mask, check_scales, Cholesky()).posterior
+    return condition_with(prior, y, noise_var, mask, check_scales, Cholesky()).posterior
 
 
-def given(
+def condition_with(
     prior: GPPrior[KernelT],
     y: Float[Array, "n"],
     noise_var: Float[Array, "..."],
@@ -198,7 +198,7 @@ def given(
     solver: AbstractSolver,
     others: AbstractOthers | None = None,
     start: Float[Array, "s1 n"] | None = None,
-) -> Given:
+) -> ConditionedWith:
     """The posterior given y, for values that have been checked, and from the same solve what `others` asks for."""
     seen_prior = without(prior, mask).checked()
     as_solver(solver).check(prior.functional)
@@ -219,7 +219,7 @@ def given(
     posterior = ConditionedGP(
         prior, y, noise_var, solution, coefficients, prepared.jitter, new_noise_var, solver=solver
     )
-    return Given(posterior, of_others, found.report)
+    return ConditionedWith(posterior, of_others, found.report)
 
 
 def condition_latent(prior: GPPrior, f: Float[Array, "n"]) -> ConditionedGP:

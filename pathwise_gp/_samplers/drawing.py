@@ -13,7 +13,7 @@ from .._kernels import KernelT
 from .._modules import Printed
 from .._numerics.solution import Report
 from .._paths import PathwiseFunction
-from .._priors import ConditionedGP, given, GPPrior
+from .._priors import condition_with, ConditionedGP, GPPrior
 from .._solvers import AbstractSolver, Cholesky
 from .._types import Key, Numbers
 from .exact import draw_right_sides, PathwiseSampler, RightSides
@@ -76,7 +76,9 @@ def draw(
     right_sides = _draw(prior, mask, _checks.key(key), n_paths, settings)
     first = None if start is None else _from(start, n_paths, prior.functional.size)
     check_scales = _checks.flag(check_scales, "check_scales")
-    posterior, coefficients, report = given(prior, y, noise_var, mask, check_scales, solver, right_sides, first)
+    posterior, coefficients, report = condition_with(
+        prior, y, noise_var, mask, check_scales, solver, right_sides, first
+    )
     sampler = PathwiseSampler(posterior, n_features, features=features, share_features=share_features)
     assert coefficients is not None
     return Drawn(posterior, sampler.with_coefficients(right_sides.features, right_sides.weights, coefficients), report)

@@ -5,7 +5,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from .. import _checks, _fields
+from .. import _fields
 from .._numerics.block_projections import block_projections, Blocks
 from .._numerics.iterations import Found, Product
 from .._numerics.lapack import cholesky
@@ -72,7 +72,3 @@ class BlockProjections(AbstractIterative):
     ) -> Found:
         settings = self.tolerance, self.max_passes, jax.random.key(self.seed)
         return block_projections(matmul, covariance.from_block, B, aid, *settings, start)
-
-    def __check_init__(self):
-        _checks.count(self.cache, "cache", least=0)
-        _checks.flag(self.throw, "throw")

@@ -4,7 +4,7 @@ import equinox as eqx
 import jax
 from jaxtyping import Array, Float
 
-from .. import _checks, _fields
+from .. import _fields
 from .._modules import Printed
 from .._numerics.conjugate_gradients import block_conjugate_gradients, Preconditioner, preconditioner
 from .._numerics.iterations import Found, Product
@@ -81,5 +81,3 @@ class ConjugateGradients(AbstractIterative):
     def __check_init__(self):
         if not isinstance(self.preconditioner, RandomPivots):
             raise ValueError(f"`preconditioner` must be `RandomPivots`; got {type(self.preconditioner).__name__}.")
-        _checks.count(self.cache, "cache", least=0)
-        _checks.flag(self.throw, "throw")

@@ -143,6 +143,10 @@ class AbstractIterative(AbstractSolver):
             "nothing of its own: give one, or a `jitter`, or use `solver=Cholesky()`."
         )
 
+    def __check_init__(self):
+        _checks.count(self.cache, "cache", least=0)
+        _checks.flag(self.throw, "throw")
+
 
 class Iterated(AbstractSolution):
     """A⁻¹ by iterations.

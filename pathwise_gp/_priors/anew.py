@@ -1,0 +1,77 @@
+"""Posteriors that are solved from the start."""
+
+import dataclasses
+from typing import Any, TYPE_CHECKING
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float
+
+from .. import _checks
+from .._functionals import AbstractFunctional, as_functional
+from .appending import given, Join, noise_of_new, of_each, one_jitter
+
+if TYPE_CHECKING:
+    from .conditioned import ConditionedGP
+    from .exact import GPPrior
+else:
+    ConditionedGP = GPPrior = Any
+
+
+def solved_anew(
+    posterior: ConditionedGP,
+    L: AbstractFunctional,
+    y: Float[Array, "*t m"],
+    noise_var: Float[Array, "..."] | None,
+    mask: Bool[Array, "m"] | None,
+) -> ConditionedGP:
+    """The same where the solution does not grow: all of it is solved, and the noise of what was there stays."""
+    if y.ndim > 1:
+        raise ValueError(
+            "`y_new` of several fantasies takes a factor, from which each is made: condition with `solver=Cholesky()`, or on "
+            "one set of values after the other."
+        )
+    prior, n, m = posterior.prior, posterior.capacity, L.size
+    join = Join(None, n, m)
+    same = noise_var is None and posterior.noise_var.ndim == 0
+    if noise_var is None:
+        noise_var = jnp.asarray(posterior.new_noise_var) - one_jitter(prior, L.dtype)
+    made = given(
+        prior, join.functionals(prior, L), lambda jitter: join(jitter, jnp.zeros((m,), jitter.dtype))
+    ).condition(
+        join(posterior.y, y),
+        posterior.noise_var if same else join(*map(of_each, (posterior.noise_var, noise_var), (n, m))),
+        join.masks(posterior.mask, mask),
+        solver=posterior.solver,
+        check_scales=False,
+    )
+    return dataclasses.replace(made, new_noise_var=noise_of_new(prior, noise_var))
+
+
+def under(posterior: ConditionedGP, prior: GPPrior, noise_var: Any) -> ConditionedGP:
+    """`ConditionedGP.under`."""
+    if posterior.y.ndim > 1:
+        raise ValueError(
+            "`under` is of one set of observations; this posterior has fantasies: condition the prior on each."
+        )
+    old, new = as_functional(posterior.prior.X), as_functional(prior.X)
+    same = jax.tree.structure(old) == jax.tree.structure(new) and old.size == new.size
+    if not same or (
+        _checks.is_concrete(old.points) and _checks.is_concrete(new.points) and bool(jnp.any(old.points != new.points))
+    ):
+        raise ValueError("`prior` must be at the points that the posterior has, places that are free among them.")
+    number = noise_var is None or np.ndim(noise_var) == 0
+    made = prior.condition(
+        posterior.y,
+        posterior.noise_var if noise_var is None else noise_var,
+        posterior.mask,
+        solver=posterior.solver,
+        check_scales=False,
+    )
+    if posterior.size is None:
+        return made
+    places = jnp.arange(posterior.capacity) < posterior.size
+    each = jnp.where(places, of_each(made.noise_var, posterior.capacity), jnp.zeros_like(posterior.y))
+    known = posterior.new_noise_var if noise_var is None else made.new_noise_var if number else None
+    return dataclasses.replace(made, noise_var=each, size=posterior.size, new_noise_var=known)
