@@ -277,6 +277,7 @@ def test_paths_go_on_through_what_was_solved_by_iterations():
         for solver in (TIGHT, pgp.Cholesky()):
             drawn = pgp.draw(prior, Y[:old], NOISE, KEY, 3, 32, solver=solver, mask=there)
             posterior = drawn.posterior.condition(*new)
+            np.testing.assert_allclose(posterior.noise[:old], NOISE)
             paths = drawn.paths.condition(posterior, KEY)
             found.append(
                 (posterior.mean(AT), posterior.variance(AT), posterior.noise, posterior.new_noise_var, paths(AT))
