@@ -1,6 +1,8 @@
 """Every solver against the dense system, and what iterations say of themselves."""
 
 import pickle
+import subprocess
+import sys
 
 import equinox as eqx
 import jax
@@ -408,6 +410,27 @@ def test_no_array_is_of_the_size_of_the_covariance():
     closed = jax.make_jaxpr(work)(jax.ShapeDtypeStruct((n, DIM), X.dtype), jax.ShapeDtypeStruct((n,), X.dtype))
     largest = max(arrays_of(closed.jaxpr, set()))
     assert n * 16 <= largest < n * n / 50
+
+
+CHILD = """
+import resource
+import jax, numpy as np, pathwise_gp as pgp
+solver = pgp.BlockProjections(1e-3, 2, block=500, cache=0, throw=False)
+peaks = []
+for n in (600, 12_000):
+    X = np.random.default_rng(0).uniform(-2, 2, (n, 2)).astype(np.float32)
+    prior = pgp.GPPrior(pgp.Matern(1.5, np.float32(1), np.float32(1)), X)
+    drawn = pgp.draw(prior, np.sin(X[:, 0]), np.float32(0.1), jax.random.key(0), 3, 64, solver=solver)
+    assert np.isfinite(drawn.paths(X[:2])).all() and drawn.report.passes == 2
+    peaks.append(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+print(peaks[1] - peaks[0])
+"""
+
+
+def test_memory_grows_with_the_number_of_points_alone():
+    done = subprocess.run([sys.executable, "-c", CHILD], capture_output=True, text=True, check=True)
+    # The covariance of the larger set would be 6e8 bytes.
+    assert int(done.stdout) < 0.4 * 12_000**2 * 4
 
 
 def test_what_rounding_leaves_is_seen():
