@@ -325,7 +325,7 @@ def solve(smoke: bool) -> Row:
     passes = pgp.BlockProjections(1e-6, 10, cache=0, **settings)
     solvers = {
         "Cholesky": pgp.Cholesky(),
-        "conjugate gradients to 1e-2": pgp.ConjugateGradients(),
+        "conjugate gradients": pgp.ConjugateGradients(),
         "block projections, 20 passes": pgp.BlockProjections(1e-6, 20, **settings),
         "block projections, 10 passes, nothing held": passes,
         "the same for half of the points": passes,
