@@ -1475,6 +1475,13 @@ MUTANTS = [
         f"{SOLVING}::test_the_preconditioner_is_the_root_of_the_inverse",
     ),
     Mutant(
+        "a batch of singular values handed to LAPACK whole",
+        "_numerics/conjugate_gradients.py",
+        "U, sigma = singular(R)",
+        "U, sigma, _ = jnp.linalg.svd(R, full_matrices=False)",
+        "test_lapack.py::test_no_batch_is_handed_to_lapack_whole",
+    ),
+    Mutant(
         "always the largest pivot",
         "_numerics/pivots.py",
         "if key is not None:",

@@ -90,6 +90,15 @@ def paths(n: int, lengthscale: jax.Array) -> Any:
     return sampler.sample_paths(jax.random.key(0), 2)(X + 0.1)
 
 
+def iterations(n: int, lengthscale: jax.Array) -> Any:
+    """Systems of covariances that differ, by both iterative solvers."""
+    X, y = data(n)
+    pivots = pgp.ConjugateGradients(max_passes=5, throw=False, preconditioner=pgp.RandomPivots(8))
+    solvers = pivots, pgp.BlockProjections(max_passes=3, throw=False, block=max(2, n // 4))
+    draw = lambda solver: pgp.draw(prior(n, lengthscale), y, 0.1, jax.random.key(0), 2, 16, solver=solver)
+    return [draw(solver).paths(X + 0.1) for solver in solvers]
+
+
 def bound(n: int, lengthscale: jax.Array) -> Any:
     X, y = data(n)
     return jax.value_and_grad(lambda scale: collapsed_bound(sparse(n, scale), X, y, jnp.asarray(0.01)))(lengthscale)
@@ -178,6 +187,7 @@ ENTRIES: dict[str, Callable[[int, jax.Array], Any]] = {
         leave_one_out,
         moments,
         paths,
+        iterations,
         bound,
         guide,
         laplace,

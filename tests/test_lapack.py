@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import stress
 
-from pathwise_gp._numerics.lapack import cholesky, eigh, qr, solve_lower
+from pathwise_gp._numerics.lapack import cholesky, eigh, qr, singular, solve_lower
 from pathwise_gp._numerics.linalg import gaussian_log_density, semidefinite_part
 
 RNG = np.random.default_rng(0)
@@ -88,6 +88,13 @@ def test_eigenvalues_and_what_is_above_zero():
     )
 
 
+def test_singular_values():
+    U, sigma = jax.jit(jax.vmap(singular))(TALL[0])
+    np.testing.assert_allclose(sigma, np.linalg.svd(TALL[0], compute_uv=False), rtol=1e-12)
+    square = np.asarray(TALL[0]) @ np.asarray(TALL[0]).swapaxes(1, 2)
+    np.testing.assert_allclose((U * np.asarray(sigma)[:, None, :] ** 2) @ U.swapaxes(1, 2), square, atol=1e-12)
+
+
 def test_one_entry():
     A = jnp.asarray([[[4.0]], [[0.0]], [[-1.0]]])
     np.testing.assert_array_equal(jax.vmap(cholesky)(A)[:, 0, 0], [2, np.nan, np.nan])
@@ -106,7 +113,9 @@ def test_no_batch_is_handed_to_lapack_whole(entry):
     assert not [line[-200:] for line in calls if re.search(r"tensor<(\d+x){3,}f", line)]
 
 
-@pytest.mark.parametrize("function", [cholesky, solve_lower, qr, eigh, gaussian_log_density], ids=lambda f: f.__name__)
+@pytest.mark.parametrize(
+    "function", [cholesky, solve_lower, qr, eigh, singular, gaussian_log_density], ids=lambda f: f.__name__
+)
 def test_an_accelerator_takes_a_batch_at_once(function):
     args = (
         (SPD[0], B[0]) if function is solve_lower else (SPD[0], B[0, :, :, 0])[: 1 + (function is gaussian_log_density)]

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from .iterations import Found, in_rounds, Product, Progress
-from .lapack import cholesky, qr
+from .lapack import cholesky, qr, singular
 from .linalg import CholeskyFactor, inner
 
 
@@ -48,7 +48,7 @@ def preconditioner(rows: Float[Array, "k n"], diagonal: Float[Array, "n"]) -> Pr
     scale = 1 / jnp.sqrt(diagonal)
     Q, R = qr((rows * scale[None, :]).T)
     # From the singular values, not from their squares, of which single precision would lose the small ones.
-    U, sigma, _ = jnp.linalg.svd(R, full_matrices=False)
+    U, sigma = singular(R)
     root = jnp.sqrt(1 + sigma * sigma)
     return Preconditioner(scale, inner(U.T, Q), 1 / root - 1)
 

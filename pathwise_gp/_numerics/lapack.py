@@ -166,3 +166,16 @@ class Eigen(NamedTuple):
 def eigh(A: Float[Array, "n n"]) -> Eigen:
     """Eigenvalues and eigenvectors of a symmetric matrix, without derivatives."""
     return Eigen(*jnp.linalg.eigh(A))
+
+
+class Singular(NamedTuple):
+    """A = U diag(σ) V: orthonormal columns U, `n k`, and singular values in falling order, `k`."""
+
+    U: Float[Array, "n k"]
+    sigma: Float[Array, "k"]
+
+
+@one_at_a_time
+def singular(A: Float[Array, "n k"]) -> Singular:
+    """Singular values and left vectors of a matrix with at least as many rows as columns, without derivatives."""
+    return Singular(*jnp.linalg.svd(A, full_matrices=False)[:2])
