@@ -1482,6 +1482,13 @@ MUTANTS = [
         "test_lapack.py::test_no_batch_is_handed_to_lapack_whole",
     ),
     Mutant(
+        "of many points those are asked that were not observed",
+        "_priors/conditioning.py",
+        "jnp.argsort(~there, stable=True)[jnp.arange(_SOME) * jnp.sum(there) // _SOME]",
+        "jnp.arange(_SOME) * (L.size // _SOME)",
+        f"{SCALING}::test_of_very_many_points_some_are_asked",
+    ),
+    Mutant(
         "always the largest pivot",
         "_numerics/pivots.py",
         "if key is not None:",

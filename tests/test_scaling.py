@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import pathwise_gp as pgp
+from pathwise_gp._priors.conditioning import _scales
 
 KEY = jax.random.key(0)
 RNG = np.random.default_rng(0)
@@ -151,6 +152,19 @@ def test_a_mask_a_unit_and_a_few_points_are_heard():
         pgp.GPPrior(pgp.RBF(1e-4, 3.0), YEARS).condition(np.full(30, 0.5), 1e-7)
     with pytest.warns(pgp.ScaleWarning, match="expects: no two points"):
         prior.condition(np.full(30, 0.5), 0.1, np.arange(30) < 15)
+
+
+def test_of_very_many_points_some_are_asked():
+    prior = pgp.GPPrior(pgp.RBF(2.0, 0.3), 0.1 * np.arange(5_000.0)[:, None])
+    neighbours, some = np.exp(-0.5 / 9), np.zeros(5_000, bool)
+    residual = jnp.ones(5_000)
+    correlation = lambda mask: _scales(prior, prior.functional, residual, mask).correlation
+    close(correlation(None), neighbours)
+    close(correlation(jnp.asarray(some).at[3_001:3_021].set(True)), neighbours)
+    apart = correlation(jnp.asarray(some).at[::250].set(True))
+    assert apart < 1e-100
+    one_twice = jnp.asarray(some).at[::250].set(True).at[2_502].set(True)
+    close(correlation(one_twice), np.exp(-0.5 * 4 / 9))
 
 
 def test_new_observations_have_the_noise():

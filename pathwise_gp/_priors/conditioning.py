@@ -57,14 +57,13 @@ def solve(
     others: "AbstractOthers | None" = None,
     start: Float[Array, "s1 n"] | None = None,
 ) -> Conditioned:
-    """One solve for y, and for what `others` makes of it."""
+    """One solve for y, and for what `others` makes of it, from a `start` for all of these."""
     L, noise = prior.functional, prior.noise_at(prior.functional, noise_var)
     prepared = solver.prepare(System(prior.kernel, L, noise, prior.given_jitter(L), mask))
     residual = y - prior.mean_at(L)
     noise = noise + prepared.jitter
     if others is None:
-        first = None if start is None else start[0]
-        (coefficients, report), of_others = prepared.solution.solved(residual, first), None
+        (coefficients, report), of_others = prepared.solution.solved(residual), None
     else:
         all_of_them = jnp.concatenate([residual[None, :], others(L, residual, noise)])
         together, report = prepared.solution.solved(all_of_them, start)
@@ -88,7 +87,9 @@ def _scales(
 ) -> Scales:
     if L.size <= _MANY or not L.one_by_one:
         return scales_of(in_units, L.gram(prior.kernel), mask)
-    rows = jnp.arange(_SOME) * (L.size // _SOME)
+    # Spread over those that were observed.
+    there = jnp.ones(L.size, bool) if mask is None else mask
+    rows = jnp.argsort(~there, stable=True)[jnp.arange(_SOME) * jnp.sum(there) // _SOME]
     K = L.take(rows).cross(prior.kernel, L)
     return scales_of(in_units, K, mask, rows, L.diagonal(prior.kernel))
 
