@@ -281,7 +281,7 @@ def mapping(values: Any, name: str) -> Mapping[Any, Any]:
 
 
 def count(k: Any, name: str, least: int = 1) -> int:
-    """A whole number of at least one."""
+    """A whole number of at least one, or what is the `least`."""
     try:
         k = operator.index(k)
     except TypeError as e:

@@ -59,7 +59,11 @@ def system(posterior):
     return A, np.where(there, np.asarray(posterior.y - prior.mean_at(L)), 0)
 
 
-PAIRS = [(problem, "cached") for problem in PROBLEMS] + [(p, s) for p in ("plain", "mask") for s in list(SOLVERS)[1:]]
+PAIRS = (
+    [(problem, "cached") for problem in PROBLEMS]
+    + [("values and slopes", "block projections")]
+    + [(p, s) for p in ("plain", "mask") for s in list(SOLVERS)[1:]]
+)
 
 
 @pytest.mark.parametrize(("problem", "solver"), PAIRS)
@@ -83,8 +87,9 @@ def test_moments_and_paths_are_those_of_the_factorisation(problem, solver):
 
 
 def test_draw_gives_the_paths_of_the_sampler():
-    for share in (True, False):
-        drawn = pgp.draw(*PROBLEMS["plain"][:3], KEY, 3, 16, share_features=share)
+    for share, problem in ((True, "plain"), (False, "plain"), (True, "mask"), (True, "slopes")):
+        *data, mask = PROBLEMS[problem]
+        drawn = pgp.draw(*data, KEY, 3, 16, share_features=share, mask=mask)
         paths = pgp.PathwiseSampler(drawn.posterior, 16, share_features=share).sample_paths(KEY, 3)
         assert jax.tree.structure(paths) == jax.tree.structure(drawn.paths)
         np.testing.assert_allclose(drawn.paths(AT), paths(AT), rtol=0, atol=1e-12)
@@ -333,6 +338,13 @@ def test_single_precision_says_where_it_ends():
     assert fine.report.residuals.dtype == jnp.float32 and float(jnp.max(fine.report.residuals)) <= 1e-4
     with pytest.raises(ValueError, match="in low precision rounding may not let it be reached"):
         pgp.draw(prior, np.float32(Y), np.float32(NOISE), KEY, 2, 16, solver=pgp.ConjugateGradients(1e-10))
+
+
+def test_a_negative_noise_is_an_error_under_jit():
+    draw = eqx.filter_jit(lambda noise_var: pgp.draw(PROBLEMS["plain"][0], Y, noise_var, KEY, 2, 16).paths(AT))
+    assert np.all(np.isfinite(draw(jnp.asarray(NOISE))))
+    with pytest.raises(Exception, match="`noise_var` must not be negative"):
+        draw(jnp.asarray(-1e-9))
 
 
 REFUSED = {

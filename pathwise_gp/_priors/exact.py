@@ -122,8 +122,6 @@ class GPPrior(AbstractPrior[KernelT]):
         """
         y, noise_var, mask = self.check(y, noise_var, mask)
         check_scales = _checks.flag(check_scales, "check_scales")
-        if not _checks.is_concrete(noise_var):  # else it has been looked at
-            noise_var = _checks.require(jnp.all(noise_var >= 0), noise_var, "`noise_var` must not be negative.")
         posterior = condition_with(self, y, noise_var, mask, check_scales, solver).posterior
         return posterior if capacity is None else posterior.with_room(capacity)
 
@@ -200,6 +198,8 @@ def condition_with(
     start: Float[Array, "s1 n"] | None = None,
 ) -> ConditionedWith:
     """The posterior given y, for values that have been checked, and from the same solve what `others` asks for."""
+    if not _checks.is_concrete(noise_var):  # else it has been looked at
+        noise_var = _checks.require(jnp.all(noise_var >= 0), noise_var, "`noise_var` must not be negative.")
     seen_prior = without(prior, mask).checked()
     as_solver(solver).check(prior.functional)
     known = all(map(_checks.is_concrete, jax.tree.leaves((prior, y, noise_var, mask))))

@@ -74,7 +74,7 @@ def draw(
         "share_features": _checks.flag(share_features, "share_features"),
     }
     right_sides = _draw(prior, mask, _checks.key(key), n_paths, settings)
-    first = None if start is None else _from(start, n_paths, prior.functional.size)
+    first = None if start is None else _from(start, n_paths, prior.functional.size, prior.X.dtype)
     check_scales = _checks.flag(check_scales, "check_scales")
     posterior, coefficients, report = condition_with(
         prior, y, noise_var, mask, check_scales, solver, right_sides, first
@@ -90,7 +90,7 @@ def _draw(prior: GPPrior, mask: Any, key: Key, n_paths: int, settings: dict[str,
     return draw_right_sides(prior.kernel, L, key, n_paths=n_paths, **settings)
 
 
-def _from(start: Any, n_paths: int, n: int) -> Float[Array, "s1 n"]:
+def _from(start: Any, n_paths: int, n: int, dtype: Any) -> Float[Array, "s1 n"]:
     """The solutions that paths have, that of the mean first, with zeros for observations that they have not seen."""
     if not isinstance(start, PathwiseFunction) or start.shape != (n_paths,) or start.coefficients.shape[-1] > n:
         raise ValueError(
@@ -98,4 +98,4 @@ def _from(start: Any, n_paths: int, n: int) -> Float[Array, "s1 n"]:
             f"got {start!r}."
         )
     rows = jnp.concatenate([start.mean_coefficients[None, :], start.coefficients])
-    return jnp.pad(jax.lax.stop_gradient(rows), ((0, 0), (0, n - rows.shape[1])))
+    return jnp.pad(jax.lax.stop_gradient(rows).astype(dtype), ((0, 0), (0, n - rows.shape[1])))

@@ -223,8 +223,8 @@ class Iterated(AbstractSolution):
     def _without_factor(self) -> str:
         return (
             f"A posterior that was solved by `{type(self.solver).__name__}` has no factor, which the evidence, "
-            "leave-one-out, feature errors, `without` and a change of units need. Condition with `solver=Cholesky()`, or ask "
-            "a posterior of fewer observations; its mean, its variance and paths do without."
+            "leave-one-out, feature errors, `capacity`, `without` and a change of units need. Condition with "
+            "`solver=Cholesky()`, or ask a posterior of fewer observations; its mean, its variance and paths do without."
         )
 
 
