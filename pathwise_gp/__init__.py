@@ -17,6 +17,7 @@ from ._features import (
 from ._fit import Fit as Fit, fit as fit
 from ._functionals import (
     AbstractFunctional as AbstractFunctional,
+    AllOutputs as AllOutputs,
     Derivative as Derivative,
     Directional as Directional,
     Gradient as Gradient,
@@ -61,20 +62,18 @@ from ._kernels import (
     with_outputs as with_outputs,
 )
 from ._laplace import Laplace as Laplace, laplace as laplace
-from ._means import ConstantMean as ConstantMean, ZeroMean as ZeroMean
+from ._means import ConstantMean as ConstantMean, OutputMeans as OutputMeans, ZeroMean as ZeroMean
 from ._paths import (
     concatenate as concatenate,
-    MultiOutputPaths as MultiOutputPaths,
+    OutputPaths as OutputPaths,
     PathEnsemble as PathEnsemble,
     PathwiseFunction as PathwiseFunction,
     stack as stack,
 )
 from ._priors import (
     ConditionedGP as ConditionedGP,
-    ConditionedMultiOutputGP as ConditionedMultiOutputGP,
     GPPrior as GPPrior,
     LeaveOneOut as LeaveOneOut,
-    MultiOutputGPPrior as MultiOutputGPPrior,
     posterior_of as posterior_of,
     Prediction as Prediction,
     SparseGPPrior as SparseGPPrior,
@@ -84,7 +83,6 @@ from ._samplers import (
     draw as draw,
     Drawn as Drawn,
     feature_error as feature_error,
-    MultiOutputPathwiseSampler as MultiOutputPathwiseSampler,
     PathwiseSampler as PathwiseSampler,
     SparsePosterior as SparsePosterior,
 )
@@ -94,6 +92,7 @@ from ._solvers import (
     BlockProjections as BlockProjections,
     Cholesky as Cholesky,
     ConjugateGradients as ConjugateGradients,
+    Kronecker as Kronecker,
     RandomPivots as RandomPivots,
     Report as Report,
 )

@@ -205,10 +205,17 @@ def positive(x: Array, name: str, *, or_zero: bool = False) -> None:
         raise ValueError(f"`{name}` must {wanted}; got {np.asarray(x)}.")
 
 
-def noise_variance(noise_var: Any, n: int, *, or_zero: bool = False, like: str = "X") -> Array:
-    """Noise variance, a scalar or one per point, as an array of shape () or (n,), positive or also zero."""
+def variance_shapes(n: int, n_outputs: int | None) -> tuple[tuple[int, ...], ...]:
+    """The shapes of a variance: one, one for each of n values, and one for each output."""
+    return ((), (n,)) if n_outputs is None else ((), (n,), (n_outputs,))
+
+
+def noise_variance(
+    noise_var: Any, n: int, *, or_zero: bool = False, like: str = "X", n_outputs: int | None = None
+) -> Array:
+    """Noise variance, a scalar or one per point (or output), as an array of shape () or (n,), positive or also zero."""
     noise_var = floating(noise_var, "noise_var")
-    if noise_var.shape not in ((), (n,)):
+    if noise_var.shape not in variance_shapes(n, n_outputs):
         raise ValueError(
             f"`noise_var` must be a scalar or have shape ({n},), one variance for each point of `{like}`; "
             f"got shape {noise_var.shape}."

@@ -106,7 +106,8 @@ def fit(
     y, noise_var, mask = flat_data(prior.X, y, noise_var, mask)
     y, mask = _checks.observations(y, n, mask)
     y = y.astype(dtype)
-    noise_var = _checks.noise_variance(noise_var, n, or_zero=not learn_noise).astype(dtype)
+    n_outputs = prior.functional.n_each
+    noise_var = _checks.noise_variance(noise_var, n, or_zero=not learn_noise, n_outputs=n_outputs).astype(dtype)
     addresses = _chosen(prior, fields)
     if not addresses and not learn_noise:
         raise ValueError("Nothing is to be learnt: `fields` names no field of the prior, and `learn_noise` is False.")
@@ -215,7 +216,8 @@ def _fit(
     def is_sound(point: Any) -> Bool[Array, ""]:
         here, noise = at(point)
         L = here.functional if mask is None else here.functional.where(mask)
-        noise = here.noise_at(L, noise) + (0 if here.jitter is None else here.jitter)
+        noise, jitter = here.noise_at(L, noise), here.given_jitter(L)
+        noise = noise if jitter is None else noise + jitter
         least = FOR_A_DENSITY * n * float(jnp.finfo(dtype).eps)
         return jnp.all((noise <= 0) | (noise >= least * (L.diagonal(here.kernel) + noise)))
 

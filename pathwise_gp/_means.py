@@ -19,6 +19,10 @@ Mean: TypeAlias = Callable[[Any], Any]
 AnyMean: TypeAlias = Any
 
 
+def _as_values(values: Any) -> Any:
+    return values if callable(values) else _fields.real(values)
+
+
 class ZeroMean(Printed, eqx.Module):
     """m(x) = 0."""
 
@@ -37,6 +41,38 @@ class ConstantMean(Printed, eqx.Module):
     def __check_init__(self):
         _fields.check(self)
         _fields.check_scalar(self, "value")
+
+
+class OutputMeans(Printed, eqx.Module):
+    """m((x, i)) = values[i], or m(x)_i: a mean for each of several outputs, whose number i is the last column of the inputs.
+
+    **Fields:** `values`: a number for each output, `p`, in units of the values; or a callable that maps `n d` to `n p`.
+
+    **Raises:** ValueError where it is neither; at use, where a callable makes something else.
+    """
+
+    values: Any = eqx.field(converter=_as_values)
+
+    def __call__(self, X: Float[Array, "*n e"]) -> Float[Array, "*n"]:
+        numbers = X[..., -1].astype(int)
+        if not callable(self.values):
+            return self.values.astype(X.dtype)[numbers]
+        flat = X[..., :-1].reshape(-1, X.shape[-1] - 1)
+        rows = jnp.asarray(self.values(flat))
+        if rows.ndim != 2 or rows.shape[0] != flat.shape[0]:
+            raise ValueError(
+                f"`OutputMeans.values` must map inputs of shape {flat.shape} to one value per point and output, (n, p); it "
+                f"returned shape {rows.shape}."
+            )
+        own = jnp.take_along_axis(rows.astype(X.dtype), numbers.reshape(-1, 1), axis=1)
+        return own.reshape(X.shape[:-1])
+
+    def __check_init__(self):
+        if not callable(self.values) and self.values.ndim != 1:
+            raise ValueError(
+                f"`OutputMeans.values` must have one number for each output, shape (p,), or be a callable; got "
+                f"{self.values.shape}."
+            )
 
 
 def as_mean(mean: Mean | Number) -> Mean:
@@ -80,3 +116,28 @@ def _(_: ZeroMean, box: Box):
 @mean_integral.register
 def _(mean: ConstantMean, box: Box):
     return mean.value.astype(box.lower.dtype) * box.volume
+
+
+class _MeanOfOutput(Printed, eqx.Module):
+    mean: Mean
+    q: int = eqx.field(static=True)
+
+    def __call__(self, X: Float[Array, "n d"]) -> Float[Array, "n"]:
+        return self.mean(jnp.concatenate([X, jnp.full((X.shape[0], 1), self.q, X.dtype)], axis=1))
+
+
+@functools.singledispatch
+def of_output(mean: Any, q: int) -> Mean:
+    """The mean of output q, of inputs without its number."""
+    return _MeanOfOutput(mean, q)
+
+
+@of_output.register(ZeroMean)
+@of_output.register(ConstantMean)
+def _(mean: Mean, _: int) -> Mean:
+    return mean
+
+
+@of_output.register
+def _(mean: OutputMeans, q: int) -> Mean:
+    return _MeanOfOutput(mean, q) if callable(mean.values) else ConstantMean(mean.values[q])

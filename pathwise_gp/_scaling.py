@@ -100,7 +100,9 @@ class Standardisation(Printed, eqx.Module):
         return kernel if self.input is None else Warped(kernel, self.input)
 
     def of_kernel(self, kernel: AbstractKernel) -> AbstractKernel:
-        """a²·k((x − x₀)/c), a sum where k is one."""
+        """a²·k((x − x₀)/c), a sum where k is one; of several outputs with units of their own, B in these."""
+        if self.value.scale.ndim:
+            return kernel.in_units(self.of_inputs, self.value.scale)
         parts = tuple(Constant(self.value.scale**2) * self.of_inputs(part) for part in kernel.summands())
         return parts[0] if len(parts) == 1 else Sum(parts)
 
@@ -110,6 +112,9 @@ class Standardisation(Printed, eqx.Module):
         """scale·φ((x − x₀)/c); of features with leading axes, which then all of their arrays have."""
         if isinstance(features, NoFeatures):
             return features
+        if scale.ndim:
+            one = jnp.ones((), scale.dtype)
+            return features.in_units(lambda basis: RescaledFeatures(basis, self._to_standard, one), scale)
         repeat = lambda leaf: jnp.broadcast_to(leaf, (*axes, *leaf.shape))
         return RescaledFeatures(features, *jax.tree.map(repeat, (self._to_standard, scale)))
 
@@ -119,7 +124,7 @@ class Standardisation(Printed, eqx.Module):
 
     def of_mean(self, mean: Callable[..., Any]) -> Callable[..., Any]:
         """y₀ + a·m((x − x₀)/c)."""
-        return _OriginalMean(mean, self)
+        return (_OriginalMeans if self.value.scale.ndim else _OriginalMean)(mean, self)
 
 
 class _OriginalMean(Printed, eqx.Module):
@@ -128,6 +133,19 @@ class _OriginalMean(Printed, eqx.Module):
 
     def __call__(self, X: Float[Array, "n d"]) -> Float[Array, "n ..."]:
         return self.scaling.value.inverse(jnp.asarray(self.mean(self.scaling._to_standard(X))))
+
+
+class _OriginalMeans(Printed, eqx.Module):
+    """Of several outputs with units of their own, whose number is the last column."""
+
+    mean: Callable[..., Any]
+    scaling: Standardisation
+
+    def __call__(self, X: Float[Array, "n e"]) -> Float[Array, "n"]:
+        number, value = X[..., -1], self.scaling.value
+        standard = jnp.concatenate([self.scaling._to_standard(X[..., :-1]), number[..., None]], axis=-1)
+        scale, offset = (leaf.astype(X.dtype)[number.astype(int)] for leaf in (value.scale, value.offset))
+        return jnp.asarray(self.mean(standard)) * scale + offset
 
 
 def standardise(

@@ -24,6 +24,7 @@ from .exact import (
 from .fourier import fourier_pairs as fourier_pairs, FourierFeatures as FourierFeatures
 from .hilbert import HilbertSpace as HilbertSpace
 from .nystrom import Nystrom as Nystrom, NystromFeatures as NystromFeatures
+from .outputs import OutputFeatures as OutputFeatures
 from .rectified import RectifiedFeatures as RectifiedFeatures
 from .sampling import (
     AbstractBasis as AbstractBasis,

@@ -35,6 +35,17 @@ class AbstractFeatures(Printed, eqx.Module):
         """A part of what `beside` has put together."""
         raise NotImplementedError(f"`{type(self).__name__}` is one basis.")
 
+    def by_output(
+        self, weights: Float[Array, "*s f"], p: int
+    ) -> "tuple[AbstractFeatures, Float[Array, '*s p g']] | None":
+        """Where the last column of the inputs is the number i of one of p outputs: a basis ψ of the other columns, and
+        weights v_i with φ((x, i))ᵀw = ψ(x)ᵀv_i; None where that is not known."""
+        return None
+
+    def in_units(self, of_inputs: Any, scale: Float[Array, "p"]) -> "AbstractFeatures":
+        """A basis of several outputs, in other units of the inputs and of each output."""
+        raise ValueError(f"`{type(self).__name__}` is not a basis of several outputs, with units of their own.")
+
     def split(self, n_terms: int) -> "tuple[tuple[AbstractFeatures, np.ndarray], ...]":
         """For the basis of a sum of `n_terms` kernels: the basis of each term, and which of the features it consists of."""
         raise NotImplementedError(f"`{type(self).__name__}` is not the basis of a sum.")

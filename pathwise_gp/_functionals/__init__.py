@@ -23,4 +23,5 @@ from .derivatives import (
 from .functions import Canonical as Canonical, FeaturesOf as FeaturesOf, MeanOf as MeanOf
 from .integrals import Integral as Integral
 from .linear import LinearFunctional as LinearFunctional
+from .outputs import AllOutputs as AllOutputs
 from .values import Values as Values

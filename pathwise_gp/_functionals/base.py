@@ -15,6 +15,7 @@ from .. import _checks, _fields
 from .._features import AbstractFeatures
 from .._kernels import AbstractKernel
 from .._modules import Printed
+from .._numerics.linalg import inner
 from .._numerics.pointwise import require_scalar
 from .._types import AnyArray, Number
 from .functions import Canonical, FeaturesOf, KernelAt, MeanOf
@@ -118,6 +119,43 @@ class AbstractFunctional(Printed, eqx.Module):
         """The variances of L f."""
         return jnp.diagonal(self.gram(kernel))
 
+    def of_draws(self, features: AbstractFeatures, weights: Float[Array, "s f"]) -> Float[Array, "s q"]:
+        """L φᵀw for some vectors w."""
+        return inner(weights, self.of_features(features))
+
+    def times(
+        self, kernel: AbstractKernel, other: "AbstractFunctional", V: Float[Array, "s p"]
+    ) -> Float[Array, "s q"]:
+        """L k L′ᵀ v for some vectors v."""
+        return inner(V, self.cross(kernel, other))
+
+    @property
+    def grid(self) -> tuple[Float[Array, "n d"], int] | None:
+        """Points and how many outputs, where all outputs are looked at, at all of the points; else None."""
+        return None
+
+    @property
+    def n_each(self) -> int | None:
+        """How many outputs a full grid has; None for what is none."""
+        return None if self.grid is None else self.grid[1]
+
+    def by_output(
+        self, B: Float[Array, "p p"], coefficients: Float[Array, "*s q"]
+    ) -> "tuple[Float[Array, 'n d'], Float[Array, '*s p n']] | None":
+        """Of a kernel of inputs x times B of the number i of the output, their last column: points, without that number, and
+        coefficients α_i with k((x, i), L)α = k(x, points)α_i; None where it does not look at values."""
+        return None
+
+    def spread(self, values: Float[Array, "..."]) -> Float[Array, "q"]:
+        """Variances that were given as one number, or as many as they may be, for each value."""
+        return jnp.broadcast_to(values, (self.size,))
+
+    def of_outputs(self, values: Float[Array, "p"]) -> Float[Array, "q"]:
+        """Of numbers that belong to outputs, that of each value."""
+        raise ValueError(
+            f"`noise_var` of `{type(self).__name__}` must be given: that of the other observations belongs to each output."
+        )
+
     def noise(self, kernel: AbstractKernel) -> Float[Array, "q"]:
         """Variances of the white noise of a kernel, which belongs to values at points alone."""
         return jnp.zeros((self.size,), self.dtype)
@@ -186,6 +224,10 @@ class AbstractFunctional(Printed, eqx.Module):
         raise ValueError(
             f"`{name}` must be a number or have the shape of what `{type(self).__name__}` makes, {self.shape}; got {shape}."
         )
+
+    def flatten_variances(self, values: Any, name: str) -> Any:
+        """Variances as `flatten` makes them, or as many as there are outputs."""
+        return self.flatten(values, name)
 
     def astype(self, dtype: Any) -> "AbstractFunctional":
         """The same, of inputs in another precision."""
@@ -296,7 +338,7 @@ def flat_data(X: Any, y: Any, noise_var: Any, mask: Any) -> tuple[Any, Any, Any]
     if not isinstance(X, AbstractFunctional):
         _checks.not_inputs(y, X)
         return y, noise_var, mask
-    noise_var = noise_var if is_number(noise_var) else X.flatten(noise_var, "noise_var")
+    noise_var = noise_var if is_number(noise_var) else X.flatten_variances(noise_var, "noise_var")
     return None if y is None else X.flatten(y, "y"), noise_var, None if mask is None else X.flatten(mask, "mask")
 
 

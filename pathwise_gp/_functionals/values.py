@@ -59,6 +59,16 @@ class Values(AbstractOfPoints):
     def noise(self, kernel: AbstractKernel) -> Float[Array, "n"]:
         return kernel.noise(self.X)
 
+    def by_output(
+        self, B: Float[Array, "p p"], coefficients: Float[Array, "*s n"]
+    ) -> "tuple[Float[Array, 'n d'], Float[Array, '*s p n']]":
+        loading = B[:, self.X[:, -1].astype(int)]
+        alpha = coefficients[..., None, :]
+        return self.X[:, :-1], alpha * loading.reshape(*(1,) * (alpha.ndim - 2), *loading.shape)
+
+    def of_outputs(self, values: Float[Array, "p"]) -> Float[Array, "n"]:
+        return values[self.X[:, -1].astype(int)]
+
     @property
     def width(self) -> int:
         return self.X.shape[-2]

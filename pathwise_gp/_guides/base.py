@@ -92,7 +92,7 @@ class AbstractGuide(Printed, eqx.Module):
         self.check(prior)
         X = _checks.inputs(X, dim_of(prior.Z)).astype(prior.Z.dtype)
         flat = check_valid(prior.kernel, X.reshape(-1, X.shape[-1]), "X")
-        noise_var = new_noise(noise_var, None, X.shape[:-1], X.dtype)
+        noise_var = new_noise(noise_var, None, X)
         mean, variance = _marginals(prior, self, prior.checked_factor().lower, Values(flat))
         noise_var = noise_var + noise_of_kernel(prior.kernel, X)
         return Prediction(mean.reshape(X.shape[:-1]), jnp.maximum(variance, 0).reshape(X.shape[:-1]) + noise_var)

@@ -3,7 +3,7 @@
 import abc
 import math
 import warnings
-from typing import Literal, NamedTuple, TypeVar
+from typing import Any, Literal, NamedTuple, TypeVar
 
 import equinox as eqx
 import jax
@@ -159,6 +159,15 @@ class AbstractKernel(Printed, eqx.Module):
     def categories(self, dim: int) -> tuple[int, ...]:
         """The columns of the inputs that hold numbers of categories or of outputs, along which nothing has a derivative."""
         return ()
+
+    def outputs(self, dim: int) -> "tuple[AbstractKernel, Float[Array, 'p p']] | None":
+        """Where the last column of the inputs is the number of an output, and the kernel a product: the kernel of the other
+        columns, and the covariance B of the outputs; else None."""
+        return None
+
+    def in_units(self, of_inputs: Any, scale: Float[Array, "p"]) -> "AbstractKernel":
+        """A kernel of several outputs, in other units of the inputs and of each output."""
+        raise ValueError(f"`{self.label()}` is not a kernel of several outputs, with units of their own.")
 
     def label(self) -> str:
         """The kernel's name in errors."""

@@ -214,7 +214,7 @@ class Product(AbstractComposite):
         random = tuple(factor for factor, size in zip(factors, sizes, strict=True) if size is None)
         # Every random feature is multiplied by every exact one; too few of them would be a poor basis however many products.
         n_exact = math.prod(size for size in sizes if size is not None)
-        share = max(min(n_features, _LEAST_SHARE), n_features // max(n_exact, 1))
+        share = shared_with(n_features, n_exact)
         keys = iter(jax.random.split(key, len(factors)))
         parts = [factor.features(n_features, dim, key=next(keys), basis=basis) for factor in exact]
         if basis.multiplies and len(random) > 1:
@@ -282,6 +282,11 @@ def sum_features(
         for (term, _), known, own in zip(terms, exact, jax.random.split(key, len(terms)), strict=True)
     )
     return side_by_side(parts, [(i, size(part, dim)) for (_, i), part in zip(terms, parts, strict=True)])
+
+
+def shared_with(n_features: int, n_exact: int) -> int:
+    """How many features a random factor has that are multiplied by each of so many exact ones."""
+    return max(min(n_features, _LEAST_SHARE), n_features // max(n_exact, 1))
 
 
 def _shares(n: int, k: int) -> list[int]:

@@ -1,18 +1,18 @@
 """Kernels of categories, and of several outputs."""
 
 import math
-from typing import Literal
+from typing import Any, Literal
 
 import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from .. import _checks, _fields
-from .._features import AbstractBasis, AbstractFeatures, Coordinates, QuasiMonteCarlo, TableFeatures
+from .._features import AbstractBasis, AbstractFeatures, Coordinates, OutputFeatures, QuasiMonteCarlo, TableFeatures
 from .._numerics.linalg import inner
 from .._types import AnyArray, Key
 from .base import AbstractKernel
-from .compose import Product
+from .compose import Product, shared_with
 from .transform import ActiveDims
 
 
@@ -177,7 +177,14 @@ class Coregionalised(AbstractKernel):
         return self.product(X.shape[1]).valid(X)
 
     def terms(self, dim: int) -> tuple[AbstractKernel, ...]:
-        return self.product(dim).terms(dim)
+        return tuple(Coregionalised(term, self.W, self.kappa) for term in self.kernel.terms(dim - 1))
+
+    def outputs(self, dim: int) -> "tuple[AbstractKernel, Float[Array, 'p p']]":
+        return self.kernel, self.index().covariance()
+
+    def in_units(self, of_inputs: Any, scale: Float[Array, "p"]) -> "Coregionalised":
+        a = scale.astype(self.kappa.dtype)
+        return Coregionalised(of_inputs(self.kernel), self.W * a[:, None], self.kappa * a**2)
 
     def factors(self, dim: int) -> tuple[AbstractKernel, ...]:
         return self.product(dim).factors(dim)
@@ -194,8 +201,12 @@ class Coregionalised(AbstractKernel):
     def features(
         self, n_features: int, dim: int, *, key: Key, basis: AbstractBasis = QuasiMonteCarlo()
     ) -> AbstractFeatures:
+        n_features = _checks.count(n_features, "n_features")
         self.check_dim(dim)
-        return self.product(dim).features(n_features, dim, key=key, basis=basis)
+        # Every feature of the inputs has a weight for each column of the root.
+        share = shared_with(n_features, sum(self.W.shape))
+        own = basis.select(tuple(range(dim - 1)))
+        return OutputFeatures(self.kernel.features(share, dim - 1, key=key, basis=own), self.index().root())
 
     def __check_init__(self):
         if not isinstance(self.kernel, AbstractKernel):

@@ -1,27 +1,29 @@
 """Systems with a covariance K ⊗ B + I ⊗ D: n points, each with p outputs of their own noise."""
 
 import math
+from collections.abc import Callable
+from typing import Any, TYPE_CHECKING
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Int
 
 from .lapack import eigh
 from .linalg import inner
+from .solution import AbstractSolution, Solved
 
 # Of the largest eigenvalue of a matrix, in units of eps, what an eigenvalue may be off by.
 _ROUNDING = 8
 
 
-class KroneckerFactor(eqx.Module):
-    """A = K ⊗ B + I ⊗ diag(D), by the eigenvectors of K and of D^{−½} B D^{−½} (Rakitsch et al. 2013). Vectors are matrices
-    `n p`.
+class KroneckerFactor(AbstractSolution):
+    """A = K ⊗ B + I ⊗ diag(D), by the eigenvectors of K and of D^{−½} B D^{−½} (Rakitsch et al. 2013). A vector `np` is a
+    matrix `n p`, one row after the other.
 
     It takes O(n³ + p³) where the dense matrix takes O(n³p³).
 
     **Fields:** `K`: `n n`; `B`: `p p`; `noise`: D, `p`; `vectors`, `values`: of K; `output_vectors`, `output_values`: of
-    the other.
+    the other; `mask`: None, as nothing is missing.
     """
 
     K: Float[Array, "n n"]
@@ -31,31 +33,71 @@ class KroneckerFactor(eqx.Module):
     values: Float[Array, "n"]
     output_vectors: Float[Array, "p p"]
     output_values: Float[Array, "p"]
+    mask: None = None
 
-    def solve(self, R: Float[Array, "*s n p"]) -> Float[Array, "*s n p"]:
-        """A⁻¹ r for each matrix r of R."""
-        flat = R.reshape(-1, *R.shape[-2:])
-        return jax.vmap(lambda r: _solve(self, r))(flat).reshape(R.shape)
+    if TYPE_CHECKING:
+        # A checker puts the field that the abstract class names first.
 
-    def colour(self, Z: Float[Array, "*s n p"]) -> Float[Array, "*s n p"]:
-        """A root of A times each matrix z of Z: of standard normal ones, draws with covariance A. It has no derivatives."""
-        scale = jnp.sqrt(self.noise)[None, :]
-        stretched = Z * jnp.sqrt(self.spectrum())
-        one = lambda z: inner(inner(self.vectors, z.T), self.output_vectors) * scale
-        return jax.vmap(one)(stretched.reshape(-1, *Z.shape[-2:])).reshape(Z.shape)
+        def __init__(
+            self,
+            K: Float[Array, "n n"],
+            B: Float[Array, "p p"],
+            noise: Float[Array, "p"],
+            vectors: Float[Array, "n n"],
+            values: Float[Array, "n"],
+            output_vectors: Float[Array, "p p"],
+            output_values: Float[Array, "p"],
+            mask: None = None,
+        ) -> None: ...
 
-    def inverse_diagonal(self) -> Float[Array, "n p"]:
-        """The diagonal of A⁻¹."""
+    @property
+    def grows(self) -> bool:
+        return False
+
+    def solved(self, B: Float[Array, "*s q"], start: Float[Array, "*s q"] | None = None) -> Solved:
+        return Solved(self.solve(B), None)
+
+    def solve(self, B: Float[Array, "*s q"]) -> Float[Array, "*s q"]:
+        return jax.vmap(lambda r: _solve(self, r))(self._matrices(B)).reshape(B.shape)
+
+    def explained(self, B: Float[Array, "s q"]) -> Float[Array, "s"]:
+        return jnp.sum(B * self.solve(B), axis=1)
+
+    def between(self, B: Float[Array, "s q"], C: Float[Array, "r q"] | None = None) -> Float[Array, "s r"]:
+        return inner(self.solve(B), B if C is None else C)
+
+    def inverse_rows(self, places: Int[Array, "m"], at_the_end: bool) -> Float[Array, "m q"]:
+        unit = jnp.zeros((places.shape[0], self.K.shape[0] * self.B.shape[0]), self.K.dtype)
+        return self.solve(unit.at[jnp.arange(places.shape[0]), places].set(1))
+
+    def colour(self, Z: Float[Array, "*s q"]) -> Float[Array, "*s q"]:
+        """A root of A times each vector z of Z. It has no derivatives."""
+        scale, spread = jnp.sqrt(self.noise)[None, :], jnp.sqrt(self.spectrum())
+        one = lambda z: inner(inner(self.vectors, (z * spread).T), self.output_vectors) * scale
+        return jax.vmap(one)(self._matrices(Z)).reshape(Z.shape)
+
+    def inverse_diagonal(self) -> Float[Array, "q"]:
         U, V = self.vectors**2, self.output_vectors**2
-        return inner(inner(U, (1 / self.spectrum()).T), V) / self.noise[None, :]
+        return (inner(inner(U, (1 / self.spectrum()).T), V) / self.noise[None, :]).reshape(-1)
+
+    def log_det(self) -> Float[Array, ""]:
+        return _log_det(self)
+
+    @property
+    def factor(self) -> Any:
+        raise ValueError(
+            "The posterior of a full grid of outputs is solved by the Kronecker structure of its covariance and has no "
+            "Cholesky factor, which feature errors, fantasies and room for more (`capacity`) need. Condition with "
+            "`solver=Cholesky()`."
+        )
 
     def spectrum(self) -> Float[Array, "n p"]:
         """Eigenvalues of D^{−½}AD^{−½}; at least 1."""
         return self.values[:, None] * self.output_values[None, :] + 1
 
-    def log_density(self, R: Float[Array, "n p"]) -> Float[Array, ""]:
+    def log_density(self, r: Float[Array, "q"]) -> Float[Array, ""]:
         """log N(r | 0, A), with derivatives of first order."""
-        return _log_density(self, R)
+        return _log_density(self, self._matrices(r)[0])
 
     def is_definite(self) -> Bool[Array, ""]:
         """Whether A is positive definite in the precision of its dtype: the noise is above the rounding of its eigenvalues.
@@ -68,6 +110,9 @@ class KroneckerFactor(eqx.Module):
     def rounding(self) -> Float[Array, ""]:
         """What an eigenvalue of D^{−½}AD^{−½}, of which the least is 1, may be off by: no unit enters."""
         return rounding_of(self.values, self.output_values)
+
+    def _matrices(self, B: Float[Array, "*s q"]) -> Float[Array, "s n p"]:
+        return B.reshape(math.prod(B.shape[:-1]), self.K.shape[0], self.B.shape[0])
 
 
 def rounding_of(values: Float[Array, "n"], output_values: Float[Array, "*k p"]) -> Float[Array, "*k"]:
@@ -118,10 +163,33 @@ def _change(factor: KroneckerFactor, dfactor: KroneckerFactor, R: Float[Array, "
 
 
 @jax.custom_jvp
+def _log_det(factor: KroneckerFactor) -> Float[Array, ""]:
+    return jnp.sum(jnp.log(factor.spectrum())) + factor.K.shape[0] * jnp.sum(jnp.log(factor.noise))
+
+
+@_log_det.defjvp
+def _log_det_jvp(primals, tangents):
+    return _log_det(*primals), _trace(primals[0], tangents[0], lambda x: x)
+
+
+def _trace(factor: KroneckerFactor, dfactor: KroneckerFactor, kept: Callable[[Array], Array]) -> Float[Array, ""]:
+    """tr(A⁻¹ dA), of what is `kept` of the eigenvectors and all that is divided by."""
+    U, V, inverse = map(kept, (factor.vectors, factor.output_vectors, 1 / factor.spectrum()))
+    scale, per_noise = kept(1 / jnp.sqrt(factor.noise)), kept(1 / factor.noise)
+    along = jnp.sum(U * inner(dfactor.K, U.T), axis=0)  # diag(UᵀdK U)
+    turned = dfactor.B * scale[:, None] * scale[None, :]
+    across = jnp.sum(V * inner(turned, V.T), axis=0)
+    by_noise = jnp.sum(V * V * (dfactor.noise * per_noise)[:, None], axis=0)
+    return (
+        jnp.sum(along * jnp.sum(inverse * factor.output_values[None, :], axis=1))
+        + jnp.sum(across * jnp.sum(inverse * factor.values[:, None], axis=0))
+        + jnp.sum(by_noise * jnp.sum(inverse, axis=0))
+    )
+
+
+@jax.custom_jvp
 def _log_density(factor: KroneckerFactor, R: Float[Array, "n p"]) -> Float[Array, ""]:
-    n = R.shape[0]
-    log_det = jnp.sum(jnp.log(factor.spectrum())) + n * jnp.sum(jnp.log(factor.noise))
-    value = -0.5 * jnp.sum(R * _solve(factor, R)) - 0.5 * log_det - 0.5 * R.size * math.log(2 * math.pi)
+    value = -0.5 * jnp.sum(R * _solve(factor, R)) - 0.5 * _log_det(factor) - 0.5 * R.size * math.log(2 * math.pi)
     return jnp.where(factor.is_definite(), value, -jnp.inf)
 
 
@@ -134,16 +202,6 @@ def _log_density_jvp(primals, tangents):
     ok = factor.is_definite()
     zero_if_not = lambda x: jnp.where(ok, x, jnp.zeros_like(x))
     alpha = zero_if_not(_solve(factor, R))
-    U, V, inverse = map(zero_if_not, (factor.vectors, factor.output_vectors, 1 / factor.spectrum()))
-    scale, per_noise = zero_if_not(1 / jnp.sqrt(factor.noise)), zero_if_not(1 / factor.noise)
-    along = jnp.sum(U * inner(dfactor.K, U.T), axis=0)  # diag(UᵀdK U)
-    turned = dfactor.B * scale[:, None] * scale[None, :]
-    across = jnp.sum(V * inner(turned, V.T), axis=0)
-    by_noise = jnp.sum(V * V * (dfactor.noise * per_noise)[:, None], axis=0)
-    trace = (
-        jnp.sum(along * jnp.sum(inverse * factor.output_values[None, :], axis=1))
-        + jnp.sum(across * jnp.sum(inverse * factor.values[:, None], axis=0))
-        + jnp.sum(by_noise * jnp.sum(inverse, axis=0))
-    )
+    trace = _trace(factor, dfactor, zero_if_not)
     tangent = 0.5 * jnp.sum(alpha * _change(factor, dfactor, alpha)) - 0.5 * trace - jnp.sum(alpha * dR)
     return value, tangent

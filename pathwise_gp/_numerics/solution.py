@@ -70,6 +70,10 @@ class AbstractSolution(eqx.Module):
         """The diagonal of A⁻¹."""
 
     @abc.abstractmethod
+    def colour(self, Z: Float[Array, "*s n"]) -> Float[Array, "*s n"]:
+        """A root of A times each vector z of Z: of standard normal ones, draws with covariance A."""
+
+    @abc.abstractmethod
     def log_det(self) -> Float[Array, ""]:
         """log |A|."""
 

@@ -112,24 +112,25 @@ class PathwiseFunction(Printed, eqx.Module):
         another shape.
         """
         X = _as_inputs(self, X)
-        noise_var = new_noise(noise_var, self.noise_var, X.shape[:-1], X.dtype) + noise_of_kernel(self.kernel, X)
+        noise_var = new_noise(noise_var, self.noise_var, X) + noise_of_kernel(self.kernel, X)
         return observed_with(self(X), noise_var, _checks.key(key))
 
     def rescaled(self, scaling: Standardisation) -> "PathwiseFunction":
         """Paths of standardised data in the original units: `Standardisation.original`."""
         a = scaling.value.scale.astype(self.weights.dtype)
-        square = lambda leaf: None if leaf is None else leaf * a**2
+        each = self.functional.spread(a)
+        times = lambda leaf, factor: None if leaf is None else leaf * factor
         return dataclasses.replace(
             self,
             prior_mean=scaling.of_mean(self.prior_mean),
             features=scaling.of_features(self.features, a, self.shape if self._own_features else ()),
             kernel=scaling.of_kernel(self.kernel),
             inputs=as_inputs(self.functional.rescaled(scaling)),
-            coefficients=self.coefficients / a,
-            mean_coefficients=self.mean_coefficients / a,
-            noise=square(self.noise),
-            noise_var=square(self.noise_var),
-            spread=None if self.spread is None else self.spread * a,
+            coefficients=self.coefficients / jnp.broadcast_to(each, self.coefficients.shape),
+            mean_coefficients=self.mean_coefficients / jnp.broadcast_to(each, self.mean_coefficients.shape),
+            noise=times(self.noise, each**2),
+            noise_var=times(self.noise_var, a**2),
+            spread=None if self.spread is None else self.spread * each[:, None],
         )
 
     @property
@@ -208,6 +209,32 @@ class PathwiseFunction(Printed, eqx.Module):
             noise=self.noise,
             spread=self.spread,
         )
+
+    @property
+    def outputs(self) -> Any:
+        """All outputs of these paths as functions of the inputs without the number of the output, an `OutputPaths`: what
+        takes functions that map `*n d` to `*s *n p`. Features and covariances of an input are computed once for all outputs.
+
+        **Raises:** ValueError where the kernel is not `Coregionalised`, paths have bases of their own
+        (`share_features=False`), or something else than values was observed: evaluate these at `with_outputs(X, p)`.
+        """
+        found = self._outputs()
+        if found is None:
+            raise ValueError(
+                f"`outputs` is of paths with a `Coregionalised` kernel and one basis, that are conditioned on values; the kernel "
+                f"is `{self.kernel.label()}`. Evaluate these at `with_outputs(X, n_outputs)`."
+            )
+        return found
+
+    def at_outputs(self, X: Float[Array, "n d"], p: int) -> Float[Array, "*s n p"] | None:
+        """Values of the first p outputs at points, where that is less work than at all of them one by one; else None."""
+        outputs = self._outputs()
+        return None if outputs is None else outputs(X)[..., :p]
+
+    def _outputs(self) -> Any:
+        from .outputs import outputs_of  # which are made of paths
+
+        return outputs_of(self)
 
     def condition(self, posterior: Any, key: Key, n_new: int | None = None) -> Any:
         """The same functions, now through the observations that their posterior has and they have not: the same w, and

@@ -11,17 +11,18 @@ from .._kernels import AbstractKernel
 from .._types import Key
 
 
-def new_noise(
-    noise_var: Any, known: Float[Array, "..."] | None, axes: tuple[int, ...], dtype: Any
-) -> Float[Array, "..."]:
-    """The variance of the noise of new observations with some axes: what is given, else what is known of it."""
+def new_noise(noise_var: Any, known: Float[Array, "..."] | None, X: Float[Array, "*n d"]) -> Float[Array, "*n"]:
+    """The variance of the noise of new observations at some inputs: what is given, else what is known of it, for all of them
+    or for each output, whose number is the last column."""
+    axes, dtype = X.shape[:-1], X.dtype
     if noise_var is None:
         if known is None:
             raise ValueError(
                 "`noise_var` of new observations is not known here: give it, a scalar or one for each of them. (It was given "
                 "for each point, or what was observed are latent values, whose likelihood `bridge.PredictivePaths` takes.)"
             )
-        return jnp.broadcast_to(known.astype(dtype), axes)
+        known = known.astype(dtype)
+        return jnp.broadcast_to(known, axes) if known.ndim == 0 else known[X[..., -1].astype(int)]
     noise_var = _checks.floating(noise_var, "noise_var").astype(dtype)
     if noise_var.shape != axes[len(axes) - noise_var.ndim :]:
         raise ValueError(

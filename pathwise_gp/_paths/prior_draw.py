@@ -11,7 +11,6 @@ from .. import _checks
 from .._features import AbstractBasis, AbstractFeatures, as_features, size
 from .._functionals import AbstractFunctional
 from .._kernels import AbstractKernel
-from .._numerics.linalg import inner
 from .._types import Key
 
 
@@ -68,13 +67,13 @@ def evaluate_prior(
     """L φᵀw, with temporaries bounded in the number of points; one basis for all paths makes it a matrix product."""
     width = weights.shape[1]
     if share_features:
-        return L.in_parts(lambda part: inner(weights, part.of_features(features)), width, block_bytes)
+        return L.in_parts(lambda part: part.of_draws(features, weights), width, block_bytes)
 
     dynamic, static = eqx.partition(features, eqx.is_array)
 
     def one_path(path: tuple[Any, Float[Array, "f"]]) -> Float[Array, "n"]:
         own, w = eqx.combine(path[0], static), path[1]
-        return L.in_parts(lambda part: inner(w[None, :], part.of_features(own))[0], width, block_bytes)
+        return L.in_parts(lambda part: part.of_draws(own, w[None, :])[0], width, block_bytes)
 
     # Derivatives recompute what a path needs instead of keeping it.
     return jax.lax.map(jax.checkpoint(one_path, prevent_cse=False), (dynamic, weights))

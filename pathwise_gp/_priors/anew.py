@@ -10,7 +10,8 @@ from jaxtyping import Array, Bool, Float
 
 from .. import _checks
 from .._functionals import AbstractFunctional, as_functional
-from .appending import given, Join, noise_of_new, of_each, one_jitter
+from .appending import given, is_one, Join, known_noise, noise_of_new
+from .removing import as_numbers, of_functional, order_without
 
 if TYPE_CHECKING:
     from .conditioned import ConditionedGP
@@ -34,19 +35,47 @@ def solved_anew(
         )
     prior, n, m = posterior.prior, posterior.capacity, L.size
     join = Join(None, n, m)
-    same = noise_var is None and posterior.noise_var.ndim == 0
+    old, new_noise_var = prior.functional, posterior.new_noise_var
+    same = noise_var is None and is_one(posterior.noise_var, old, L)
     if noise_var is None:
-        noise_var = jnp.asarray(posterior.new_noise_var) - one_jitter(prior, L.dtype)
+        noise_var = known_noise(posterior, L)
+    else:
+        new_noise_var = noise_of_new(prior, L, noise_var)
     made = given(
         prior, join.functionals(prior, L), lambda jitter: join(jitter, jnp.zeros((m,), jitter.dtype))
     ).condition(
         join(posterior.y, y),
-        posterior.noise_var if same else join(*map(of_each, (posterior.noise_var, noise_var), (n, m))),
+        posterior.noise_var if same else join(old.spread(posterior.noise_var), L.spread(noise_var)),
         join.masks(posterior.mask, mask),
         solver=posterior.solver,
         check_scales=False,
     )
-    return dataclasses.replace(made, new_noise_var=noise_of_new(prior, noise_var))
+    return dataclasses.replace(made, new_noise_var=new_noise_var)
+
+
+def solved_without(posterior: ConditionedGP, numbers: Any) -> ConditionedGP:
+    """`ConditionedGP.without` where the solution does not shrink."""
+    numbers = as_numbers(numbers, posterior.capacity)
+    order, prior = order_without(posterior, numbers), posterior.prior
+    L, places = of_functional(prior.X, order), jnp.asarray(order)
+    noise_var = posterior.noise_var
+    if not is_one(noise_var, prior.functional, L):
+        noise_var = prior.functional.spread(noise_var)[places]
+    made = given(prior, L, lambda jitter: jitter[places]).condition(
+        posterior.y[places],
+        noise_var,
+        None if posterior.mask is None else posterior.mask[places],
+        solver=posterior.solver,
+        check_scales=False,
+    )
+    return dataclasses.replace(made, new_noise_var=posterior.new_noise_var)
+
+
+def rescaled_anew(
+    posterior: ConditionedGP, prior: GPPrior, y: Float[Array, "n"], noise_var: Float[Array, "..."]
+) -> ConditionedGP:
+    """`ConditionedGP.rescaled` where the solution is not: of a prior, observations and noise in other units."""
+    return prior.condition(y, noise_var, posterior.mask, solver=posterior.solver, check_scales=False)
 
 
 def under(posterior: ConditionedGP, prior: GPPrior, noise_var: Any) -> ConditionedGP:
@@ -72,6 +101,6 @@ def under(posterior: ConditionedGP, prior: GPPrior, noise_var: Any) -> Condition
     if posterior.size is None:
         return made
     places = jnp.arange(posterior.capacity) < posterior.size
-    each = jnp.where(places, of_each(made.noise_var, posterior.capacity), jnp.zeros_like(posterior.y))
+    each = jnp.where(places, new.spread(made.noise_var), jnp.zeros_like(posterior.y))
     known = posterior.new_noise_var if noise_var is None else made.new_noise_var if number else None
     return dataclasses.replace(made, noise_var=each, size=posterior.size, new_noise_var=known)

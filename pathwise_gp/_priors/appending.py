@@ -56,7 +56,7 @@ def as_new_data(posterior: ConditionedGP, X: Any, y: Any, noise_var: Any, mask: 
         if posterior.new_noise_var is None:
             raise ValueError("`noise_var` must be given: that of the other observations was given for each of them.")
         return NewData(L, y, None, mask)
-    noise_var = _checks.noise_variance(noise_var, m, or_zero=True, like="X_new").astype(dtype)
+    noise_var = _checks.noise_variance(noise_var, m, or_zero=True, like="X_new", n_outputs=L.n_each).astype(dtype)
     if not _checks.is_concrete(noise_var):
         noise_var = _checks.require(jnp.all(noise_var >= 0), noise_var, "`noise_var` must not be negative.")
     return NewData(L, y, None if _is_same(posterior.noise_var, noise_var) else noise_var, mask)
@@ -85,16 +85,27 @@ def _is_same(old: Float[Array, "..."], new: Float[Array, "..."]) -> bool:
     return old.ndim == new.ndim == 0 and all(map(_checks.is_concrete, (old, new))) and float(old) == float(new)
 
 
-def noise_of_new(prior: GPPrior, noise_var: Float[Array, "..."]) -> Float[Array, ""] | None:
-    """The variance of the noise of a new observation beside that of the kernel: what was given as one number; else None."""
-    one = noise_var.ndim == 0 and (prior.jitter is None or prior.jitter.ndim == 0)
-    if not one:
+def is_one(variance: Float[Array, "..."], *observed: AbstractFunctional) -> bool:
+    """Whether a variance is one number, or one for each output of what was all observed on full grids."""
+    return variance.ndim == 0 or all(variance.shape == (L.n_each,) for L in observed)
+
+
+def noise_of_new(prior: GPPrior, L: AbstractFunctional, noise_var: Float[Array, "..."]) -> Float[Array, "..."] | None:
+    """The variance of the noise of a new observation beside that of the kernel: what was given as one number for those of L,
+    or as one for each output; else None."""
+    if not is_one(noise_var, L) or not (prior.jitter is None or is_one(prior.jitter, prior.functional)):
         return None
     return noise_var if prior.jitter is None else noise_var + one_jitter(prior, noise_var.dtype)
 
 
-def one_jitter(prior: GPPrior, dtype: Any) -> Float[Array, ""]:
-    return jnp.zeros((), dtype) if prior.jitter is None or prior.jitter.ndim else prior.jitter.astype(dtype)
+def one_jitter(prior: GPPrior, dtype: Any) -> Float[Array, "..."]:
+    one = prior.jitter is not None and is_one(prior.jitter, prior.functional)
+    return prior.jitter.astype(dtype) if one else jnp.zeros((), dtype)
+
+
+def _of_each(variance: Float[Array, "..."], L: AbstractFunctional) -> Float[Array, "m"]:
+    """A variance of each new value, of one for all of them or for each output."""
+    return L.spread(variance) if is_one(variance, L) else L.of_outputs(variance)
 
 
 class _Appended(NamedTuple):
@@ -149,14 +160,14 @@ def _append(
     if mask is not None:
         between = jnp.where(mask[:, None], between, jnp.zeros_like(between))
     white = factor.whiten(between)  # Vᵀ
-    jitter = None if prior.jitter is None else jnp.broadcast_to(one_jitter(prior, L.dtype), (m,))
+    jitter = None if prior.jitter is None else _of_each(one_jitter(prior, L.dtype), L)
     same_noise, new_noise_var = noise_var is None, posterior.new_noise_var
     if noise_var is not None:
-        new_noise_var = noise_of_new(prior, noise_var)
-    elif posterior.noise_var.ndim == 0:
+        new_noise_var = noise_of_new(prior, L, noise_var)
+    elif is_one(posterior.noise_var, seen, L):
         noise_var = posterior.noise_var
     else:
-        same_noise, noise_var = False, jnp.asarray(new_noise_var) - one_jitter(prior, L.dtype)
+        same_noise, noise_var = False, known_noise(posterior, L)
     noise, others = prior.noise_at(L, noise_var), seen.size if factor.mask is None else jnp.sum(factor.mask)
     settled = settle(L.gram(kernel), noise, jitter, mask, inner(white, white), others)
 
@@ -181,7 +192,7 @@ def _append(
         y=join(jnp.broadcast_to(posterior.y, old.shape), y),
         noise_var=posterior.noise_var
         if same_noise
-        else join(*map(of_each, (posterior.noise_var, noise_var), (seen.size, m))),
+        else join(seen.spread(posterior.noise_var), L.spread(noise_var)),
         solution=CholeskyFactor(join.factors(factor.lower, white, block), join.masks(factor.mask, mask)),
         coefficients=join(coefficients, b),
         jitter=join(posterior.jitter, settled.jitter),
@@ -204,7 +215,7 @@ def _contradictions(
 ) -> tuple[Float[Array, "nm"], Bool[Array, "nm"]]:
     """`contradictions` of the old observations and of the new ones."""
     prior, L = posterior.prior, posterior.observed
-    given = jnp.zeros_like(posterior.jitter) if prior.jitter is None else of_each(prior.jitter.astype(L.dtype), L.size)
+    given = jnp.zeros_like(posterior.jitter) if prior.jitter is None else L.spread(prior.jitter.astype(L.dtype))
     there = jnp.ones(L.size, bool) if posterior.mask is None else posterior.mask
     # Of places without observations nothing was asked.
     added = jnp.where(there, posterior.jitter - given, jnp.zeros_like(given))
@@ -221,14 +232,16 @@ def _contradictions(
     )
 
 
-def of_each(value: Float[Array, "..."], n: int) -> Float[Array, "n"]:
-    return jnp.broadcast_to(value, (n,))
+def known_noise(posterior: ConditionedGP, L: AbstractFunctional) -> Float[Array, "m"]:
+    """The noise of new observations that is known from those before, without the jitter."""
+    return _of_each(jnp.asarray(posterior.new_noise_var) - one_jitter(posterior.prior, L.dtype), L)
 
 
 def given(prior: GPPrior, L: AbstractFunctional, of_jitter: Any) -> GPPrior:
     """A prior at other points, with a jitter for each of them where there was one for each."""
-    jitter = prior.jitter
-    jitter = of_jitter(jitter) if jitter is not None and jitter.ndim else jitter
+    jitter, old = prior.jitter, prior.functional
+    if jitter is not None and not is_one(jitter, old, L):
+        jitter = of_jitter(old.spread(jitter))
     where = lambda p: (p.X, p.jitter)
     return eqx.tree_at(where, prior, (as_inputs(L), jitter), is_leaf=lambda leaf: leaf is None or leaf is prior.X)
 
@@ -304,7 +317,7 @@ def _with_room(posterior: ConditionedGP, L: AbstractFunctional) -> ConditionedGP
         posterior,
         prior=given(posterior.prior, L, pad),
         y=pad(posterior.y),
-        noise_var=pad(of_each(posterior.noise_var, n)),
+        noise_var=pad(posterior.prior.functional.spread(posterior.noise_var)),
         solution=CholeskyFactor(lower, pad(mask)),
         coefficients=pad(posterior.coefficients),
         jitter=pad(posterior.jitter),

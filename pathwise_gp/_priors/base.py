@@ -14,7 +14,7 @@ from .._kernels import AbstractKernel, check_valid, KernelT, require_valid
 from .._modules import Printed
 from .._numerics.lapack import cholesky
 from .._numerics.linalg import add_diagonal, CholeskyFactor
-from .._solvers import Cholesky
+from .._solvers import Cholesky, System
 from .._solvers.jitter import settle, Settled, smooth
 
 
@@ -34,11 +34,17 @@ class AbstractPrior(Printed, eqx.Module, Generic[KernelT]):
         """The variances of what is observed by L beside L f: the noise given and that of the kernel; none for L f itself."""
         if noise_var is None:
             return jnp.zeros((L.size,), L.dtype)
-        return jnp.broadcast_to(noise_var.astype(L.dtype), (L.size,)) + L.noise(self.kernel)
+        return L.spread(noise_var.astype(L.dtype)) + L.noise(self.kernel)
 
     def given_jitter(self, L: AbstractFunctional) -> Float[Array, "q"] | None:
         """The jitter that was asked for, of each value."""
-        return None if self.jitter is None else jnp.broadcast_to(self.jitter.astype(L.dtype), (L.size,))
+        return None if self.jitter is None else L.spread(self.jitter.astype(L.dtype))
+
+    def system(
+        self, L: AbstractFunctional, noise_var: Float[Array, "..."], mask: Bool[Array, "q"] | None = None
+    ) -> System:
+        """What is to be solved of what is observed by L."""
+        return System(self.kernel, L, noise_var, self.jitter, mask)
 
     def smooth_jitter(
         self,
@@ -105,14 +111,16 @@ def check_prior(prior: Any, X: Any, name: str) -> None:
     check_functional(L, prior.kernel)
     if _checks.is_concrete(L.points):
         check_valid(prior.kernel, L.points, name)
-    check_jitter(prior.jitter, L.size)
+    check_jitter(prior.jitter, L)
 
 
-def check_jitter(jitter: Array | None, n: int) -> None:
-    """Raises where a jitter is given that is not a number of at least zero, or one for each of n points."""
+def check_jitter(jitter: Array | None, L: AbstractFunctional) -> None:
+    """Raises where a jitter is given that is not a number of at least zero, or one for each value or output."""
     if jitter is None:
         return
     jitter = _checks.floating(jitter, "jitter")
-    if jitter.shape not in ((), (n,)):
-        raise ValueError(f"`jitter` must be a scalar, or one for each point, shape ({n},); got shape {jitter.shape}.")
+    if jitter.shape not in _checks.variance_shapes(L.size, L.n_each):
+        raise ValueError(
+            f"`jitter` must be a scalar, or one for each point, shape ({L.size},); got shape {jitter.shape}."
+        )
     _checks.positive(jitter, "jitter", or_zero=True)

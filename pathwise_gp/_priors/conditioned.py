@@ -26,10 +26,10 @@ from .._numerics.solution import AbstractSolution
 from .._paths import PathwiseFunction
 from .._paths.observations import new_noise, noise_of_kernel
 from .._scaling import Standardisation
-from .._solvers import AbstractSolver, Cholesky
+from .._solvers import AbstractSolver
 from .._solvers.jitter import say_lost
 from .._types import AnyArray, Key, Numbers
-from .anew import solved_anew, under
+from .anew import rescaled_anew, solved_anew, solved_without, under
 from .appending import append, as_new_data, trimmed, with_room
 from .base import checked_functional
 from .continuing import continued, continued_without, left_out, new_to
@@ -53,7 +53,7 @@ class ConditionedGP(Printed, eqx.Module, Generic[KernelT]):
     - `prior`: the prior, with its training inputs X, `n d`.
     - `y`: the observations, `*t n`; 0 where there is none. The axes `*t` are those of fantasies: of other values that were
       observed at the same points.
-    - `noise_var`: variance of the noise, `()` or `n`.
+    - `noise_var`: variance of the noise, `()` or `n`; of `AllOutputs` also `p`.
     - `solution`: of the system A = k(X, X) + noise + jitter, what its solver gives: a Cholesky factor, `n n`, unless another
       was asked for; and its mask: False for points without observations, whose rows and columns of A are those of the
       identity.
@@ -61,9 +61,10 @@ class ConditionedGP(Printed, eqx.Module, Generic[KernelT]):
     - `jitter`: what was added to the diagonal of A beside the noise, a variance for each point, `n`: what was asked for and
       what the factorisation needed beyond that. It is in ε too.
     - `new_noise_var`: the variance of the noise of a new observation, beside that of the kernel: the last that was given as
-      one number, with the jitter that was given; None where one of them was given for each point.
+      one number (or, of `AllOutputs`, one for each output, `p`), with the jitter that was given; None where one of them was
+      given for each point.
     - `size`: how many of the n places are taken, where there is room for more; None where there is none.
-    - `solver`: how it was solved, and is again where a solution does not grow.
+    - `solver`: how it was asked to be solved, and is again where a solution does not grow; None where that was left open.
     """
 
     prior: "GPPrior[KernelT]"
@@ -72,9 +73,9 @@ class ConditionedGP(Printed, eqx.Module, Generic[KernelT]):
     solution: AbstractSolution
     coefficients: Float[Array, "*t n"]
     jitter: Float[Array, "n"]
-    new_noise_var: Float[Array, ""] | None = None
+    new_noise_var: Float[Array, "..."] | None = None
     size: Int[Array, ""] | None = None
-    solver: AbstractSolver = Cholesky()
+    solver: AbstractSolver | None = None
 
     def condition(
         self, X_new: Asked, y_new: Numbers, noise_var: Numbers | None = None, mask: Numbers | None = None
@@ -110,7 +111,8 @@ class ConditionedGP(Printed, eqx.Module, Generic[KernelT]):
         return under(self, prior, noise_var)
 
     def without(self, numbers: Any) -> "ConditionedGP[KernelT]":
-        """The posterior without some of the observations, in O(n²) for each of them; `paths.without` takes paths along.
+        """The posterior without some of the observations, in O(n²) for each of them (without a factor it is solved anew);
+        `paths.without` takes paths along.
 
         **Arguments:** `numbers`: a number or several, `k`, of observations from 0 on, negative ones from the end; each at
         most once.
@@ -121,7 +123,7 @@ class ConditionedGP(Printed, eqx.Module, Generic[KernelT]):
         **Raises:** IndexError where there is none of that number, and ValueError where one comes twice or none is left
         (at run time under jit).
         """
-        return remove(self, numbers)
+        return remove(self, numbers) if self.solution.grows else solved_without(self, numbers)
 
     def continued(self, paths: Any, key: Key, n_new: int | None = None) -> Any:
         """Paths through what was observed since they were drawn: `paths.condition`."""
@@ -241,7 +243,7 @@ class ConditionedGP(Printed, eqx.Module, Generic[KernelT]):
         `noise_var` is not known, negative or of another shape. **Warns:** as `variance`.
         """
         X = self._inputs(X, "X")
-        noise_var = new_noise(noise_var, self.new_noise_var, X.shape[:-1], X.dtype)
+        noise_var = new_noise(noise_var, self.new_noise_var, X)
         return Prediction(self.mean(X), self.variance(X) + noise_var + noise_of_kernel(self.prior.kernel, X))
 
     def covariance(self, X: Asked, Z: Asked | None = None) -> Float[Array, "..."]:
@@ -283,27 +285,37 @@ class ConditionedGP(Printed, eqx.Module, Generic[KernelT]):
     def rescaled(self, scaling: Standardisation) -> "ConditionedGP":
         """The posterior of standardised data in the original units: `Standardisation.original`."""
         prior, a = self.prior, scaling.value.scale.astype(self.y.dtype)
-        y, lower = scaling.original_values(self.y), self.factor.lower * a
-        if self.mask is not None:  # what was not observed has rows of the identity
-            y = jnp.where(self.mask, y, jnp.zeros_like(y))
-            lower = jnp.where(self.mask[:, None], lower, self.factor.lower)
+        each = prior.functional.spread(a)
+        y = scaling.original_values(self.y.reshape(*self.y.shape[:-1], -1, *a.shape)).reshape(self.y.shape)
         original = dataclasses.replace(
             prior,
             kernel=scaling.of_kernel(prior.kernel),
             X=as_inputs(prior.functional.rescaled(scaling)),
             mean=scaling.of_mean(prior.mean),
-            jitter=None if prior.jitter is None else prior.jitter * a.astype(prior.jitter.dtype) ** 2,
+            jitter=None if prior.jitter is None else self._times(prior.jitter, a**2),
         )
+        noise_var = self._times(self.noise_var, a**2)
+        if not self.solution.grows:
+            return rescaled_anew(self, original, y, noise_var)
+        lower = self.factor.lower * each[:, None]
+        if self.mask is not None:  # what was not observed has rows of the identity
+            y = jnp.where(self.mask, y, jnp.zeros_like(y))
+            lower = jnp.where(self.mask[:, None], lower, self.factor.lower)
         return dataclasses.replace(
             self,
             prior=original,
             y=y,
-            noise_var=self.noise_var * a**2,
+            noise_var=noise_var,
             solution=CholeskyFactor(lower, self.mask),
-            coefficients=self.coefficients / a,
-            jitter=self.jitter * a**2,
+            coefficients=self.coefficients / jnp.broadcast_to(each, self.coefficients.shape),
+            jitter=self.jitter * each**2,
             new_noise_var=None if self.new_noise_var is None else self.new_noise_var * a**2,
         )
+
+    def _times(self, variances: Float[Array, "..."], factor: Float[Array, "..."]) -> Float[Array, "..."]:
+        """Variances, as they were given, times a number, or one for each output."""
+        L, factor = self.prior.functional, factor.astype(variances.dtype)
+        return variances * factor if 0 in (variances.ndim, factor.ndim) else L.spread(variances) * L.spread(factor)
 
     def _printed(self) -> dict[str, Any]:
         room = {} if self.size is None else {"size": self.size, "capacity": self.capacity}

@@ -11,7 +11,7 @@ from jaxtyping import Array, Bool, Float
 from .. import _checks
 from .._functionals import AbstractFunctional
 from .._numerics.solution import Report
-from .._solvers import AbstractSolver, Prepared, System
+from .._solvers import AbstractSolver, Prepared
 from .base import AbstractPrior
 from .scales import Scales, scales_of
 
@@ -58,10 +58,10 @@ def solve(
     start: Float[Array, "s1 n"] | None = None,
 ) -> Conditioned:
     """One solve for y, and for what `others` makes of it, from a `start` for all of these."""
-    L, noise = prior.functional, prior.noise_at(prior.functional, noise_var)
-    prepared = solver.prepare(System(prior.kernel, L, noise, prior.given_jitter(L), mask))
+    L = prior.functional
+    prepared = solver.prepare(prior.system(L, noise_var, mask))
     residual = y - prior.mean_at(L)
-    noise = noise + prepared.jitter
+    noise = prior.noise_at(L, noise_var) + prepared.jitter
     if others is None:
         (coefficients, report), of_others = prepared.solution.solved(residual), None
     else:

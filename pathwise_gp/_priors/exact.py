@@ -22,7 +22,7 @@ from .._functionals import (
 from .._kernels import KernelT
 from .._numerics.solution import Report
 from .._paths import draw_prior, PathwiseFunction
-from .._solvers import AbstractSolver, as_solver, Cholesky
+from .._solvers import AbstractSolver, as_solver, Cholesky, suited
 from .._solvers.jitter import say, say_lost
 from .._types import Key, Number, Numbers
 from .appending import noise_of_new
@@ -95,7 +95,7 @@ class GPPrior(AbstractPrior[KernelT]):
         noise_var: Numbers,
         mask: Numbers | None = None,
         *,
-        solver: AbstractSolver = Cholesky(),
+        solver: AbstractSolver | None = None,
         capacity: int | None = None,
         check_scales: bool = True,
     ) -> ConditionedGP[KernelT]:
@@ -104,10 +104,10 @@ class GPPrior(AbstractPrior[KernelT]):
 
         **Arguments:** (in blocks where `X` is) `y`: observations, `n`; `noise_var`: variance of the noise (the square of
         its standard deviation), a scalar or one per point; `mask`: False for points that were not observed, whose `y`
-        does not count, `n`; `solver`: how the system is solved, `Cholesky()` or, for very many observations,
-        `ConjugateGradients()`; `capacity`: so many observations have a place, at least n: for `posterior.condition`, which
-        then keeps all shapes; places that are free count for nothing; `check_scales`: whether it is said that data are
-        far from what the prior expects.
+        does not count, `n`; `solver`: how the system is solved: for very many observations
+        `ConjugateGradients()`; unless given `Kronecker()` where it fits (`AllOutputs`), else `Cholesky()`; `capacity`: so
+        many observations have a place, at least n: for `posterior.condition`, which then keeps all shapes; places that are
+        free count for nothing; `check_scales`: whether it is said that data are far from what the prior expects.
 
         **Returns:** the posterior.
 
@@ -122,6 +122,7 @@ class GPPrior(AbstractPrior[KernelT]):
         """
         y, noise_var, mask = self.check(y, noise_var, mask)
         check_scales = _checks.flag(check_scales, "check_scales")
+        solver = Cholesky() if solver is None and capacity is not None else solver
         posterior = condition_with(self, y, noise_var, mask, check_scales, solver).posterior
         return posterior if capacity is None else posterior.with_room(capacity)
 
@@ -160,9 +161,9 @@ class GPPrior(AbstractPrior[KernelT]):
     def check(self, y: Any, noise_var: Any, mask: Any) -> tuple[Array, Array, Array | None]:
         """Observations, noise and mask that fit the training inputs."""
         y, noise_var, mask = flat_data(self.X, y, noise_var, mask)
-        q, dtype = size_of(self.X), self.X.dtype
+        q, p, dtype = size_of(self.X), as_functional(self.X).n_each, self.X.dtype
         y, mask = _checks.observations(y, q, mask)
-        return y.astype(dtype), _checks.noise_variance(noise_var, q, or_zero=True).astype(dtype), mask
+        return y.astype(dtype), _checks.noise_variance(noise_var, q, or_zero=True, n_outputs=p).astype(dtype), mask
 
     def __check_init__(self):
         check_prior(self, self.X, "X")
@@ -184,7 +185,7 @@ def condition(
     check_scales: bool = False,
 ) -> ConditionedGP[KernelT]:
     """`GPPrior.condition` for values that have been checked."""
-    return condition_with(prior, y, noise_var, mask, check_scales, Cholesky()).posterior
+    return condition_with(prior, y, noise_var, mask, check_scales, None).posterior
 
 
 def condition_with(
@@ -193,7 +194,7 @@ def condition_with(
     noise_var: Float[Array, "..."],
     mask: Bool[Array, "n"] | None,
     check_scales: bool,
-    solver: AbstractSolver,
+    solver: AbstractSolver | None,
     others: AbstractOthers | None = None,
     start: Float[Array, "s1 n"] | None = None,
 ) -> ConditionedWith:
@@ -201,21 +202,23 @@ def condition_with(
     if not _checks.is_concrete(noise_var):  # else it has been looked at
         noise_var = _checks.require(jnp.all(noise_var >= 0), noise_var, "`noise_var` must not be negative.")
     seen_prior = without(prior, mask).checked()
-    as_solver(solver).check(prior.functional)
+    system = prior.system(prior.functional, noise_var, mask)
+    used = suited(system) if solver is None else as_solver(solver)
+    used.check(system)
     known = all(map(_checks.is_concrete, jax.tree.leaves((prior, y, noise_var, mask))))
-    found = solve(seen_prior, y, noise_var, mask, solver, check_scales and known, others, start)
+    found = solve(seen_prior, y, noise_var, mask, used, check_scales and known, others, start)
     prepared = found.prepared
     message = "`y` and the mean at `X` must be finite; got NaN or inf."
     solution, coefficients, of_others = _checks.verdict(
         (prepared.solution, found.coefficients, found.of_others),
-        (prepared.failed, solver.failure(prior.functional, "X")),
+        (prepared.failed, used.failure(prior.functional, "X")),
         (found.infinite, message),
         (found.contradictory, contradiction(found.contradicts, found.misses, "X")),
         *prepared.solution.faults(found.report),
     )
     say(prepared.shortfall, prior.X.dtype, "X")
     say_scales(found.scales)
-    new_noise_var = noise_of_new(prior, noise_var)
+    new_noise_var = noise_of_new(prior, system.L, noise_var)
     posterior = ConditionedGP(
         prior, y, noise_var, solution, coefficients, prepared.jitter, new_noise_var, solver=solver
     )

@@ -13,7 +13,7 @@ from .._functionals import AbstractFunctional, as_functional
 from .._numerics.lapack import cholesky
 from .._numerics.linalg import CholeskyFactor, inner
 from .._numerics.updating import without_rows
-from .appending import given
+from .appending import given, is_one
 
 if TYPE_CHECKING:
     from .conditioned import ConditionedGP
@@ -73,12 +73,14 @@ def _removed(posterior: ConditionedGP, numbers: Int[Array, "k"], order: Any) -> 
     blank = lambda values: values if size is None else jnp.where(seen, values, jnp.zeros_like(values))
     lower = without_rows(posterior.factor.lower, numbers)[places][:, places]
     mask = pick(jnp.ones(posterior.capacity, bool) if posterior.mask is None else posterior.mask) & seen
-    each = posterior.noise_var.ndim > 0
+    L, noise_var = of_functional(posterior.prior.X, order), posterior.noise_var
+    if not is_one(noise_var, posterior.prior.functional, L):
+        noise_var = blank(pick(posterior.prior.functional.spread(noise_var)))
     return dataclasses.replace(
         posterior,
-        prior=given(posterior.prior, of_functional(posterior.prior.X, order), lambda jitter: blank(pick(jitter))),
+        prior=given(posterior.prior, L, lambda jitter: blank(pick(jitter))),
         y=blank(pick(posterior.y)),
-        noise_var=blank(pick(posterior.noise_var)) if each else posterior.noise_var,
+        noise_var=noise_var,
         solution=CholeskyFactor(lower, None if posterior.mask is None else mask),
         coefficients=pick(coefficients_without(posterior, posterior.coefficients, numbers)),
         jitter=blank(pick(posterior.jitter)),
@@ -103,7 +105,7 @@ def coefficients_without(
     """α − P_:B P_BB⁻¹ α_B with P = A⁻¹, which is 0 at the observations B that are taken out."""
     n, k = coefficients.shape[-1], numbers.shape[0]
     unit = jnp.zeros((k, n), coefficients.dtype).at[jnp.arange(k), numbers].set(1)
-    P = posterior.factor.solve(unit)
+    P = posterior.solution.solve(unit)
     flat = coefficients.reshape(-1, n)
     # A place of what was not observed has a row of the identity, and nothing of it is to come off.
     missing = jnp.zeros(k, bool) if posterior.mask is None else ~posterior.mask[numbers]

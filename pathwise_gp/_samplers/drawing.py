@@ -14,7 +14,7 @@ from .._modules import Printed
 from .._numerics.solution import Report
 from .._paths import PathwiseFunction
 from .._priors import condition_with, ConditionedGP, GPPrior
-from .._solvers import AbstractSolver, Cholesky
+from .._solvers import AbstractSolver
 from .._types import Key, Numbers
 from .exact import draw_right_sides, PathwiseSampler, RightSides
 
@@ -45,7 +45,7 @@ def draw(
     n_paths: int = 1,
     n_features: int = 1024,
     *,
-    solver: AbstractSolver = Cholesky(),
+    solver: AbstractSolver | None = None,
     mask: Numbers | None = None,
     start: PathwiseFunction | None = None,
     features: AbstractBasis = QuasiMonteCarlo(),
@@ -56,8 +56,7 @@ def draw(
     covariance serves the mean and every path. The paths are those of a `PathwiseSampler` with this key.
 
     **Arguments:** `prior`, `y`, `noise_var`, `mask`, `check_scales`: as of `GPPrior.condition`; `key`, `n_paths`,
-    `n_features`, `features`, `share_features`: as of `PathwiseSampler`; `solver`: `ConjugateGradients()` for very many
-    observations. `start`: as many paths, from whose solutions iterations begin: of this key at other hyperparameters, or of
+    `n_features`, `features`, `share_features`: as of `PathwiseSampler`; `solver`: as of `GPPrior.condition`. `start`: as many paths, from whose solutions iterations begin: of this key at other hyperparameters, or of
     a draw that did not get to its end (`throw=False`); of the first observations where there are more now. A factor needs
     none.
 

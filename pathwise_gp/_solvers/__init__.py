@@ -1,5 +1,12 @@
 from .._numerics.solution import Report as Report
-from .base import AbstractSolver as AbstractSolver, as_solver as as_solver, Prepared as Prepared, System as System
+from .base import (
+    AbstractSolver as AbstractSolver,
+    as_solver as as_solver,
+    Evidence as Evidence,
+    Prepared as Prepared,
+    System as System,
+)
 from .block_projections import BlockProjections as BlockProjections
 from .cholesky import Cholesky as Cholesky, memory as memory
+from .kronecker import Kronecker as Kronecker, suited as suited
 from .conjugate_gradients import ConjugateGradients as ConjugateGradients, RandomPivots as RandomPivots

@@ -17,20 +17,30 @@ from .jitter import Shortfall
 class System(NamedTuple):
     """A = L k Lᵀ + diag(noise + jitter), with rows and columns of the identity where the mask is False.
 
-    **Fields:** `kernel`; `L`: what was observed, q values; `noise`: `q`; `jitter`: what was asked for, `q`, or None; `mask`:
-    `q`, or None.
+    **Fields:** `kernel`; `L`: what was observed, q values; `noise_var`: the noise beside that of the kernel, and `jitter`: what
+    was asked for of it, or None; each a scalar, or one for each value, `q`, or as `L.spread` knows them; `mask`: `q`, or None.
     """
 
     kernel: AbstractKernel
     L: AbstractFunctional
-    noise: Float[Array, "q"]
-    jitter: Float[Array, "q"] | None
+    noise_var: Float[Array, "..."]
+    jitter: Float[Array, "..."] | None
     mask: Bool[Array, "q"] | None
+
+    @property
+    def noise(self) -> Float[Array, "q"]:
+        """Of each value, that of the kernel included."""
+        return self.L.spread(self.noise_var.astype(self.L.dtype)) + self.L.noise(self.kernel)
+
+    @property
+    def given(self) -> Float[Array, "q"] | None:
+        """The jitter of each value that was asked for, or None."""
+        return None if self.jitter is None else self.L.spread(self.jitter.astype(self.L.dtype))
 
     @property
     def there(self) -> Bool[Array, "q"]:
         """Of each value whether it was observed."""
-        return jnp.ones(self.noise.shape, bool) if self.mask is None else self.mask
+        return jnp.ones((self.L.size,), bool) if self.mask is None else self.mask
 
 
 class Prepared(NamedTuple):
@@ -49,6 +59,13 @@ class Prepared(NamedTuple):
     shortfall: Shortfall
 
 
+class Evidence(NamedTuple):
+    """**Fields:** `log_density`; `lost`: whether the noise is rounding beside the variances."""
+
+    log_density: Float[Array, ""]
+    lost: Bool[Array, ""]
+
+
 class AbstractSolver(Printed, eqx.Module):
     """A way to solve the one linear system of a posterior, A = L k Lᵀ + noise: `GPPrior.condition(…, solver=…)`."""
 
@@ -57,8 +74,18 @@ class AbstractSolver(Printed, eqx.Module):
         """What is needed to apply A⁻¹, any number of times."""
 
     @abc.abstractmethod
-    def check(self, L: AbstractFunctional) -> None:
-        """Raises ValueError where so many values are too many, before anything is computed."""
+    def log_density(self, system: System, residual: Float[Array, "q"]) -> Float[Array, ""]:
+        """log N(residual | 0, A), smooth in the hyperparameters: without a jitter that was asked for, only values without
+        noise have one. −∞ with zero derivatives where A is not positive definite."""
+
+    @abc.abstractmethod
+    def evidence(self, system: System, residual: Float[Array, "q"]) -> Evidence:
+        """The same, not to be differentiated, with what it is worth."""
+
+    @abc.abstractmethod
+    def check(self, system: System) -> None:
+        """Raises ValueError where it is not for such a system, or so many values are too many, before anything is
+        computed."""
 
     @abc.abstractmethod
     def failure(self, L: AbstractFunctional, name: str) -> str:

@@ -1,14 +1,18 @@
 """The dense factorisation."""
 
+import math
 import os
 import pathlib
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float
 
 from .._functionals import AbstractFunctional
-from .base import AbstractSolver, Prepared, System
-from .jitter import LARGEST, settle
+from .._numerics.lapack import cholesky
+from .._numerics.linalg import add_diagonal, CholeskyFactor, density_of, gaussian_log_density, seen
+from .base import AbstractSolver, Evidence, Prepared, System
+from .jitter import FOR_A_DENSITY, is_lost, LARGEST, settle, smooth
 
 
 class Cholesky(AbstractSolver):
@@ -19,10 +23,22 @@ class Cholesky(AbstractSolver):
     """
 
     def prepare(self, system: System) -> Prepared:
-        return Prepared(*settle(system.L.gram(system.kernel), system.noise, system.jitter, system.mask))
+        return Prepared(*settle(system.L.gram(system.kernel), system.noise, system.given, system.mask))
 
-    def check(self, L: AbstractFunctional) -> None:
-        n, dtype = L.size, L.dtype
+    def log_density(self, system: System, residual: Float[Array, "q"]) -> Float[Array, ""]:
+        A, residual, unseen = _seen(system, residual)
+        return gaussian_log_density(A, residual) + unseen
+
+    def evidence(self, system: System, residual: Float[Array, "q"]) -> Evidence:
+        A, residual, unseen = _seen(system, residual)
+        factor = CholeskyFactor(cholesky(A))
+        n_eps = jnp.asarray(residual.shape[0] * jnp.finfo(A.dtype).eps, A.dtype)
+        pivots = jnp.diagonal(factor.lower) ** 2
+        lost = ~factor.is_finite() | is_lost(pivots, system.noise, jnp.diagonal(A), FOR_A_DENSITY * n_eps)
+        return Evidence(density_of(factor, residual) + unseen, lost)
+
+    def check(self, system: System) -> None:
+        n, dtype = system.L.size, system.L.dtype
         needed = 2 * n * n * jnp.dtype(dtype).itemsize
         there = memory() if needed > _ALWAYS_THERE else None
         if there is not None and needed > there:
@@ -39,6 +55,20 @@ class Cholesky(AbstractSolver):
             "remove (nearly) repeated points, shorten a lengthscale that is long beside the spread of the points, subtract "
             "an offset from the inputs of a linear kernel, or compute in float64."
         )
+
+
+def _seen(
+    system: System, residual: Float[Array, "q"]
+) -> tuple[Float[Array, "q q"], Float[Array, "q"], Float[Array, ""]]:
+    """A and the residual, and what is to be added to their log density for what was not observed, which is left in them as
+    independent standard normal values, all 0."""
+    kernel, L, mask, noise, jitter = system.kernel, system.L, system.mask, system.noise, system.given
+    added = noise + (smooth(L.diagonal(kernel), noise, mask) if jitter is None else jitter)
+    A = add_diagonal(L.gram(kernel), added)
+    if mask is None:
+        return A, residual, jnp.zeros((), residual.dtype)
+    unseen = 0.5 * math.log(2 * math.pi) * jnp.sum(~mask).astype(residual.dtype)
+    return seen(A, mask), jnp.where(mask, residual, jnp.zeros_like(residual)), unseen
 
 
 # So many bytes are not asked about.

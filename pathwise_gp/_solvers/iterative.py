@@ -14,7 +14,7 @@ from .._kernels import AbstractKernel
 from .._numerics.iterations import Found, Product
 from .._numerics.linalg import add_diagonal, inner
 from .._numerics.solution import AbstractSolution, Report, Solved
-from .base import AbstractSolver, Prepared, System
+from .base import AbstractSolver, Evidence, Prepared, System
 from .cholesky import Cholesky
 from .jitter import Shortfall
 
@@ -63,7 +63,7 @@ class Covariance(eqx.Module):
             product = inner(jax.lax.dynamic_slice_in_dim(self.cached, start, size, axis=1), seen).T
         else:
             block = self._from(start, size)
-            product = self.L.in_parts(lambda part: inner(seen, part.cross(self.kernel, block)), size)
+            product = self.L.in_parts(lambda part: part.times(self.kernel, block, seen), size)
         product = self.seen(product)
         here = _part(product, start, size) + D * diagonal[None, :]
         return jax.lax.dynamic_update_slice_in_dim(product, here, start, axis=1)
@@ -77,7 +77,7 @@ class Covariance(eqx.Module):
         if self.cached is not None:
             product = inner(self.cached, seen).T
         else:
-            product = self.L.in_parts(lambda part: inner(seen, part.cross(self.kernel, self.L)), self.L.width)
+            product = self.L.in_parts(lambda part: part.times(self.kernel, self.L, seen), self.L.width)
         return self.seen(product) + V * self.diagonal[None, :]
 
 
@@ -114,9 +114,9 @@ class AbstractIterative(AbstractSolver):
         """A⁻¹b for each vector b of B, and what is left of b."""
 
     def prepare(self, system: System) -> Prepared:
-        kernel, L, mask, there = system.kernel, system.L, system.mask, system.there
-        jitter = jnp.zeros_like(system.noise) if system.jitter is None else system.jitter
-        diagonal = jnp.where(there, system.noise + jitter, jnp.ones_like(jitter))
+        kernel, L, mask, there, noise = system.kernel, system.L, system.mask, system.there, system.noise
+        jitter = jnp.zeros_like(noise) if system.given is None else system.given
+        diagonal = jnp.where(there, noise + jitter, jnp.ones_like(jitter))
         failed = ~jnp.all(diagonal > 0)
         diagonal = jnp.where(diagonal > 0, diagonal, jnp.ones_like(diagonal))
         small = L.size**2 * jnp.dtype(L.dtype).itemsize <= self.cache
@@ -128,14 +128,20 @@ class AbstractIterative(AbstractSolver):
             solution=Iterated(mask, covariance, self.aid(jax.lax.stop_gradient(covariance)), self),
             jitter=jitter,
             added=jnp.zeros_like(jitter),
-            scale=L.diagonal(kernel) + system.noise + jitter,
+            scale=L.diagonal(kernel) + noise + jitter,
             failed=failed,
             shortfall=Shortfall(no, no, no, no),
         )
 
-    def check(self, L: AbstractFunctional) -> None:
-        if not L.one_by_one:
-            Cholesky().check(L)
+    def log_density(self, system: System, residual: Float[Array, "n"]) -> Float[Array, ""]:
+        raise ValueError(_without_factor(self))
+
+    def evidence(self, system: System, residual: Float[Array, "n"]) -> Evidence:
+        raise ValueError(_without_factor(self))
+
+    def check(self, system: System) -> None:
+        if not system.L.one_by_one:
+            Cholesky().check(system)
 
     def failure(self, L: AbstractFunctional, name: str) -> str:
         return (
@@ -210,22 +216,26 @@ class Iterated(AbstractSolution):
         unit = jnp.zeros((places.shape[0], self.covariance.diagonal.shape[0]), self.covariance.diagonal.dtype)
         return self.solve(unit.at[jnp.arange(places.shape[0]), places].set(1))
 
+    def colour(self, Z: Float[Array, "*s n"]) -> Float[Array, "*s n"]:
+        raise ValueError(_without_factor(self.solver))
+
     def inverse_diagonal(self) -> Float[Array, "n"]:
-        raise ValueError(self._without_factor())
+        raise ValueError(_without_factor(self.solver))
 
     def log_det(self) -> Float[Array, ""]:
-        raise ValueError(self._without_factor())
+        raise ValueError(_without_factor(self.solver))
 
     @property
     def factor(self) -> Any:
-        raise ValueError(self._without_factor())
+        raise ValueError(_without_factor(self.solver))
 
-    def _without_factor(self) -> str:
-        return (
-            f"A posterior that was solved by `{type(self.solver).__name__}` has no factor, which the evidence, "
-            "leave-one-out, feature errors, `capacity`, `without` and a change of units need. Condition with "
-            "`solver=Cholesky()`, or ask a posterior of fewer observations; its mean, its variance and paths do without."
-        )
+
+def _without_factor(solver: AbstractIterative) -> str:
+    return (
+        f"A posterior that was solved by `{type(solver).__name__}` has no factor, which the evidence, "
+        "leave-one-out, feature errors, `capacity` and a change of units need. Condition with "
+        "`solver=Cholesky()`, or ask a posterior of fewer observations; its mean, its variance and paths do without."
+    )
 
 
 def _not_converged(report: Report, solver: AbstractIterative) -> str:

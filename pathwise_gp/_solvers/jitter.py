@@ -27,7 +27,7 @@ FIRST = 10
 # In units of the variance of a row: past this, what is added is a noise that ought to be asked for.
 LARGEST = 1e-3
 # Of the noise: so much may be added to it, and of the variance of a row without noise, before it is said.
-OF_NOISE, _OF_VARIANCE = 1e-2, 1e-6
+OF_NOISE, OF_VARIANCE = 1e-2, 1e-6
 # The same of the variance of an inducing value under a guide: a hundredth of its standard deviation.
 _OF_GUIDE = 2e-2
 
@@ -59,10 +59,14 @@ class Settled(NamedTuple):
 
 
 def smooth(
-    diagonal: Float[Array, "n"], noise: Float[Array, "n"], mask: Bool[Array, "n"] | None = None
+    diagonal: Float[Array, "n"],
+    noise: Float[Array, "n"],
+    mask: Bool[Array, "n"] | None = None,
+    size: int | None = None,
 ) -> Float[Array, "n"]:
-    """The jitter of a density that is to be smooth: of rows without noise the first step, of others nothing."""
-    n = diagonal.shape[0] if mask is None else jnp.sum(mask).astype(diagonal.dtype)
+    """The jitter of a density that is to be smooth: of rows without noise the first step, of others nothing; `size`: of how
+    many rows in all, where these stand for more."""
+    n = (size or diagonal.shape[0]) if mask is None else jnp.sum(mask).astype(diagonal.dtype)
     own = jnp.where(diagonal > 0, diagonal, jnp.mean(diagonal))  # a row without variance has the mean of all
     return jnp.where(noise > 0, jnp.zeros_like(noise), first_step(n, diagonal.dtype) * own)
 
@@ -102,7 +106,7 @@ def settle(
     shortfall = Shortfall(
         raised=(tau > 0) & jnp.any(only(jitter) > 0) if given is not None else jnp.zeros((), bool),
         drowned=jnp.any((asked > 0) & (added > OF_NOISE * asked)),
-        coarse=(tau > _OF_VARIANCE) & jnp.any(there & (asked <= 0)),
+        coarse=(tau > OF_VARIANCE) & jnp.any(there & (asked <= 0)),
         lost=is_lost(pivots, only(noise), scale, FOR_THE_LAW * n_eps),
     )
     factor = CholeskyFactor(lower, mask)

@@ -42,7 +42,7 @@ class HypervolumeImprovement(AbstractAcquisition):
 
     **Fields:**
 
-    - `paths`: of two or three objectives: a function that maps `*n d` to `*s *n p` (`MultiOutputPaths`), or one function for
+    - `paths`: of two or three objectives: a function that maps `*n d` to `*s *n p` (`paths.outputs`), or one function for
       each, as of `optimise.pareto_front`.
     - `reference`: the worst value of each objective that counts, `p`.
     - `front`: the values observed so far, `m p` with m ≥ 0, dominated ones included as they add nothing; with noise they are

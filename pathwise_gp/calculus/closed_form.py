@@ -12,16 +12,15 @@ from .._features.integrals import feature_integral
 from .._functionals import as_functional, dim_of
 from .._functionals.functions import KernelOverBoxes
 from .._means import mean_integral
-from .._numerics.boxes import Box, NoClosedForm
+from .._numerics.boxes import Box
 from .._numerics.linalg import inner
-from .._paths import MultiOutputPaths, PathEnsemble, PathwiseFunction
-from .._priors import MultiOutputGPPrior
+from .._paths import OutputPaths, PathEnsemble, PathwiseFunction
 from .._types import AnyArray
 from .rules import as_box
 
 
 def integrate_exactly(
-    paths: PathwiseFunction | MultiOutputPaths | PathEnsemble, bounds: Float[AnyArray, "2 d"]
+    paths: PathwiseFunction | OutputPaths | PathEnsemble, bounds: Float[AnyArray, "2 d"]
 ) -> Float[Array, "..."]:
     """∫ f dx over a box, for each path, in closed form: ∫m + (∫φ)ᵀw + (∫k(x, L)dx)α.
 
@@ -33,7 +32,7 @@ def integrate_exactly(
     features, and a mean that is a number. There is none for Matérn kernels of several dimensions, of which the features have
     an integral but k(x, L) has not: a product of Matérn kernels, one of each dimension, has one.
 
-    **Arguments:** `paths`: paths of a posterior or prior, of one output or of several, or an ensemble; `bounds`: lower and
+    **Arguments:** `paths`: paths of a posterior or prior, their `outputs`, or an ensemble; `bounds`: lower and
     upper corner, `2 d`.
 
     **Returns:** the integrals, `*s`, of an ensemble `draws *s`, of p outputs `*s p`; differentiable in the paths and in the
@@ -49,9 +48,12 @@ def integrate_exactly(
 def _integrate_exactly(paths: Any, bounds: Float[Array, "2 d"]) -> Float[Array, "..."]:
     if isinstance(paths, PathEnsemble):
         return jax.lax.map(lambda i: _integrate_exactly(paths[i], bounds), jnp.arange(len(paths)))
-    if not isinstance(paths, (PathwiseFunction, MultiOutputPaths)):
+    if isinstance(paths, OutputPaths):
+        outputs = [_integrate_exactly(paths.output(q), bounds) for q in range(paths.n_outputs)]
+        return jnp.stack(outputs, axis=-1)
+    if not isinstance(paths, PathwiseFunction):
         raise ValueError(
-            "`paths` must be a PathwiseFunction or MultiOutputPaths, whose parts are known, or an ensemble of such; got "
+            "`paths` must be a PathwiseFunction or its `outputs`, whose parts are known, or an ensemble of such; got "
             f"{type(paths).__name__}: use `integrate` with a rule."
         )
     dim, dtype = dim_of(paths.inputs), paths.inputs.dtype
@@ -60,10 +62,6 @@ def _integrate_exactly(paths: Any, bounds: Float[Array, "2 d"]) -> Float[Array, 
     box = Box(*bounds.astype(dtype))
     observed = as_functional(paths.inputs)
     update = _dot(paths.coefficients, observed.apply(KernelOverBoxes(paths.kernel, bounds.astype(dtype)[None]))[0])
-    if isinstance(paths, MultiOutputPaths):
-        without_mean = update + _dot(paths.weights, feature_integral(paths.features, box))
-        mean = _mean_of_outputs(paths.prior_mean, box)
-        return without_mean + jnp.broadcast_to(mean, without_mean.shape)
     return mean_integral(paths.prior_mean, box) + update + _prior(paths, box)
 
 
@@ -78,11 +76,3 @@ def _prior(paths: PathwiseFunction, box: Box) -> Float[Array, "*s"]:
 def _dot(rows: Float[Array, "*s k"], integrals: Float[Array, "k"]) -> Float[Array, "*s"]:
     flat = rows.reshape(math.prod(rows.shape[:-1]), rows.shape[-1])
     return inner(flat, integrals.astype(flat.dtype)[None, :]).reshape(rows.shape[:-1])
-
-
-def _mean_of_outputs(mean: Any, box: Box) -> Float[Array, "..."]:
-    """∫ m dx, one number or one for each output."""
-    prior = getattr(mean, "prior", None)
-    if not isinstance(prior, MultiOutputGPPrior) or callable(prior.mean):
-        raise NoClosedForm("the mean", type(mean if prior is None else prior.mean).__name__)
-    return prior.mean.astype(box.lower.dtype) * box.volume

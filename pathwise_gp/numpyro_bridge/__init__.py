@@ -17,7 +17,6 @@ from .observing import (
     gp_factor as gp_factor,
     gp_sample as gp_sample,
     GPMarginal as GPMarginal,
-    MultiOutputGPMarginal as MultiOutputGPMarginal,
     WhitenedGP as WhitenedGP,
 )
 from .posterior import leave_one_out as leave_one_out, posterior_paths as posterior_paths

@@ -14,16 +14,16 @@ from numpyro.distributions.util import validate_sample
 
 from .. import _checks
 from .._batched import Batched, unstack
-from .._functionals import flat_data, size_of
-from .._priors import GPPrior, MultiOutputGPPrior
-from .._priors.base import not_definite
+from .._functionals import as_functional, flat_data, size_of
+from .._priors import GPPrior
 from .._priors.evidence import log_density
+from .._solvers import suited
 from .._types import Numbers
 from .lifting import NO_KEY
 
 WHITE = ".white"
 
-Prior = GPPrior | MultiOutputGPPrior | Batched[GPPrior]
+Prior = GPPrior | Batched[GPPrior]
 
 
 class AbstractGPSite(dist.Distribution):
@@ -95,7 +95,8 @@ class GPMarginal(AbstractGPMarginal):
         one, batch_shape = unstack(prior)
         n = _size(prior)
         self.prior = prior
-        self.noise_var = _noise(noise_var, batch_shape, n).astype(one.X.dtype)
+        self.noise_var = _noise(noise_var, batch_shape, n, None if batch_shape else as_functional(one.X).n_each)
+        self.noise_var = self.noise_var.astype(one.X.dtype)
         self.observed = None if mask is None else _checks.as_mask(mask, (*batch_shape, n))
         super().__init__(batch_shape=batch_shape, event_shape=(n,), validate_args=validate_args)
 
@@ -118,9 +119,11 @@ class GPMarginal(AbstractGPMarginal):
 
         def draw(prior: GPPrior, noise_var: Array, _: Any, z: Float[Array, "*s n"]) -> Float[Array, "*s n"]:
             L = prior.functional
-            settled = prior.settle_at(L, noise_var)
-            factor = _checks.verdict(settled.factor, not_definite(settled, L, "X"))
-            return _add_mean(prior.mean_at(L), factor.colour(z))
+            system = prior.system(L, noise_var)
+            solver = suited(system)
+            prepared = solver.prepare(system)
+            solution = _checks.verdict(prepared.solution, (prepared.failed, solver.failure(L, "X")))
+            return _add_mean(prior.mean_at(L), solution.colour(z))
 
         dtype = unstack(self.prior)[0].X.dtype
         z = jax.random.normal(_as_key(key), (*self.batch_shape, *sample_shape, *self.event_shape), dtype)
@@ -134,41 +137,6 @@ class GPMarginal(AbstractGPMarginal):
     def _map(self, function: Callable[..., Array], *args: Any) -> Array:
         """What a function of the prior, its noise, its mask and more gives for each prior of the batch."""
         return _map(function, self.prior, self.noise_var, self.observed, *args)
-
-
-class MultiOutputGPMarginal(AbstractGPMarginal):
-    """y ~ N(m(X), k(X, X) ⊗ B + noise + jitter): what is observed of all outputs at the training inputs.
-
-    **Arguments:** `prior`: a `MultiOutputGPPrior` with n training inputs and p outputs; `noise_var`: variance of the noise,
-    `()` or `p`. Event shape: `n p`. Where the covariance is not positive definite in the precision of its dtype the log
-    density is −inf with zero derivatives.
-    """
-
-    support = constraints.real_matrix  # pyright: ignore[reportIncompatibleMethodOverride, reportAssignmentType]
-    pytree_data_fields = ("prior", "noise_var")
-
-    def __init__(self, prior: MultiOutputGPPrior, noise_var: Any, *, validate_args: bool | None = None):
-        self.prior, self.noise_var = prior, prior.check_noise(noise_var)
-        shape = (prior.X.shape[0], prior.n_outputs)
-        super().__init__(batch_shape=(), event_shape=shape, validate_args=validate_args)
-
-    @property
-    def mean(self) -> Float[Array, "n p"]:
-        return self.prior.mean_at(self.prior.X)
-
-    @property
-    def variance(self) -> Float[Array, "n p"]:
-        prior = self.prior
-        k = prior.kernel.kernel.diagonal(prior.X)
-        return k[:, None] * jnp.diagonal(prior.B)[None, :] + (self.noise_var + prior.given_jitter())[None, :]
-
-    def sample(self, key: Any, sample_shape: tuple[int, ...] = ()) -> Float[Array, "*s n p"]:
-        z = jax.random.normal(_as_key(key), (*sample_shape, *self.event_shape), self.prior.X.dtype)
-        return _add_mean(self.mean, self.prior.factor(self.noise_var).colour(z))
-
-    @validate_sample
-    def log_prob(self, value: Any) -> Float[Array, "*s"]:  # pyright: ignore[reportIncompatibleMethodOverride]
-        return _log_density_of_outputs(self.prior, self.noise_var, jnp.asarray(value, self.prior.X.dtype))
 
 
 def _map(function: Callable[..., Array], prior: Any, *args: Any) -> Array:
@@ -189,15 +157,6 @@ def _log_density(
     n_samples = value.ndim - n_batch - 1
     values = _map(density, prior, noise_var, mask, _axes_to_front(value, n_batch, n_samples))
     return _axes_to_back(values, n_batch, n_samples)
-
-
-@eqx.filter_jit
-def _log_density_of_outputs(
-    prior: MultiOutputGPPrior, noise_var: Float[Array, "p"], value: Float[Array, "*s n p"]
-) -> Float[Array, "*s"]:
-    factor = prior.factor(noise_var)
-    residual = _add_mean(-prior.mean_at(prior.X), value).reshape(-1, *value.shape[-2:])
-    return jax.vmap(factor.log_density)(residual).reshape(value.shape[:-2])
 
 
 @eqx.filter_jit
@@ -222,15 +181,15 @@ def gp_factor(
     noise_var: Numbers,
     mask: Numbers | None = None,
 ) -> Float[Array, "..."]:
-    """Observes y under the marginal likelihood of a Gaussian process: a site with the distribution `GPMarginal`, or
-    `MultiOutputGPMarginal`.
+    """Observes y under the marginal likelihood of a Gaussian process: a site with the distribution `GPMarginal`.
 
     **Arguments:**
 
     - `name`: of the site.
-    - `prior`: a `GPPrior` with n training inputs; a `Batched` of them, one for each member of a plate, in or outside of that
-      plate; or a `MultiOutputGPPrior`.
-    - `y`: the observations, `n` (`*b n`, or of p outputs `n p`), or None, which draws them from the prior.
+    - `prior`: a `GPPrior` with n training inputs; or a `Batched` of them, one for each member of a plate, in or outside of
+      that plate.
+    - `y`: the observations, `n` (`*b n`, or in the shape of a functional: `n p` of `AllOutputs`), or None, which draws them
+      from the prior.
     - `noise_var`: variance of the noise (the square of its standard deviation), a scalar or one per point (of a batch, one
       per member or one per point of each; of several outputs, one per output).
     - `mask`: False for points that were not observed, in the shape of `y`, whose values do not count; for groups that are not
@@ -241,24 +200,15 @@ def gp_factor(
     **Raises:** ValueError where a shape does not fit, `y` is not finite, `noise_var` is known and negative, or the site
     stands in a plate that is not of the batch of `prior`.
     """
-    if isinstance(prior, MultiOutputGPPrior):
-        if mask is not None:
-            raise ValueError(
-                "`mask` is not for a MultiOutputGPPrior, whose outputs are all observed at all inputs. Use a GPPrior with a "
-                "Coregionalised kernel, at inputs `with_outputs`."
-            )
-        marginal = MultiOutputGPMarginal(prior, noise_var)
-        observed = None if y is None else prior.check_observations(y)
-    else:
-        one, batch_shape = unstack(_check_is_prior(prior, "gp_factor"))
-        if not batch_shape:
-            y, noise_var, mask = flat_data(one.X, y, noise_var, mask)
-        elif isinstance(y, (list, tuple)):
-            raise ValueError(
-                "`y` of a batch must be one array, `*b n`, with the blocks of a list of functionals side by side."
-            )
-        marginal = GPMarginal(prior, noise_var, mask)
-        observed = None if y is None else _observations(y, marginal)
+    one, batch_shape = unstack(_check_is_prior(prior, "gp_factor"))
+    if not batch_shape:
+        y, noise_var, mask = flat_data(one.X, y, noise_var, mask)
+    elif isinstance(y, (list, tuple)):
+        raise ValueError(
+            "`y` of a batch must be one array, `*b n`, with the blocks of a list of functionals side by side."
+        )
+    marginal = GPMarginal(prior, noise_var, mask)
+    observed = None if y is None else _observations(y, marginal)
     return numpyro.sample(name, marginal, obs=observed)  # pyright: ignore[reportReturnType]
 
 
@@ -308,10 +258,10 @@ def _check_is_prior(prior: Any, name: str) -> Any:
     return prior
 
 
-def _noise(noise_var: Any, batch_shape: tuple[int, ...], n: int) -> Float[Array, "..."]:
+def _noise(noise_var: Any, batch_shape: tuple[int, ...], n: int, n_outputs: int | None) -> Float[Array, "..."]:
     """The noise with the axes of the batch in front."""
     if not batch_shape:
-        return _checks.noise_variance(noise_var, n, or_zero=True)
+        return _checks.noise_variance(noise_var, n, or_zero=True, n_outputs=n_outputs)
     noise_var = _checks.floating(noise_var, "noise_var")
     _checks.positive(noise_var, "noise_var", or_zero=True)
     full = (*batch_shape, n) if noise_var.ndim > len(batch_shape) else batch_shape

@@ -16,13 +16,12 @@ from .. import _checks
 from .._batched import Batched, unstack
 from .._features import AbstractBasis, check_basis, QuasiMonteCarlo
 from .._paths import PathEnsemble, separate
-from .._priors import ConditionedGP, ConditionedMultiOutputGP, GPPrior, MultiOutputGPPrior
+from .._priors import ConditionedGP, GPPrior
 from .._priors.exact import condition_latent
-from .._samplers import MultiOutputPathwiseSampler, PathwiseSampler
+from .._samplers import PathwiseSampler
 from .._types import Key
 from .observing import AbstractGPMarginal, AbstractGPSite, WHITE
 
-_Posterior = ConditionedGP | ConditionedMultiOutputGP
 
 
 def posterior_paths(
@@ -48,8 +47,8 @@ def posterior_paths(
     **Arguments:**
 
     - `model`: a function, defined once (each new one is compiled anew, and what it reads from outside is read once), that
-      returns the prior that one of its `gp_factor` or `gp_sample` was given (a `GPPrior`, a `Batched` of them, a
-      `MultiOutputGPPrior`), or what `condition` made of one; or a tuple, list or dict of such, for several processes. A mean
+      returns the prior that one of its `gp_factor` or `gp_sample` was given (a `GPPrior` or a `Batched` of them), or
+      what `condition` made of one; or a tuple, list or dict of such, for several processes. A mean
       that depends on a sampled value must be a module with that value as a field, not a function that closes over it.
     - `samples`: values of the sites by name, each with a leading axis of draws, as from `mcmc.get_samples()`, or a guide's
       `sample_posterior`.
@@ -161,13 +160,7 @@ def _posterior_paths(
 ) -> Any:
     n_paths, n_features, basis, share_features, chunk_size = settings
 
-    def sample(posterior: _Posterior, key: Any) -> Any:
-        if isinstance(posterior, ConditionedMultiOutputGP):
-            if not share_features:
-                raise ValueError(
-                    "`share_features=False` is not for several outputs, which have one basis for all paths."
-                )
-            return MultiOutputPathwiseSampler(posterior, n_features, features=basis).sample_paths(key, n_paths)
+    def sample(posterior: ConditionedGP, key: Any) -> Any:
         sampler = PathwiseSampler(posterior, n_features, features=basis, share_features=share_features)
         return sampler.sample_paths(key, n_paths)
 
@@ -180,7 +173,7 @@ def _posterior_paths(
 
 @eqx.filter_jit
 def _leave_one_out(model: Any, draws: _Draws, key: Any, args: Any, kwargs: Any) -> Any:
-    def densities(posterior: _Posterior, _: Any) -> Array:
+    def densities(posterior: ConditionedGP, _: Any) -> Array:
         return posterior.leave_one_out().log_density
 
     def stacked(_: Callable[..., Any], over: Callable[..., Any], __: int) -> Array:
@@ -261,13 +254,13 @@ class _Process(NamedTuple):
     def batch_shape(self) -> tuple[int, ...]:
         return unstack(self.prior)[1]
 
-    def posterior(self, member: Any) -> _Posterior:
+    def posterior(self, member: Any) -> ConditionedGP:
         """The posterior of a member of the batch."""
         prior, y, noise_var, mask = self
         if isinstance(prior, Batched):
             prior = prior.member(member)
             y, noise_var, mask = self.prior.take((y, noise_var, mask), member)
-        if isinstance(prior, _Posterior):
+        if isinstance(prior, ConditionedGP):
             return prior
         if noise_var is None:
             return condition_latent(prior, y)
@@ -275,7 +268,7 @@ class _Process(NamedTuple):
 
 
 def _is_process(node: Any) -> bool:
-    return isinstance(unstack(node)[0], (GPPrior, MultiOutputGPPrior, *_Posterior.__args__))
+    return isinstance(unstack(node)[0], (GPPrior, ConditionedGP))
 
 
 def _replay(
@@ -296,7 +289,7 @@ def _replay(
 
 
 def _observed(returned: Any, trace: Mapping[str, Any], latent: bool) -> _Process:
-    if isinstance(unstack(returned)[0], _Posterior):
+    if isinstance(unstack(returned)[0], ConditionedGP):
         return _Process(returned)
     sites = {name: _without_masks(site["fn"]) for name, site in trace.items() if site["type"] == "sample"}
     matches = [(n, fn) for n, fn in sites.items() if isinstance(fn, AbstractGPSite) and fn.prior is returned]
