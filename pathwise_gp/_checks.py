@@ -238,12 +238,22 @@ def as_mask(mask: Any, shape: tuple[int, ...]) -> Array:
 
 
 def observations(
-    y: Any, n: int, mask: Any, remedy: str = MASK, name: str = "y", like: str = "X"
+    y: Any,
+    n: int,
+    mask: Any,
+    remedy: str = MASK,
+    name: str = "y",
+    like: str = "X",
+    shape: tuple[int, ...] | None = None,
 ) -> tuple[Array, Array | None]:
-    """Observations at n points, finite where they were made and 0 elsewhere, and the mask that says where."""
+    """Observations at n points, finite where they were made and 0 elsewhere, and the mask that says where; `shape`: in which
+    the user knows them."""
     given, y, where = y, _of_length(y, n, name, like), None if mask is None else as_mask(mask, (n,))
-    y = observed(y, _tables.in_words_of(given, remedy), where, given, name)
-    resolved(given, name, where)
+    remedy = _tables.in_words_of(given, remedy)
+    if shape is not None and len(shape) > 1:
+        given, y = (values.reshape(shape) if hasattr(values, "reshape") else values for values in (given, y))
+    y = observed(y, remedy, None if where is None else where.reshape(y.shape), given, name).reshape(n)
+    resolved(given, name, None if where is None else where.reshape(np.shape(given)))
     return y, where
 
 

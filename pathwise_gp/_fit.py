@@ -104,10 +104,10 @@ def fit(
     n, dtype = size_of(prior.X), prior.X.dtype
     learn_noise = _learns(learn_noise, noise_var)
     y, noise_var, mask = flat_data(prior.X, y, noise_var, mask)
-    y, mask = _checks.observations(y, n, mask)
+    L = prior.functional
+    y, mask = _checks.observations(y, n, mask, shape=L.shape)
     y = y.astype(dtype)
-    n_outputs = prior.functional.n_each
-    noise_var = _checks.noise_variance(noise_var, n, or_zero=not learn_noise, n_outputs=n_outputs).astype(dtype)
+    noise_var = _checks.noise_variance(noise_var, n, or_zero=not learn_noise, n_outputs=L.n_each).astype(dtype)
     addresses = _chosen(prior, fields)
     if not addresses and not learn_noise:
         raise ValueError("Nothing is to be learnt: `fields` names no field of the prior, and `learn_noise` is False.")

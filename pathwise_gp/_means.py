@@ -126,6 +126,12 @@ class _MeanOfOutput(Printed, eqx.Module):
         return self.mean(jnp.concatenate([X, jnp.full((X.shape[0], 1), self.q, X.dtype)], axis=1))
 
 
+@mean_integral.register
+def _(mean: _MeanOfOutput, box: Box):
+    of_all = mean.mean.values if isinstance(mean.mean, OutputMeans) else mean.mean
+    raise NoClosedForm("the mean", type(of_all).__name__)
+
+
 @functools.singledispatch
 def of_output(mean: Any, q: int) -> Mean:
     """The mean of output q, of inputs without its number."""

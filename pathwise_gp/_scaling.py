@@ -107,9 +107,10 @@ class Standardisation(Printed, eqx.Module):
         return parts[0] if len(parts) == 1 else Sum(parts)
 
     def of_features(
-        self, features: AbstractFeatures, scale: Float[Array, ""], axes: tuple[int, ...] = ()
+        self, features: AbstractFeatures, scale: Float[Array, "..."], axes: tuple[int, ...] = ()
     ) -> AbstractFeatures:
-        """scale·φ((x − x₀)/c); of features with leading axes, which then all of their arrays have."""
+        """scale·φ((x − x₀)/c), of each output where it has one for each; of features with leading axes, which then all of
+        their arrays have."""
         if isinstance(features, NoFeatures):
             return features
         if scale.ndim:

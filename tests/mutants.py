@@ -421,13 +421,69 @@ MUTANTS = [
         MEAN_KERNEL,
     ),
     # ------------------------------------------------------------------ several outputs, parts, jitter
-    Mutant("noise of outputs not drawn", "_samplers/multi_output.py", " - draw - epsilon", " - draw", OUTPUTS),
+    Mutant("noise of outputs not drawn", EXACT, " - draw - epsilon", " - draw", OUTPUTS),
     Mutant(
         "outputs drawn alike",
-        "_samplers/multi_output.py",
-        'jnp.einsum("pc,scf->spf", root',
-        'jnp.einsum("pc,scf->spf", jnp.abs(root)',
+        "_features/outputs.py",
+        'jnp.einsum("pc,...fc->...pf", root',
+        'jnp.einsum("pc,...fc->...pf", jnp.abs(root)',
         OUTPUTS,
+    ),
+    Mutant(
+        "the loading of the wrong output",
+        "_functionals/outputs.py",
+        "inner(alpha, B[:, : self.n_outputs])",
+        "inner(alpha, B[:, : self.n_outputs][::-1])",
+        OUTPUTS,
+    ),
+    Mutant(
+        "points and outputs the other way round",
+        "_functionals/outputs.py",
+        "return jnp.kron(Values(self.X).gram(parts[0]), self._covariance(parts[1])[:, : self.n_outputs])",
+        "return jnp.kron(self._covariance(parts[1])[:, : self.n_outputs], Values(self.X).gram(parts[0]))",
+        f"{OUT}::test_what_is_not_a_full_grid_is_the_same_model",
+    ),
+    Mutant(
+        "a product of outputs without their covariance",
+        "_functionals/outputs.py",
+        "loaded = inner(V.reshape(-1, grid[1]), B)",
+        "loaded = inner(V.reshape(-1, grid[1]), jnp.abs(B))",
+        f"{OUT}::test_what_is_not_a_full_grid_is_the_same_model",
+    ),
+    Mutant(
+        "a grid with gaps solved as a full one",
+        "_solvers/kronecker.py",
+        "if system.mask is not None:",
+        "if False:",
+        f"{OUT}::test_what_is_not_a_full_grid_is_the_same_model",
+    ),
+    Mutant(
+        "a full grid solved densely",
+        "_solvers/kronecker.py",
+        "return Cholesky() if unstructured(system) else Kronecker()",
+        "return Cholesky()",
+        f"{OUT}::test_a_full_grid_takes_no_dense_matrix",
+    ),
+    Mutant(
+        "the noise of one output for what is new of all",
+        "_priors/appending.py",
+        "return L.spread(variance) if is_one(variance, L) else L.of_outputs(variance)",
+        "return jnp.broadcast_to(variance.reshape(-1)[0], (L.size,))",
+        "test_updating.py::test_several_outputs",
+    ),
+    Mutant(
+        "outputs in the unit of the first",
+        "_kernels/index.py",
+        "a = scale.astype(self.kappa.dtype)",
+        "a = jnp.full_like(self.kappa, scale[0])",
+        f"{SCALING}::test_outputs_are_read_in_units_of_their_own",
+    ),
+    Mutant(
+        "the mean of another output",
+        "_means.py",
+        "own = jnp.take_along_axis(rows.astype(X.dtype), numbers.reshape(-1, 1), axis=1)",
+        "own = rows.astype(X.dtype)[:, :1]",
+        f"{OUT}::test_means_of_outputs",
     ),
     Mutant(
         "trace of the outputs' likelihood",
@@ -557,7 +613,7 @@ MUTANTS = [
     ),
     Mutant(
         "points that were not observed count in the density",
-        "_priors/evidence.py",
+        "_solvers/cholesky.py",
         "unseen = 0.5 * math.log(2 * math.pi)",
         "unseen = 0.0 * math.log(2 * math.pi)",
         f"{BATCHES}::test_a_mask_is_the_block_that_is_left",
@@ -1006,9 +1062,9 @@ MUTANTS = [
     ),
     Mutant(
         "one jitter for all outputs of a grid",
-        "_priors/multi_output.py",
-        "(prior.kernel.kernel.diagonal(prior.X)) * jnp.diagonal(prior.B)",
-        "(prior.kernel.kernel.diagonal(prior.X)) * jnp.mean(prior.B) * jnp.ones_like(given)",
+        "_solvers/kronecker.py",
+        "jnp.mean(kernel.diagonal(X)) * jnp.diagonal(B))",
+        "jnp.mean(kernel.diagonal(X)) * jnp.mean(B) * jnp.ones_like(noise))",
         f"{ROBUST}::test_outputs_on_a_grid_have_the_jitter_policy",
     ),
     Mutant(
@@ -1132,7 +1188,7 @@ MUTANTS = [
     ),
     Mutant(
         "a masked observation is 0 in the density",
-        "_priors/evidence.py",
+        "_solvers/cholesky.py",
         "jnp.where(mask, residual, jnp.zeros_like(residual)), unseen",
         "residual, unseen",
         f"{EVERYDAY}::test_the_density_is_that_of_the_model_by_hand[additive]",
@@ -1211,8 +1267,8 @@ MUTANTS = [
     Mutant(
         "observations of paths without the kernel's noise",
         "_paths/function.py",
-        "X.dtype) + noise_of_kernel(self.kernel, X)",
-        "X.dtype)",
+        "self.noise_var, X) + noise_of_kernel(self.kernel, X)",
+        "self.noise_var, X)",
         f"{SCALING}::test_new_observations_have_the_noise",
     ),
     Mutant(
@@ -1239,15 +1295,15 @@ MUTANTS = [
     Mutant(
         "the noise of paths stays in its unit",
         "_paths/function.py",
-        "noise=square(self.noise),",
+        "noise=times(self.noise, each**2),",
         "noise=self.noise,",
         f"{SCALING}::test_paths_are_read_in_the_original_units",
     ),
     Mutant(
         "a factor in the unit of the data",
         "_priors/conditioned.py",
-        "scaling.original_values(self.y), self.factor.lower * a",
-        "scaling.original_values(self.y), self.factor.lower",
+        "lower = self.factor.lower * each[:, None]",
+        "lower = self.factor.lower",
         f"{SCALING}::test_posteriors_are_read_in_the_original_units",
     ),
     Mutant(
@@ -1435,8 +1491,8 @@ MUTANTS = [
     Mutant(
         "the jitter left out of what is iterated on",
         ITERATIVE,
-        "jnp.where(there, system.noise + jitter, jnp.ones_like(jitter))",
-        "jnp.where(there, system.noise, jnp.ones_like(jitter))",
+        "jnp.where(there, noise + jitter, jnp.ones_like(jitter))",
+        "jnp.where(there, noise, jnp.ones_like(jitter))",
         f"{SOLVING}::test_a_jitter_is_noise",
     ),
     Mutant(
@@ -1540,7 +1596,7 @@ MUTANTS = [
     Mutant(
         "the noise of what is new for all that is solved anew",
         "_priors/anew.py",
-        "join(*map(of_each, (posterior.noise_var, noise_var), (n, m)))",
+        "join(old.spread(posterior.noise_var), L.spread(noise_var))",
         "jnp.broadcast_to(noise_var, (n + m,))",
         f"{SOLVING}::test_paths_go_on_through_what_was_solved_by_iterations",
     ),

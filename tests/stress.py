@@ -131,7 +131,7 @@ def grid(n: int, lengthscale: jax.Array) -> Any:
 
     def density(scale: jax.Array) -> jax.Array:
         kernel = pgp.Coregionalised(pgp.Matern(2.5, 1.0, scale), [[1.0], [0.5]], [0.1, 0.1])
-        return pgp.MultiOutputGPPrior(kernel=kernel, X=X).log_prob(jnp.stack([y, -y], axis=1), 0.01)
+        return pgp.GPPrior(kernel, pgp.AllOutputs(X, 2)).log_prob(jnp.stack([y, -y], axis=1), 0.01)
 
     return jax.value_and_grad(density)(lengthscale)
 

@@ -39,8 +39,8 @@ ENSEMBLE = pgp.PathEnsemble(
 W, KAPPA, Y2 = np.array([[0.5], [0.4]]), np.array([0.3, 0.2]), np.array([Y, -Y]).T
 ICM = pgp.Coregionalised(K, W, KAPPA)
 ICM_POSTERIOR = pgp.GPPrior(kernel=ICM, X=np.c_[X[:, :2], [0, 1, 1, 0]]).condition(Y, 0.1)
-GRID = pgp.MultiOutputGPPrior(kernel=ICM, X=X)
-GRID_PATHS = pgp.MultiOutputPathwiseSampler(GRID.condition(Y2, 0.1), 4).sample_paths(KEY, 2)
+GRID = pgp.GPPrior(kernel=ICM, X=pgp.AllOutputs(X, 2))
+GRID_PATHS = pgp.PathwiseSampler(GRID.condition(Y2, 0.1), 12).sample_paths(KEY, 2).outputs
 
 # Fifty inputs within a tenth of a lengthscale: in float32 most eigenvalues are below the rounding.
 CLOSE = jnp.linspace(0, 1, 50, dtype=jnp.float32)[:, None]
@@ -256,62 +256,76 @@ BAD = {
     "with_outputs flat": (lambda: pgp.with_outputs(Y, 2), ValueError, r"`X` must have shape \(n, d\)"),
     # ------------------------------------------------------------------ several outputs on a grid
     "grid kernel": (
-        lambda: pgp.MultiOutputGPPrior(kernel=K, X=X),
+        lambda: pgp.GPPrior(kernel=K, X=pgp.AllOutputs(X, 2)).condition(Y2, 0.1, solver=pgp.Kronecker()),
         ValueError,
-        r"must be a Coregionalised kernel; got RBF",
-    ),
-    "grid kernel a sum": (
-        lambda: pgp.MultiOutputGPPrior(kernel=ICM + ICM, X=X),
-        ValueError,
-        r"got Sum. For others, sums included, use a `GPPrior` at inputs `with_outputs`",
+        r"`Kronecker` is for a full grid of outputs, and `RBF` is not a product.*Leave `solver` out",
     ),
     "grid kernel with noise": (
-        lambda: pgp.MultiOutputGPPrior(kernel=pgp.Coregionalised(K + pgp.White(1.0), W, KAPPA), X=X),
+        lambda: pgp.GPPrior(pgp.Coregionalised(K + pgp.White(1.0), W, KAPPA), pgp.AllOutputs(X, 2)).condition(
+            Y2, 0.1, solver=pgp.Kronecker()
+        ),
         ValueError,
-        r"holds `White`: give `noise_var`",
+        r"holds noise \(`White`\)",
     ),
-    "grid X flat": (lambda: pgp.MultiOutputGPPrior(kernel=ICM, X=Y), ValueError, r"`X` must have shape \(n, d\)"),
+    "grid with gaps": (
+        lambda: GRID.condition(Y2, 0.1, np.eye(4, 2) > 0, solver=pgp.Kronecker()),
+        ValueError,
+        r"a `mask` leaves some of the outputs out",
+    ),
+    "grid with a noise of each": (
+        lambda: GRID.condition(Y2, 0.1 * np.ones((4, 2)), solver=pgp.Kronecker()),
+        ValueError,
+        r"the noise or the jitter was given for each value",
+    ),
+    "no grid": (
+        lambda: ICM_POSTERIOR.prior.condition(Y, 0.1, solver=pgp.Kronecker()),
+        ValueError,
+        r"what was observed is a `Values`, not `AllOutputs`",
+    ),
+    "grid X flat": (lambda: pgp.AllOutputs(Y, 2), ValueError, r"`X` must have shape \(n, d\)"),
+    "grid of no outputs": (lambda: pgp.AllOutputs(X, 0), ValueError, r"`AllOutputs.n_outputs` must be at least 1"),
+    "grid of more outputs": (
+        lambda: pgp.GPPrior(kernel=ICM, X=pgp.AllOutputs(X, 3)),
+        ValueError,
+        r"`X` holds a value that is not one of the categories",
+    ),
     "grid jitter": (
-        lambda: pgp.MultiOutputGPPrior(kernel=ICM, X=X, jitter=-1.0),
+        lambda: pgp.GPPrior(kernel=ICM, X=pgp.AllOutputs(X, 2), jitter=np.ones(3)),
         ValueError,
-        r"`jitter` must not be negative",
+        r"`jitter` must be a scalar, or one for each point, shape \(8,\)",
     ),
-    "grid mean": (
-        lambda: pgp.MultiOutputGPPrior(kernel=ICM, X=X, mean=np.ones(3)),
+    "means of a matrix": (
+        lambda: pgp.OutputMeans(np.ones((2, 2))),
         ValueError,
-        r"`mean` .*shape \(2,\)",
+        r"`OutputMeans.values` must have one number for each output",
     ),
-    "grid mean function": (
-        lambda: pgp.MultiOutputGPPrior(kernel=ICM, X=X, mean=lambda x: x[:, 0]).condition(Y2, 0.1),
+    "means of points": (
+        lambda: pgp.GPPrior(ICM, pgp.AllOutputs(X, 2), pgp.OutputMeans(lambda x: x[:, 0])).condition(Y2, 0.1),
         ValueError,
-        r"`mean` must map inputs of shape \(4, 3\) to one value per point and output",
+        r"`OutputMeans.values` must map inputs of shape \(8, 3\) to one value per point and output",
     ),
     "grid y of one output": (
         lambda: GRID.condition(Y, 0.1),
         ValueError,
-        r"`y` must have shape \(4, 2\).*`Coregionalised` kernel",
+        r"`y` must be a number or have the shape of what `AllOutputs` makes, \(4, 2\); got \(4,\)",
     ),
     "grid y NaN": (lambda: GRID.condition(holed(Y2, NAN, (1, 1)), 0.1), ValueError, r"`y` must be finite.*\(1, 1\)"),
-    "grid noise zero": (lambda: GRID.condition(Y2, 0.0), ValueError, r"`noise_var` must be positive"),
     "grid noise for each point": (
         lambda: GRID.condition(Y2, np.ones(4)),
         ValueError,
-        r"`noise_var` .*\(2,\), one variance per output",
+        r"`noise_var` must be a number or have the shape of what `AllOutputs` makes",
     ),
-    "grid log_prob noise": (lambda: GRID.log_prob(Y2, -1.0), ValueError, r"`noise_var` must be positive"),
-    "grid inputs": (lambda: GRID.condition(Y2, 0.1).mean(X[:, :2]), ValueError, r"last axis of `X`"),
-    "grid sampler": (
-        lambda: pgp.MultiOutputPathwiseSampler(POSTERIOR),
+    "grid log_prob noise": (lambda: GRID.log_prob(Y2, -1.0), ValueError, r"`noise_var` must not be negative"),
+    "grid inputs": (lambda: GRID.condition(Y2, 0.1).mean(X), ValueError, r"last axis of `X`"),
+    "grid factor": (
+        lambda: GRID.condition(Y2, 0.1).factor,
         ValueError,
-        r"what `MultiOutputGPPrior.condition` returns",
+        r"Kronecker structure.*has no Cholesky factor.*`solver=Cholesky\(\)`",
     ),
-    "grid n_paths": (
-        lambda: pgp.MultiOutputPathwiseSampler(GRID.condition(Y2, 0.1)).sample_paths(KEY, 0),
-        ValueError,
-        r"`n_paths` must be at least 1",
-    ),
+    "outputs of one": (lambda: PATHS.outputs, ValueError, r"`outputs` is of paths with a `Coregionalised` kernel"),
     "grid path inputs": (lambda: GRID_PATHS(X[:, :2]), ValueError, r"last axis of `X` must be the input dimension, 3"),
     "grid path index": (lambda: GRID_PATHS[2], IndexError, r"Path 2 was asked for, but there are 2"),
+    "grid output": (lambda: GRID_PATHS.output(2), IndexError, r"Output 2 was asked for, but there are 2"),
     # ------------------------------------------------------------------ rules for features, and their error
     "tail below one": (
         lambda: pgp.QuasiMonteCarlo(0.5),
@@ -928,11 +942,6 @@ BAD = {
         ValueError,
         r"`key` must be a key of jax.random",
     ),
-    "key of several outputs": (
-        lambda: pgp.MultiOutputPathwiseSampler(GRID.condition(Y2, 0.1), 4).sample_paths(1),
-        ValueError,
-        r"`key` must be a key of jax.random",
-    ),
     "y in the prior": (
         lambda: pgp.GPPrior(K, X, Y),
         ValueError,
@@ -1027,7 +1036,7 @@ BAD = {
     "noise of new observations of outputs": (
         lambda: GRID_PATHS.observe(X, KEY, np.ones(3)),
         ValueError,
-        r"`noise_var` must be a scalar or have the last of the axes \(2,\)",
+        r"`noise_var` must be a scalar or have the last of the axes \(4, 2\)",
     ),
     "guide of another size in predict": (lambda: WIDE.predict(SPARSE, X, 0.1), ValueError, r"has 5 inducing values"),
     # ------------------------------------------------------------------ indefinite covariances

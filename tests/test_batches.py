@@ -338,12 +338,13 @@ def test_several_processes_in_a_model():
 
 OUTPUTS = pgp.Coregionalised(pgp.RBF(1.0, 0.8), W=[[1.0], [0.5], [-0.4]], kappa=[0.1, 0.2, 0.1])
 Y3 = np.stack([Y, 0.5 * Y + 0.2, np.cos(Y)], axis=1)
+AT3 = pgp.with_outputs(TEST, 3)
 
 
 def outputs(X, y):
     kernel = bridge.lift(OUTPUTS, {"kernel.lengthscale": dist.LogNormal(0.0, 0.3)})
     noise = numpyro.sample("noise", dist.LogNormal(-3.0, 0.3).expand([3]).to_event(1))
-    prior = pgp.MultiOutputGPPrior(kernel=kernel, X=X, jitter=1e-6)
+    prior = pgp.GPPrior(kernel=kernel, X=pgp.AllOutputs(X, 3), jitter=1e-6)
     bridge.gp_factor("obs", prior, y, noise)
     return prior
 
@@ -364,9 +365,9 @@ def test_several_outputs_are_a_site_and_end_in_paths():
         dense = pgp.GPPrior(kernel=prior.kernel, X=grid, jitter=1e-6)
         flat, posterior = dense.condition(Y3.reshape(-1), flat_noise), prior.condition(Y3, values["noise"])
         covariance = dense.covariance_at(dense.functional, flat_noise)
-        of_sites = marginal.log_prob(Y3), marginal.variance.reshape(-1), *posterior.leave_one_out()
+        of_sites = marginal.log_prob(Y3.reshape(-1)), marginal.variance, *posterior.leave_one_out()
         of_grid = flat.log_marginal_likelihood(), bridge.GPMarginal(dense, flat_noise).variance, *flat.leave_one_out()
-        return of_sites, of_grid, marginal.sample(KEY, (20000,)), covariance, posterior.mean(TEST)
+        return of_sites, of_grid, marginal.sample(KEY, (20000,)), covariance, posterior.mean(AT3)
 
     of_sites, of_grid, draws, covariance, mean = jax.tree.map(np.asarray, of_both(values))
     for a, b in zip(of_sites, of_grid, strict=True):
@@ -378,11 +379,12 @@ def test_several_outputs_are_a_site_and_end_in_paths():
     samples = {k: np.stack([v, 1.1 * v]) for k, v in values.items()}
     ensemble = bridge.posterior_paths(outputs, samples, KEY, X, Y3, n_paths=2, n_features=32)
     assert ensemble.shape == (2, 2)
-    assert ensemble(TEST).shape == (2, 2, 6, 3)
-    np.testing.assert_allclose(np.asarray(ensemble.mean_path(TEST))[0], mean, rtol=1e-7, atol=1e-9)
+    assert ensemble(AT3).shape == (2, 2, 6, 3)
+    np.testing.assert_allclose(ensemble.outputs(TEST), ensemble(AT3), rtol=1e-9, atol=1e-10)
+    np.testing.assert_allclose(np.asarray(ensemble.mean_path(AT3))[0], mean, rtol=1e-7, atol=1e-9)
     left = bridge.leave_one_out(outputs, samples, KEY, X, Y3)
     np.testing.assert_allclose(left[0], of_sites[4], rtol=1e-9)
-    assert left.shape == (2, N, 3)
+    assert left.shape == (2, 3 * N)
 
 
 @standard
@@ -430,13 +432,13 @@ def test_latent_variables_of_many_outputs():
 
     def lvm(X, y):
         prior = bridge.lift(
-            pgp.MultiOutputGPPrior(kernel=kernel, X=X, jitter=1e-6), {"X": dist.Normal(0.0, 1.0)}, name="lvm"
+            pgp.GPPrior(kernel=kernel, X=pgp.AllOutputs(X, 3), jitter=1e-6), {"X.X": dist.Normal(0.0, 1.0)}, name="lvm"
         )
         bridge.gp_factor("obs", prior, y, 0.05)
         return prior
 
     def potential(X):
-        return log_density(lvm, (X, Y3), {}, {"lvm.X": X})[0]
+        return log_density(lvm, (X, Y3), {}, {"lvm.X.X": X})[0]
 
     def each(X):
         prior = pgp.GPPrior(kernel=pgp.RBF(1.0, 1.0), X=X, jitter=1e-6)
@@ -446,8 +448,8 @@ def test_latent_variables_of_many_outputs():
     (got, slope), (want, wanted) = (jax.jit(jax.value_and_grad(f))(X) for f in (potential, each))
     np.testing.assert_allclose(got, want, rtol=1e-10)
     np.testing.assert_allclose(slope, wanted, rtol=1e-8, atol=1e-8)
-    ensemble = eqx.filter_eval_shape(bridge.posterior_paths, lvm, {"lvm.X": X[None]}, KEY, X, Y3, n_features=16)
-    assert eqx.filter_eval_shape(lambda paths: paths(TEST), ensemble).shape == (1, 1, 6, 3)
+    ensemble = eqx.filter_eval_shape(bridge.posterior_paths, lvm, {"lvm.X.X": X[None]}, KEY, X, Y3, n_features=16)
+    assert eqx.filter_eval_shape(lambda paths: paths.outputs(TEST), ensemble).shape == (1, 1, 6, 3)
 
 
 def batch(n=3):
@@ -480,8 +482,8 @@ REFUSED = {
     "mask of another shape": (lambda: PRIOR.log_prob(Y, NOISE, np.ones(3, bool)), r"shape \(7,\)"),
     "NaN that is observed": (lambda: PRIOR.condition(np.full(N, np.nan), NOISE, MASK), "`y` must be finite"),
     "mask of several outputs": (
-        lambda: bridge.gp_factor("obs", pgp.MultiOutputGPPrior(kernel=OUTPUTS, X=X), Y3, NOISE, MASK),
-        "`mask` is not for a MultiOutputGPPrior",
+        lambda: bridge.gp_factor("obs", pgp.GPPrior(kernel=OUTPUTS, X=pgp.AllOutputs(X, 3)), Y3, NOISE, MASK),
+        r"`mask` must be a number or have the shape of what `AllOutputs` makes, \(7, 3\); got \(7,\)",
     ),
     "kernels instead of priors": (
         lambda: bridge.gp_factor("obs", batch(), Y, NOISE),
@@ -503,10 +505,6 @@ REFUSED = {
             2,
         ),
         "Incompatible shapes",
-    ),
-    "latent values of outputs": (
-        lambda: bridge.gp_sample("f", pgp.MultiOutputGPPrior(kernel=OUTPUTS, X=X)),
-        "needs a GPPrior.*got MultiOutputGPPrior",
     ),
     "prior with axes of no plate": (
         lambda: bridge.lift(pgp.RBF(1.0, 1.0), {"lengthscale": dist.LogNormal(jnp.zeros(3), 1.0)}),

@@ -145,9 +145,10 @@ def test_one_dimension():
 def outputs():
     """Paths of two outputs in two dimensions."""
     kernel = pgp.Coregionalised(pgp.RBF(1.2, 0.7), np.array([[1.0], [0.5]]), np.array([0.2, 0.3]))
-    prior = pgp.MultiOutputGPPrior(kernel=kernel, X=X2, mean=np.array([0.3, -0.2]), jitter=1e-6)
+    mean = pgp.OutputMeans(np.array([0.3, -0.2]))
+    prior = pgp.GPPrior(kernel=kernel, X=pgp.AllOutputs(X2, 2), mean=mean, jitter=1e-6)
     posterior = prior.condition(np.stack([Y2, -X2[:, 1]], axis=1), 0.01)
-    return pgp.MultiOutputPathwiseSampler(posterior, n_features=16).sample_paths(KEY, 2)
+    return pgp.PathwiseSampler(posterior, n_features=64).sample_paths(KEY, 2).outputs
 
 
 @functools.cache

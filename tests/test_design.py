@@ -52,12 +52,15 @@ def normal(f):
     return dist.Normal(f, math.sqrt(NOISE))
 
 
-MULTI = pgp.MultiOutputPathwiseSampler(
-    pgp.MultiOutputGPPrior(kernel=pgp.Coregionalised(pgp.RBF(1.0, 0.9), np.ones((2, 1)), np.ones(2)), X=X).condition(
-        np.stack([np.sin(X[:, 0]), 100 + X[:, 0]], axis=1), 0.1, check_scales=False
-    ),
-    8,
-).sample_paths(KEY, 5)
+TWO = pgp.Coregionalised(pgp.RBF(1.0, 0.9), np.ones((2, 1)), np.ones(2))
+BOTH = np.stack([np.sin(X[:, 0]), 100 + X[:, 0]], axis=1)
+MULTI = (
+    pgp.PathwiseSampler(
+        pgp.GPPrior(kernel=TWO, X=pgp.AllOutputs(X, 2)).condition(BOTH, 0.1, check_scales=False), 8
+    )
+    .sample_paths(KEY, 5)
+    .outputs
+)
 
 
 def pair_of(path):

@@ -81,12 +81,12 @@ def test_batches_in_a_sequence_are_flattened():
         )
 
 
-MULTI = pgp.MultiOutputPathwiseSampler(
-    pgp.MultiOutputGPPrior(kernel=pgp.Coregionalised(pgp.RBF(1.0, 0.9), np.ones((2, 1)), np.ones(2)), X=X).condition(
-        X, 0.1
-    ),
-    8,
-).sample_paths(KEY, 3)
+TWO = pgp.Coregionalised(pgp.RBF(1.0, 0.9), np.ones((2, 1)), np.ones(2))
+MULTI = (
+    pgp.PathwiseSampler(pgp.GPPrior(kernel=TWO, X=pgp.AllOutputs(X, 2)).condition(X, 0.1), 8)
+    .sample_paths(KEY, 3)
+    .outputs
+)
 
 
 def pair_of(path):

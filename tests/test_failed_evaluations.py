@@ -30,7 +30,7 @@ OK = np.arange(N) % 3 != 2  # all but the third
 KERNEL = pgp.RBF(1.0, 0.6)
 PRIOR = pgp.GPPrior(kernel=KERNEL, X=X, mean=0.2, jitter=1e-6)
 PRIORS = pgp.Batched(jax.tree.map(lambda leaf: jnp.stack([leaf] * 2), PRIOR), (2,))
-GRID = pgp.MultiOutputGPPrior(kernel=pgp.Coregionalised(KERNEL, [[0.5], [0.4]], [0.3, 0.2]), X=X)
+GRID = pgp.GPPrior(kernel=pgp.Coregionalised(KERNEL, [[0.5], [0.4]], [0.3, 0.2]), X=pgp.AllOutputs(X, 2))
 SPARSE = pgp.SparseGPPrior(kernel=KERNEL, Z=X[::2], jitter=1e-6)
 GUIDE = pgp.WhitenedGuide(jnp.zeros(3), jnp.eye(3))
 NORMAL = lambda f: dist.Normal(f, 0.3)
@@ -148,10 +148,9 @@ def test_several_outputs_are_looked_at():
             door(y, NOISE)
     with pytest.raises(Exception, match="`y` must be finite; got NaN or inf"):
         jax.block_until_ready(jax.jit(lambda y: GRID.log_prob(y, NOISE))(jnp.asarray(y)))
-    with pytest.raises(
-        ValueError, match=r"`mask` is not for a MultiOutputGPPrior.*Use a GPPrior with a Coregionalised"
-    ):
-        factor(GRID, y, np.isfinite(y))
+    # Those that were not made have no say.
+    other = np.where(np.isfinite(y), y, 7.0)
+    assert factor(GRID, y, np.isfinite(y)) == factor(GRID, other, np.isfinite(y)) != factor(GRID, other)
 
 
 def test_a_subsample_with_a_failed_run_stops_the_search():

@@ -111,8 +111,8 @@ def outputs(p=2):
     """Six paths of p outputs, and what was observed."""
     kernel = pgp.Coregionalised(pgp.RBF(1.0, 0.7), np.ones((p, 1)), np.ones(p))
     Y = np.stack([np.sin(3 * X[:, 0]), np.cos(2 * X[:, 1]), X[:, 0] - X[:, 1]], axis=1)[:, :p]
-    posterior = pgp.MultiOutputGPPrior(kernel=kernel, X=X, mean=np.zeros(p)).condition(Y, 0.05)
-    return pgp.MultiOutputPathwiseSampler(posterior, 32, features=pgp.MonteCarlo()).sample_paths(KEY, 6), Y
+    posterior = pgp.GPPrior(kernel, pgp.AllOutputs(X, p), pgp.OutputMeans(np.zeros(p))).condition(Y, 0.05)
+    return pgp.PathwiseSampler(posterior, 128, features=pgp.MonteCarlo()).sample_paths(KEY, 6).outputs, Y
 
 
 @pytest.mark.parametrize("p", [2, 3])

@@ -15,8 +15,8 @@ POSTERIOR = PRIOR.condition(np.sin(X[:, 0]), 0.02)
 PATHS = pgp.PathwiseSampler(POSTERIOR, 6).sample_paths(jax.random.key(0), 3)
 TEXT = "RBF(variance=1.2, lengthscale=[0.31235])"
 ICM = pgp.Coregionalised(KERNEL, [[0.5], [0.4]], [0.3, 0.2])
-GRID = pgp.MultiOutputGPPrior(kernel=ICM, X=X)
-GRID_PATHS = pgp.MultiOutputPathwiseSampler(GRID.condition(np.sin(np.c_[X, X]), 0.1), 6).sample_paths(jax.random.key(0))
+GRID = pgp.GPPrior(kernel=ICM, X=pgp.AllOutputs(X, 2))
+GRID_PATHS = pgp.PathwiseSampler(GRID.condition(np.sin(np.c_[X, X]), 0.1), 6).sample_paths(jax.random.key(0))
 
 
 def found():
@@ -36,7 +36,8 @@ PRINTED = {
     "two points": (pgp.GPPrior(kernel=KERNEL, X=X[:2]), "X=f64[2,1])"),
     "posterior": (POSTERIOR, f"ConditionedGP(prior=GPPrior(kernel={TEXT}, X=f64[28,1]), noise_var=0.02)"),
     "paths": (PATHS, "PathwiseFunction(shape=(3,), n_features=6, inputs=f64[28,1]"),
-    "outputs": (GRID_PATHS, "MultiOutputPaths(shape=(1,), n_outputs=2, n_features=6, inputs=f64[28,1]"),
+    "all outputs": (GRID, "X=AllOutputs(X=f64[28,1], n_outputs=2)"),
+    "outputs": (GRID_PATHS.outputs, "OutputPaths(shape=(1,), n_outputs=2, n_features=6, inputs=f64[28,1]"),
     "fit": (found(), "noise_var=0.1, log_density=-3.25, converged=True, log_densities=[-3.25], all_converged=[True]"),
     "guide": (pgp.MeanFieldGuide([0.0, 1.0], [1.0, 2.0]), "MeanFieldGuide(mean=[0.0, 1.0], scale=[1.0, 2.0])"),
     "no arrays": (jax.tree.map(lambda _: None, PATHS), "PathwiseFunction("),

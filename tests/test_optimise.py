@@ -341,10 +341,9 @@ def test_many_points_with_little_noise_converge():
 
 def test_one_of_several_outputs_is_searched():
     kernel = pgp.Coregionalised(pgp.RBF(1.0, 0.7), np.ones((3, 1)), np.ones(3))
-    posterior = pgp.MultiOutputGPPrior(kernel=kernel, X=X, mean=np.asarray([0.5, -1.0, 2.0])).condition(
-        np.stack([Y, -Y, Y**2], axis=1), 0.05
-    )
-    outputs = pgp.MultiOutputPathwiseSampler(posterior, 32).sample_paths(KEY, 4)
+    prior = pgp.GPPrior(kernel=kernel, X=pgp.AllOutputs(X, 3), mean=pgp.OutputMeans([0.5, -1.0, 2.0]))
+    posterior = prior.condition(np.stack([Y, -Y, Y**2], axis=1), 0.05)
+    outputs = pgp.PathwiseSampler(posterior, 128).sample_paths(KEY, 4).outputs
     values, means = np.asarray(outputs(X)), np.asarray(outputs.mean_path(X))
     each = [outputs.output(q) for q in range(2)]
     for q, one in enumerate(each):

@@ -338,7 +338,8 @@ def by_grid(row: SetUp, kernel: Any, X: Any, y: Any, noise: Any, q: Any) -> tupl
     rng = np.random.default_rng(3)
     both = np.asarray(y)[:, None] * W[:, 0] + units * np.sqrt(float(noise[0])) * rng.normal(size=(len(y), 2))
     both, variances = both.astype(X.dtype), (float(noise[0]) * units**2).astype(X.dtype)
-    prior = pgp.MultiOutputGPPrior(kernel=cast(pgp.Coregionalised(kernel, W, kappa), X.dtype), X=X)
+    kernels = cast(pgp.Coregionalised(kernel, W, kappa), X.dtype)
+    prior = pgp.GPPrior(kernel=kernels, X=pgp.AllOutputs(X, 2))
     posterior = prior.condition(jnp.asarray(both), jnp.asarray(variances))
     evidence = prior.log_prob(jnp.asarray(both), jnp.asarray(variances))
     K, cross, at = (
@@ -350,8 +351,9 @@ def by_grid(row: SetUp, kernel: Any, X: Any, y: Any, noise: Any, q: Any) -> tupl
     variance = (np.diag(np.kron(B, at)) - np.sum(forward(L, k.T) ** 2, axis=0)).reshape(2, -1)
     density = -0.5 * np.sum(forward(L, stacked) ** 2) - np.sum(np.log(np.diag(L))) - len(y) * np.log(2 * Long(np.pi))
     # In the unit of each output.
-    sd = np.sqrt(np.asarray(posterior.variance(q)))
-    got = Answer((np.asarray(posterior.mean(q)) / units).T, (sd / units).T, evidence)
+    at_q = pgp.with_outputs(q, 2)
+    sd = np.sqrt(np.asarray(posterior.variance(at_q)))
+    got = Answer((np.asarray(posterior.mean(at_q)) / units).T, (sd / units).T, evidence)
     return got, Answer(mean / units[:, None], np.sqrt(variance) / units[:, None], density), both / units
 
 

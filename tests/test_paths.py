@@ -122,8 +122,8 @@ def test_paired_gives_each_path_its_own_inputs(paths, monkeypatch):
 
 def outputs():
     kernel = pgp.Coregionalised(pgp.RBF(1.0, 0.9), np.ones((2, 1)), np.ones(2))
-    conditioned = pgp.MultiOutputGPPrior(kernel=kernel, X=X).condition(np.stack([Y, -Y], axis=1), 0.1)
-    return pgp.MultiOutputPathwiseSampler(conditioned, 16).sample_paths(jax.random.key(0), S)
+    conditioned = pgp.GPPrior(kernel, pgp.AllOutputs(X, 2)).condition(np.stack([Y, -Y], axis=1), 0.1)
+    return pgp.PathwiseSampler(conditioned, 48).sample_paths(jax.random.key(0), S).outputs
 
 
 def ensemble_of(paths, n_draws=2):

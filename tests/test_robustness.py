@@ -431,7 +431,7 @@ def test_outputs_on_a_grid_have_the_jitter_policy():
     y = np.stack([np.sin(3 * X[:, 0]), np.cos(3 * X[:, 0])], axis=1)
     kernel = pgp.Coregionalised(pgp.RBF(1.0, 0.3), np.array([[1.0], [0.5]]), [0.1, 0.1])
     single = jax.tree.map(lambda leaf: leaf.astype(jnp.float32), kernel)
-    prior = pgp.MultiOutputGPPrior(kernel=single, X=X)
+    prior = pgp.GPPrior(kernel=single, X=pgp.AllOutputs(X, 2))
     with pytest.warns(pgp.PrecisionWarning, match="rounding takes its place"):
         assert prior.log_prob(y, 1e-9) == -jnp.inf  # in float32 the noise is rounding
     gradient = jax.jit(jax.grad(lambda noise: prior.log_prob(y, noise)))(jnp.asarray(1e-9, jnp.float32))
@@ -439,16 +439,18 @@ def test_outputs_on_a_grid_have_the_jitter_policy():
     with pytest.warns(pgp.PrecisionWarning, match="more than a hundredth of the noise was added"):
         posterior = prior.condition(y, 1e-9)
     # To each output in proportion to its own variance.
-    assert np.all(posterior.jitter > 1e-9) and np.all(posterior.jitter <= 1.2e-3)
-    np.testing.assert_allclose(posterior.jitter / np.diagonal(prior.B), posterior.jitter[0] / prior.B[0, 0], rtol=1e-6)
-    np.testing.assert_allclose(posterior.factor.noise, 1e-9 + posterior.jitter, rtol=1e-6)
-    np.testing.assert_allclose(posterior.mean(X), y, atol=1e-2)
+    jitter, variances = np.asarray(posterior.jitter), np.asarray(prior.functional.diagonal(single))
+    assert np.all(jitter > 1e-9) and np.all(jitter <= 1.2e-3)
+    np.testing.assert_allclose(jitter / variances, jitter[0] / variances[0], rtol=1e-6)
+    np.testing.assert_allclose(posterior.noise, 1e-9 + jitter, rtol=1e-6)
+    np.testing.assert_allclose(posterior.mean(pgp.with_outputs(X, 2)), y, atol=1e-2)
     assert not np.any(prior.condition(y, 0.01).jitter)  # not needed
-    double = pgp.MultiOutputGPPrior(kernel=kernel, X=X.astype(float))
+    all_outputs = pgp.AllOutputs(X.astype(float), 2)
+    double = pgp.GPPrior(kernel=kernel, X=all_outputs)
     assert not np.any(double.condition(y, 1e-9).jitter) and np.isfinite(double.log_prob(y, 1e-9))
     with pytest.raises(ValueError, match="not positive definite in float64, not even with a jitter"):
         wrong = pgp.Coregionalised(Indefinite(), np.ones((2, 1)), [0.1, 0.1])
-        pgp.MultiOutputGPPrior(kernel=wrong, X=X.astype(float)).condition(y, 0.1)
+        pgp.GPPrior(kernel=wrong, X=all_outputs).condition(y, 0.1)
 
 
 class Indefinite(pgp.AbstractKernel):
@@ -499,7 +501,7 @@ def test_observations_whose_spread_single_precision_loses_are_an_error():
             pgp.GPPrior(kernel=pgp.RBF(1.0, 1.0), X=X, mean=same).condition(np.full(20, same), 0.1)
         kernel = pgp.Coregionalised(pgp.RBF(1.0, 1.0), np.ones((2, 1)), [0.1, 0.1])
         with pytest.raises(ValueError, match=r"`y` has a standard deviation of 0.7"):
-            pgp.MultiOutputGPPrior(kernel=kernel, X=X).condition(np.stack([1e12 * wave, 1e9 + wave], axis=1), 0.1)
+            pgp.GPPrior(kernel, pgp.AllOutputs(X, 2)).condition(np.stack([1e12 * wave, 1e9 + wave], axis=1), 0.1)
 
 
 @pytest.mark.parametrize("dtype", [jnp.float16, jnp.bfloat16])

@@ -38,8 +38,8 @@ class Gain(eqx.Module):
 
 POLICY = Gain(GAIN)
 RBF = batches(pgp.RBF(1.0, 0.9))
-GRID = pgp.MultiOutputGPPrior(kernel=pgp.Coregionalised(pgp.RBF(1.0, 0.9), np.ones((K, 1)), np.ones(K)), X=X)
-MULTI = pgp.MultiOutputPathwiseSampler(GRID.condition(Y, 0.05), 16).sample_paths(KEY, S)
+GRID = pgp.GPPrior(pgp.Coregionalised(pgp.RBF(1.0, 0.9), np.ones((K, 1)), np.ones(K)), pgp.AllOutputs(X, K))
+MULTI = pgp.PathwiseSampler(GRID.condition(Y, 0.05), 48).sample_paths(KEY, S).outputs
 
 
 def cost(x, u, following, xp=jnp):

@@ -93,16 +93,21 @@ def test_outputs_are_read_in_units_of_their_own():
     both = np.c_[Y, 5 - 3 * np.cos(X[:, 0] / 9)]
     scaling = pgp.standardise(X, both)
     kernel = pgp.Coregionalised(pgp.RBF(1.0, 0.8), [[0.5], [0.4]], [0.3, 0.2])
-    prior = pgp.MultiOutputGPPrior(kernel=kernel, X=scaling.inputs(X), mean=[0.1, 0.2], jitter=1e-3)
-    posterior, there = prior.condition(scaling.values(both), 0.1), scaling.inputs(AT)
-    original = scaling.original(posterior)
-    close(original.mean(AT), scaling.original_values(posterior.mean(there)))
-    close(original.predict(AT).variance, scaling.original_variances(posterior.predict(there).variance))
-    drawn = pgp.MultiOutputPathwiseSampler(posterior, 16).sample_paths(KEY, 2)
-    paths = scaling.original(drawn)
-    close(paths(AT), scaling.original_values(drawn(there)))
-    close(paths.marginal_variance(AT), scaling.original_variances(drawn.marginal_variance(there)))
-    close(paths.output(1).noise_var, scaling.value.scale[1] ** 2 * drawn.output(1).noise_var)
+    all_outputs, at = pgp.AllOutputs(scaling.inputs(X), 2), pgp.with_outputs(AT, 2)
+    there = pgp.with_outputs(scaling.inputs(AT), 2)
+    for mean, solver in ((pgp.OutputMeans([0.1, 0.2]), None), (0.3, pgp.Cholesky())):
+        prior = pgp.GPPrior(kernel=kernel, X=all_outputs, mean=mean, jitter=1e-3)
+        posterior = prior.condition(scaling.values(both), 0.1, solver=solver)
+        original = scaling.original(posterior)
+        close(original.mean(at), scaling.original_values(posterior.mean(there)))
+        close(original.variance(at), scaling.original_variances(posterior.variance(there)))
+        close(original.predict(at).variance, scaling.original_variances(posterior.predict(there).variance))
+        drawn = pgp.PathwiseSampler(posterior, 48).sample_paths(KEY, 2)
+        paths = scaling.original(drawn)
+        close(paths(at), scaling.original_values(drawn(there)))
+        close(paths.outputs(AT), paths(at))
+        close(paths.marginal_variance(at), scaling.original_variances(drawn.marginal_variance(there)))
+        close(paths.outputs.output(1).noise_var, scaling.value.scale[1] ** 2 * drawn.noise_var)
 
 
 YEARS = np.arange(-15.0, 15.0)[:, None]
@@ -120,7 +125,7 @@ FAR = {
         r"expects: no two points of `X` have a prior",
     ),
     "both": (pgp.GPPrior(pgp.RBF(1.0, 0.3), YEARS), LEVEL, r"deviations .*, and no two .*`check_scales=False`"),
-    "outputs": (pgp.MultiOutputGPPrior(GRID, YEARS), np.c_[LEVEL, LEVEL], r"lies 28\d prior .*, and no two points"),
+    "outputs": (pgp.GPPrior(GRID, pgp.AllOutputs(YEARS, 2)), np.c_[LEVEL, LEVEL], r"lies 28\d prior .*, and no two points"),
 }
 
 
@@ -133,13 +138,13 @@ def test_data_far_from_the_prior_are_said_once_and_only_then(name):
     assert said[0].filename == __file__
     # Warnings are errors here: by the flag, under jit, and where the same data are scaled, nothing is said.
     prior.condition(y, 1.0, check_scales=False)
-    mean = eqx.filter_jit(lambda prior, y: prior.condition(y, 1.0).mean(YEARS[:3]))(prior, jnp.asarray(y))
-    close(mean, posterior.mean(YEARS[:3]))
+    at = YEARS[:3] if y.ndim == 1 else pgp.with_outputs(YEARS[:3], 2)
+    mean = eqx.filter_jit(lambda prior, y: prior.condition(y, 1.0).mean(at))(prior, jnp.asarray(y))
+    close(mean, posterior.mean(at))
     scaling = pgp.standardise(YEARS, y)
-    wider = eqx.tree_at(lambda p: p.X, prior, scaling.inputs(YEARS))
-    eqx.tree_at(lambda p: p.mean, wider, pgp.ZeroMean() if y.ndim == 1 else jnp.zeros(())).condition(
-        scaling.values(y), 0.1
-    )
+    points = lambda p: p.X if y.ndim == 1 else p.X.X
+    wider = eqx.tree_at(points, prior, scaling.inputs(YEARS))
+    eqx.tree_at(lambda p: p.mean, wider, pgp.ZeroMean()).condition(scaling.values(y), 0.1)
 
 
 def test_a_mask_a_unit_and_a_few_points_are_heard():
@@ -188,11 +193,13 @@ def test_new_observations_have_the_noise():
     exact = pgp.GPPrior(PRIOR.kernel.kernels[0], PRIOR.X).condition(SCALING.values(Y), 0.1)
     found = guide.predict(pgp.SparseGPPrior(PRIOR.kernel.kernels[0], PRIOR.X), at, 0.1)
     np.testing.assert_allclose(found, exact.predict(at), atol=1e-5)
-    outputs = pgp.MultiOutputGPPrior(GRID, YEARS).condition(
+    two = pgp.with_outputs(YEARS[:2], 2)
+    outputs = pgp.GPPrior(GRID, pgp.AllOutputs(YEARS, 2)).condition(
         np.c_[LEVEL, LEVEL] - 340, np.array([4.0, 9.0]), check_scales=False
     )
-    close(outputs.predict(YEARS[:2]).variance - outputs.variance(YEARS[:2]), np.array([[4.0, 9.0]] * 2))
-    drawn = pgp.MultiOutputPathwiseSampler(outputs, 4).sample_paths(KEY, 2_000)
-    off = np.asarray(drawn.observe(YEARS[:2], jax.random.key(1)) - drawn(YEARS[:2]))
-    np.testing.assert_allclose(off.var(axis=(0, 1)), [4.0, 9.0], rtol=4 * np.sqrt(2 / 4_000))
-    close(drawn.output(1).noise_var, 9.0)
+    close(outputs.predict(two).variance - outputs.variance(two), np.array([[4.0, 9.0]] * 2))
+    drawn = pgp.PathwiseSampler(outputs, 4).sample_paths(KEY, 2_000)
+    for observed in (drawn.observe(two, jax.random.key(1)), drawn.outputs.observe(YEARS[:2], jax.random.key(1))):
+        off = np.asarray(observed - drawn(two))
+        np.testing.assert_allclose(off.var(axis=(0, 1)), [4.0, 9.0], rtol=4 * np.sqrt(2 / 4_000))
+    close(drawn.outputs.output(1).noise_var, 9.0)

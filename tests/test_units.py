@@ -367,9 +367,7 @@ def estimator(u):
     return {"mean": u.of_y(mean), "deviation": u.of_dy(deviation), "converged": found.converged_}
 
 
-@row(
-    "MultiOutputGPPrior", "ConditionedMultiOutputGP", "MultiOutputPathwiseSampler", "MultiOutputPaths", "Coregionalised"
-)
+@row("AllOutputs", "OutputMeans", "OutputPaths", "Kronecker", "Coregionalised")
 @row("Index", "Categorical", "with_outputs")
 def outputs(u):
     """Each output in units of its own."""
@@ -380,19 +378,20 @@ def outputs(u):
 def values_of_outputs(own, lengthscale, inputs, at):
     kernel = pgp.Coregionalised(pgp.RBF(1.1, lengthscale), own[:, None] * jnp.asarray([[0.8], [0.5]]), 0.3 * own**2)
     both = jnp.stack([jnp.asarray(Y), jnp.cos(jnp.asarray(X[:, 0]))], axis=1)
-    prior = pgp.MultiOutputGPPrior(kernel=kernel, X=inputs)
+    prior = pgp.GPPrior(kernel=kernel, X=pgp.AllOutputs(inputs, 2), mean=pgp.OutputMeans(0.2 * own))
     posterior = prior.condition(own * both, 0.02 * own**2)
-    drawn = pgp.MultiOutputPathwiseSampler(posterior, N_FEATURES).sample_paths(KEY, 2)
-    rows = pgp.with_outputs(inputs, 2).reshape(-1, 2)
+    drawn = pgp.PathwiseSampler(posterior, N_FEATURES).sample_paths(KEY, 2)
+    rows, there = pgp.with_outputs(inputs, 2).reshape(-1, 2), pgp.with_outputs(at, 2)
     dense = pgp.GPPrior(kernel=kernel, X=rows).condition((own * both).reshape(-1), jnp.tile(0.02 * own**2, N))
     return {
-        "mean": posterior.mean(at) / own,
-        "variance": posterior.variance(at) / own**2,
-        "left out": posterior.leave_one_out().mean / own,
+        "mean": posterior.mean(there) / own,
+        "variance": posterior.variance(there) / own**2,
+        "left out": posterior.leave_one_out().mean.reshape(-1, 2) / own,
         "density": prior.log_prob(own * both, 0.02 * own**2),  # the product of the units is 1
-        "paths": drawn(at) / own,
-        "one": drawn.output(1)(at) / own[1],
-        "dense": dense.mean(pgp.with_outputs(at, 2)) / own,
+        "paths": drawn(there) / own,
+        "all": drawn.outputs(at) / own,
+        "one": drawn.outputs.output(1)(at) / own[1],
+        "dense": dense.mean(there) / own,
     }
 
 

@@ -21,6 +21,8 @@ from tables import CALLS, Counted
 
 import pathwise_gp as pgp
 from pathwise_gp import scores
+from pathwise_gp._numerics.kronecker import KroneckerFactor
+from pathwise_gp._numerics.linalg import CholeskyFactor
 
 N, S, D = 8, 3, 2
 RNG = np.random.default_rng(3)
@@ -622,36 +624,60 @@ def test_several_outputs():
     kernel = pgp.Coregionalised(KERNEL, jnp.asarray([[1.0], [0.5]]), jnp.asarray([0.2, 0.3]))
     both = lambda X: jnp.stack([jnp.sin(3 * X[:, 0]), X[:, 1]], axis=1)
     noise = jnp.asarray([0.1, 0.2])
-    start = pgp.MultiOutputGPPrior(kernel, X).condition(both(X), noise)
-    paths = pgp.MultiOutputPathwiseSampler(start, n_features=16).sample_paths(KEYS[0], S)
-    posterior = start.condition(A, both(A) + 0.2)
+    start = pgp.GPPrior(kernel, pgp.AllOutputs(X, 2), jitter=[0.01, 0.02]).condition(both(X), noise)
+    paths = pgp.PathwiseSampler(start, n_features=48).sample_paths(KEYS[0], S)
+    posterior = start.condition(pgp.AllOutputs(A, 2), both(A) + 0.2)
+    assert isinstance(posterior.solution, KroneckerFactor) and posterior.noise_var.shape == (2,)
     went = paths.condition(posterior, KEYS[1])
     # The same on the grid of all inputs and outputs, densely.
     grid = pgp.with_outputs(jnp.concatenate([X, A, TEST]), 2).reshape(-1, D + 1)
     K, n, m = np.asarray(kernel.matrix(grid, grid)), 2 * N, 4
     old, new, test = slice(0, n), slice(n, n + m), slice(n + m, None)
-    variances, y = np.tile(noise, N + 2), np.asarray(jnp.concatenate([both(X), both(A) + 0.2])).reshape(-1)
-    P = np.linalg.inv(K[: n + m, : n + m] + np.diag(variances))
-    close(posterior.mean(TEST).reshape(-1), K[test, : n + m] @ P @ y)
-    first = np.linalg.inv(K[old, old] + np.diag(variances[old]))
+    added = np.tile(noise + jnp.asarray([0.01, 0.02]), N + 2)
+    y, at = np.asarray(jnp.concatenate([both(X), both(A) + 0.2])).reshape(-1), pgp.with_outputs(TEST, 2)
+    P = np.linalg.inv(K[: n + m, : n + m] + np.diag(added))
+    close(posterior.mean(at).reshape(-1), K[test, : n + m] @ P @ y)
+    close(posterior.noise, added[: n + m])
+    first = np.linalg.inv(K[old, old] + np.diag(added[old]))
     given = K - K[:, old] @ first @ K[old]
-    epsilon = jnp.broadcast_to(jnp.sqrt(noise), (S, 2, 2)) * jax.random.normal(KEYS[1], (S, 2, 2))
-    surprise = np.asarray((both(A) + 0.2)[None] - paths(A) - epsilon).reshape(S, -1)
-    gain = np.linalg.solve(given[new, new] + np.diag(variances[new]), given[new, test])
-    close(went(TEST), paths(TEST) + (surprise @ gain).reshape(S, 5, 2))
-    close(went.mean_path(TEST), posterior.mean(TEST))
-    close(went.without(posterior, [N, N + 1])(TEST), paths(TEST))
-    close(went.without(posterior, 0).mean_path(TEST), posterior.without(0).mean(TEST))
-    # Path i at input j and output q without that observation: by Matheron's rule on the grid.
-    left, j = went.leave_one_out(posterior), 3
-    alpha = (np.swapaxes(went.coefficients, -1, -2) @ np.linalg.inv(kernel.index().covariance())).reshape(S, -1)
-    here = np.asarray(went(posterior.prior.X)).reshape(S, -1)[:, j]
-    close(left.reshape(S, -1)[:, j], here - alpha[:, j] / P[j, j] * (P[j] @ K[: n + m, j]))
-    assert scores.loo_crps(went, posterior, KEYS[2]).shape == (N + 2, 2)
+    numbers = jax.vmap(lambda i: jax.random.normal(jax.random.fold_in(KEYS[1], i), (S,)), out_axes=1)(n + jnp.arange(m))
+    surprise = y[None, new] - paths(grid[new]) - np.sqrt(added[new])[None] * numbers
+    gain = np.linalg.solve(given[new, new] + np.diag(added[new]), given[new, test])
+    close(went(at), paths(at) + (surprise @ gain).reshape(S, 5, 2))
+    close(went.outputs(TEST), went(at))
+    close(went.mean_path(at), posterior.mean(at))
+    # Observations are counted one by one: all those of two inputs, and one of an input.
+    back = posterior.without(range(n, n + m))
+    assert isinstance(back.solution, KroneckerFactor) and back.new_noise_var.shape == (2,)
+    close(back.mean(at), start.mean(at))
+    close(went.without(posterior, range(n, n + m))(at), paths(at))
+    fewer = posterior.without(3)
+    assert isinstance(fewer.solution, CholeskyFactor) and fewer.capacity == n + m - 1
+    close(went.without(posterior, 3).mean_path(at), fewer.mean(at))
+    close(went.without(posterior, 3).outputs(TEST), went.without(posterior, 3)(at))
+    assert (went.without(posterior, 3).condition(fewer, KEYS[2])(at) == went.without(posterior, 3)(at)).all()
+    # One output alone, of which the noise is known; it grows from there.
+    one = posterior.condition(grid[n + m : n + m + 1], jnp.asarray([0.4]))
+    full = np.r_[0 : n + m + 1]
+    precision = np.linalg.inv(K[np.ix_(full, full)] + np.diag(np.r_[added[: n + m], noise[0] + 0.01]))
+    close(one.mean(at).reshape(-1), K[test][:, full] @ precision @ np.r_[y, 0.4])
+    close(one.condition(pgp.AllOutputs(A + 1, 2), both(A)).noise[-4:], added[:4])
+    # Path i at each observation without that one: by Matheron's rule.
+    left, alpha = went.leave_one_out(posterior), np.asarray(went.coefficients)
+    here = np.asarray(went(grid[: n + m]))
+    close(left, here - alpha / np.diagonal(P) * np.einsum("ij,ij->i", P, K[: n + m, : n + m]))
+    assert scores.loo_crps(went, posterior, KEYS[2]).shape == (n + m,)
+    moved = pgp.GPPrior(kernel, pgp.AllOutputs(X + 1, 2)).condition(both(X), noise)
     with pytest.raises(ValueError, match="not that of the paths"):
-        paths.condition(pgp.MultiOutputGPPrior(kernel, X + 1).condition(both(X), noise).condition(A, both(A)), KEYS[1])
+        paths.condition(moved.condition(pgp.AllOutputs(A, 2), both(A)), KEYS[1])
     with pytest.raises(ValueError, match="no observation"):
-        start.without(range(N))
+        start.without(range(n))
+    with pytest.raises(ValueError, match="several fantasies takes a factor"):
+        start.condition(pgp.AllOutputs(A, 2), jnp.zeros((3, m)))
+    # With a factor there are fantasies, and room.
+    room = start.prior.condition(both(X), noise, capacity=3 * N).condition(pgp.AllOutputs(A, 2), both(A) + 0.2)
+    assert room.capacity == 3 * N or room.capacity == 3 * N + 1
+    close(room.mean(at), posterior.mean(at))
 
 
 def test_under_other_hyperparameters():

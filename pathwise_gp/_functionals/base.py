@@ -229,6 +229,10 @@ class AbstractFunctional(Printed, eqx.Module):
         """Variances as `flatten` makes them, or as many as there are outputs."""
         return self.flatten(values, name)
 
+    def expanded(self, variances: Any) -> Any:
+        """Of variances of each output those of each value; others as they are."""
+        return variances
+
     def astype(self, dtype: Any) -> "AbstractFunctional":
         """The same, of inputs in another precision."""
         cast = lambda leaf: leaf.astype(dtype) if eqx.is_inexact_array(leaf) else leaf

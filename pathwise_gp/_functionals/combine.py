@@ -129,6 +129,12 @@ class Stack(AbstractCombination):
         return tuple(part.blocks(values[..., there]) for part, there in zip(self.parts, self._slices, strict=True))
 
     def flatten(self, values: Any, name: str) -> Any:
+        return self._flat(values, name, lambda part, value, own: part.flatten(value, own))
+
+    def flatten_variances(self, values: Any, name: str) -> Any:
+        return self._flat(values, name, lambda part, value, own: part.flatten(part.expanded(value), own))
+
+    def _flat(self, values: Any, name: str, of_part: Callable[[AbstractFunctional, Any, str], Any]) -> Any:
         if not isinstance(values, (list, tuple)) or (len(values) != len(self.parts) and len(values) == self.size):
             return super().flatten(values, name)
         if len(values) != len(self.parts):
@@ -136,7 +142,7 @@ class Stack(AbstractCombination):
                 f"`{name}` must be a list of {len(self.parts)}, an entry for each functional; got {len(values)}."
             )
         flat = [
-            part.flatten(value, f"{name}[{i}]") for i, (part, value) in enumerate(zip(self.parts, values, strict=True))
+            of_part(part, value, f"{name}[{i}]") for i, (part, value) in enumerate(zip(self.parts, values, strict=True))
         ]
         np_ = np if all(isinstance(value, np.ndarray) for value in flat) else jnp
         return np_.concatenate([np_.asarray(value) for value in flat])

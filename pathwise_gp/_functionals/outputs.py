@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
@@ -77,6 +78,12 @@ class AllOutputs(AbstractOfPoints):
 
     def flatten_variances(self, values: Any, name: str) -> Any:
         return values if np.shape(values) == (self.n_outputs,) else self.flatten(values, name)
+
+    def expanded(self, variances: Any) -> Any:
+        if np.shape(variances) != (self.n_outputs,):
+            return variances
+        np_ = jnp if isinstance(variances, jax.Array) else np
+        return np_.broadcast_to(np_.asarray(variances), self.shape)
 
     def by_output(
         self, B: Float[Array, "k k"], coefficients: Float[Array, "*s q"]

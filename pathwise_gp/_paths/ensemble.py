@@ -25,7 +25,7 @@ class PathEnsemble(Printed, eqx.Module):
 
     `len(ensemble)` is the number of draws; `ensemble[i]` the paths of draw i; slices and arrays of indices give smaller
     ensembles. Draws may have more axes, of chains and of draws, and behind them of the members of a plate: then `ensemble[i]`
-    is the ensemble of a chain. Paths of several outputs have the axis of the outputs last.
+    is the ensemble of a chain. Those of all `outputs` have the axis of the outputs last.
 
     **Fields:**
 
@@ -148,6 +148,13 @@ class PathEnsemble(Printed, eqx.Module):
     def mean_path(self) -> "PathEnsemble":
         """The posterior mean under each draw, as an ensemble with the axes of the draws."""
         (made,) = self._parts(lambda paths: (paths.mean_path,), 1)
+        return made
+
+    @property
+    def outputs(self) -> "PathEnsemble":
+        """All outputs under each draw, as functions of the inputs without the number of the output: see
+        `PathwiseFunction.outputs`."""
+        (made,) = self._parts(lambda paths: (paths.outputs,), 1)
         return made
 
     def rescaled(self, scaling: Standardisation) -> "PathEnsemble":

@@ -212,29 +212,19 @@ class PathwiseFunction(Printed, eqx.Module):
 
     @property
     def outputs(self) -> Any:
-        """All outputs of these paths as functions of the inputs without the number of the output, an `OutputPaths`: what
-        takes functions that map `*n d` to `*s *n p`. Features and covariances of an input are computed once for all outputs.
-
-        **Raises:** ValueError where the kernel is not `Coregionalised`, paths have bases of their own
-        (`share_features=False`), or something else than values was observed: evaluate these at `with_outputs(X, p)`.
-        """
-        found = self._outputs()
-        if found is None:
-            raise ValueError(
-                f"`outputs` is of paths with a `Coregionalised` kernel and one basis, that are conditioned on values; the kernel "
-                f"is `{self.kernel.label()}`. Evaluate these at `with_outputs(X, n_outputs)`."
-            )
-        return found
-
-    def at_outputs(self, X: Float[Array, "n d"], p: int) -> Float[Array, "*s n p"] | None:
-        """Values of the first p outputs at points, where that is less work than at all of them one by one; else None."""
-        outputs = self._outputs()
-        return None if outputs is None else outputs(X)[..., :p]
-
-    def _outputs(self) -> Any:
+        """All outputs of these paths as functions of the inputs without their number, an `OutputPaths`, which map `*n d` to
+        `*s *n p`. **Raises:** ValueError where the kernel is not `Coregionalised`, paths have bases of their own
+        (`share_features=False`), or something else than values was observed: evaluate these at `with_outputs(X, p)`."""
         from .outputs import outputs_of  # which are made of paths
 
         return outputs_of(self)
+
+    def at_outputs(self, X: Float[Array, "n d"], p: int) -> Float[Array, "*s n p"] | None:
+        """Values of the first p outputs at points, where that is less work than at all of them one by one; else None."""
+        from .outputs import outputs_or_none
+
+        outputs = outputs_or_none(self)
+        return None if outputs is None else outputs(X)[..., :p]
 
     def condition(self, posterior: Any, key: Key, n_new: int | None = None) -> Any:
         """The same functions, now through the observations that their posterior has and they have not: the same w, and

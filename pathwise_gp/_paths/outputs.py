@@ -181,8 +181,19 @@ def _evaluate_paired(paths: OutputPaths, X: Float[Array, "..."]) -> Float[Array,
     return map_paired(one, (flat(paths.weights), flat(paths.coefficients)), X, paths.shape, per_path)
 
 
-def outputs_of(paths: PathwiseFunction) -> OutputPaths | None:
-    """`PathwiseFunction.outputs`, or None where its kernel, its basis or what it is conditioned on has none."""
+def outputs_of(paths: PathwiseFunction) -> OutputPaths:
+    """`PathwiseFunction.outputs`."""
+    found = outputs_or_none(paths)
+    if found is None:
+        raise ValueError(
+            "`outputs` is of paths with a `Coregionalised` kernel and one basis, that are conditioned on values; the kernel is "
+            f"`{paths.kernel.label()}`. Evaluate these at `with_outputs(X, n_outputs)`."
+        )
+    return found
+
+
+def outputs_or_none(paths: PathwiseFunction) -> OutputPaths | None:
+    """The same, or None where the kernel, the basis or what paths are conditioned on has none."""
     L = paths.functional
     parts = paths.kernel.outputs(L.dim)
     if parts is None or paths._own_features:

@@ -10,7 +10,7 @@ from jaxtyping import Array, Bool, Float
 
 from .. import _checks
 from .._functionals import AbstractFunctional, as_functional
-from .appending import given, is_one, Join, known_noise, noise_of_new
+from .appending import given, is_one, jitter_of_new, Join, known_noise, noise_of_new
 from .removing import as_numbers, of_functional, order_without
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ def solved_anew(
     else:
         new_noise_var = noise_of_new(prior, L, noise_var)
     made = given(
-        prior, join.functionals(prior, L), lambda jitter: join(jitter, jnp.zeros((m,), jitter.dtype))
+        prior, join.functionals(prior, L), lambda jitter: join(jitter, jitter_of_new(prior, L))
     ).condition(
         join(posterior.y, y),
         posterior.noise_var if same else join(old.spread(posterior.noise_var), L.spread(noise_var)),

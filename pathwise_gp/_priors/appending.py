@@ -50,7 +50,7 @@ def as_new_data(posterior: ConditionedGP, X: Any, y: Any, noise_var: Any, mask: 
         y, mask = _fantasies(posterior, y, m, mask)
     else:
         y, noise_var, mask = flat_data(inputs, y, noise_var, mask)
-        y, mask = _checks.observations(y, m, mask, _checks.MASK, "y_new", "X_new")
+        y, mask = _checks.observations(y, m, mask, _checks.MASK, "y_new", "X_new", L.shape)
     y = y.astype(dtype)
     if noise_var is None:
         if posterior.new_noise_var is None:
@@ -101,6 +101,11 @@ def noise_of_new(prior: GPPrior, L: AbstractFunctional, noise_var: Float[Array, 
 def one_jitter(prior: GPPrior, dtype: Any) -> Float[Array, "..."]:
     one = prior.jitter is not None and is_one(prior.jitter, prior.functional)
     return prior.jitter.astype(dtype) if one else jnp.zeros((), dtype)
+
+
+def jitter_of_new(prior: GPPrior, L: AbstractFunctional) -> Float[Array, "m"]:
+    """The jitter that was asked for of new values: none where it was given for each of the others."""
+    return _of_each(one_jitter(prior, L.dtype), L)
 
 
 def _of_each(variance: Float[Array, "..."], L: AbstractFunctional) -> Float[Array, "m"]:
@@ -160,7 +165,7 @@ def _append(
     if mask is not None:
         between = jnp.where(mask[:, None], between, jnp.zeros_like(between))
     white = factor.whiten(between)  # Vᵀ
-    jitter = None if prior.jitter is None else _of_each(one_jitter(prior, L.dtype), L)
+    jitter = None if prior.jitter is None else jitter_of_new(prior, L)
     same_noise, new_noise_var = noise_var is None, posterior.new_noise_var
     if noise_var is not None:
         new_noise_var = noise_of_new(prior, L, noise_var)
@@ -188,7 +193,7 @@ def _append(
     join = Join(posterior.size, seen.size, m)
     made = dataclasses.replace(
         posterior,
-        prior=given(prior, join.functionals(prior, L), lambda jitter: join(jitter, jnp.zeros((m,), jitter.dtype))),
+        prior=given(prior, join.functionals(prior, L), lambda jitter: join(jitter, jitter_of_new(prior, L))),
         y=join(jnp.broadcast_to(posterior.y, old.shape), y),
         noise_var=posterior.noise_var
         if same_noise

@@ -85,13 +85,18 @@ _MANY, _SOME = 4096, 256
 def _scales(
     prior: AbstractPrior, L: AbstractFunctional, in_units: Float[Array, "n"], mask: Bool[Array, "n"] | None
 ) -> Scales:
+    seen = mask
+    if L.n_each is not None:
+        # Outputs are correlated wherever points are: one of them says whether points are.
+        seen = jnp.ones(L.size, bool) if mask is None else mask
+        L, mask = L.take(jnp.arange(0, L.size, L.n_each)), jnp.any(seen.reshape(-1, L.n_each), axis=1)
     if L.size <= _MANY or not L.one_by_one:
-        return scales_of(in_units, L.gram(prior.kernel), mask)
+        return scales_of(in_units, L.gram(prior.kernel), mask, seen=seen)
     # Spread over those that were observed.
     there = jnp.ones(L.size, bool) if mask is None else mask
     rows = jnp.argsort(~there, stable=True)[jnp.arange(_SOME) * jnp.sum(there) // _SOME]
     K = L.take(rows).cross(prior.kernel, L)
-    return scales_of(in_units, K, mask, rows, L.diagonal(prior.kernel))
+    return scales_of(in_units, K, mask, rows, L.diagonal(prior.kernel), seen)
 
 
 def in_deviations(

@@ -17,7 +17,6 @@ from .._functionals import (
     flat_data,
     Observed,
     observed,
-    size_of,
 )
 from .._kernels import KernelT
 from .._numerics.solution import Report
@@ -161,8 +160,9 @@ class GPPrior(AbstractPrior[KernelT]):
     def check(self, y: Any, noise_var: Any, mask: Any) -> tuple[Array, Array, Array | None]:
         """Observations, noise and mask that fit the training inputs."""
         y, noise_var, mask = flat_data(self.X, y, noise_var, mask)
-        q, p, dtype = size_of(self.X), as_functional(self.X).n_each, self.X.dtype
-        y, mask = _checks.observations(y, q, mask)
+        L, dtype = as_functional(self.X), self.X.dtype
+        q, p = L.size, L.n_each
+        y, mask = _checks.observations(y, q, mask, shape=L.shape)
         return y.astype(dtype), _checks.noise_variance(noise_var, q, or_zero=True, n_outputs=p).astype(dtype), mask
 
     def __check_init__(self):

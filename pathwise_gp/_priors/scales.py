@@ -28,13 +28,15 @@ def scales_of(
     mask: Bool[Array, "n"] | None = None,
     rows: Int[Array, "r"] | None = None,
     variances: Float[Array, "n"] | None = None,
+    seen: Bool[Array, "..."] | None = None,
 ) -> Scales:
     """From observations less the prior mean, in prior standard deviations, and the covariance of the points, or of some
-    `rows` of it and all `variances`."""
+    `rows` of it and all `variances`; `seen`: which of the observations were made, where the `mask` is that of the points."""
     there = jnp.ones(K.shape[1:], bool) if mask is None else mask
     everything = jnp.arange(K.shape[1])
     rows, variances = everything if rows is None else rows, jnp.diagonal(K) if variances is None else variances
-    number = jnp.maximum(jnp.sum(there), 1).astype(in_units.dtype) * (in_units.size // there.size)
+    seen = there if seen is None else seen
+    number = jnp.maximum(jnp.sum(seen), 1).astype(in_units.dtype) * (in_units.size // seen.size)
     away = jnp.sqrt(jnp.sum(in_units * in_units) / number)
     scale = jnp.sqrt(variances)
     product = scale[rows][:, None] * scale[None, :]

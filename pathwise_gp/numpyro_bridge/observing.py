@@ -278,7 +278,7 @@ def _observations(y: Any, marginal: GPMarginal) -> Float[Array, "..."]:
     """Observations in the shape of a marginal; 0 where there is none."""
     shape, mask = marginal.shape(), marginal.observed
     if len(shape) == 1:
-        found, _ = _checks.observations(y, shape[0], mask)
+        found, _ = _checks.observations(y, shape[0], mask, shape=as_functional(unstack(marginal.prior)[0].X).shape)
     else:
         found = _checks.floating(y, "y")
         if found.shape != shape:
