@@ -127,7 +127,7 @@ class _MeanOfOutput(Printed, eqx.Module):
 
 
 @mean_integral.register
-def _(mean: _MeanOfOutput, box: Box):
+def _(mean: _MeanOfOutput, _: Box):
     of_all = mean.mean.values if isinstance(mean.mean, OutputMeans) else mean.mean
     raise NoClosedForm("the mean", type(of_all).__name__)
 

@@ -47,8 +47,8 @@ def rollout(
     **Arguments:**
 
     - `dynamics`: k batches of paths (or ensembles), one for each entry of the state, all of axes `*s`: path i of one belongs
-      to path i of the others; or all of them at once (`paths.outputs`); or one function that maps `*n k+a`, states followed by
-      actions, to `*s *n k`. A function with axes `*s` and no method `paired` is asked for all its paths
+      to path i of the others; or all of them at once (`paths.outputs`); or one function that maps `*n k+a`, states
+      followed by actions, to `*s *n k`. A function with axes `*s` and no method `paired` is asked for all its paths
       at all states, of which each keeps its own: S² values a step.
     - `policy`: maps a state, `k`, to an action, `a`; or actions known beforehand, `t a`.
     - `x0`: start, `k`, or several, `*b k`, each of which is used in every world.

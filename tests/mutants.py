@@ -1601,6 +1601,20 @@ MUTANTS = [
         f"{SOLVING}::test_paths_go_on_through_what_was_solved_by_iterations",
     ),
     Mutant(
+        "the last observations taken out in place of others",
+        "_priors/anew.py",
+        "        posterior.y[places],",
+        "        posterior.y[: len(order)],",
+        f"{SOLVING}::test_paths_go_on_through_what_was_solved_by_iterations",
+    ),
+    Mutant(
+        "what is solved anew in the unit of the data",
+        "_priors/anew.py",
+        "return prior.condition(y, noise_var, posterior.mask, solver",
+        "return prior.condition(y, posterior.noise_var, posterior.mask, solver",
+        f"{SOLVING}::test_what_was_solved_by_iterations_is_read_in_other_units",
+    ),
+    Mutant(
         "what did not converge is handed out",
         ITERATIVE,
         "if report is None or not self.solver.throw:",

@@ -216,6 +216,7 @@ def test_public_names_are_documented(name, value):
     if (
         inspect.isclass(value)
         and not name.startswith("Abstract")
-        and name not in {"ZeroMean", "Cholesky", "Kronecker", "MonteCarlo", "Orthogonal", "PrecisionWarning", "ScaleWarning"}
+        and name
+        not in {"ZeroMean", "Cholesky", "Kronecker", "MonteCarlo", "Orthogonal", "PrecisionWarning", "ScaleWarning"}
     ):
         assert "**Fields:**" in text

@@ -55,9 +55,7 @@ def normal(f):
 TWO = pgp.Coregionalised(pgp.RBF(1.0, 0.9), np.ones((2, 1)), np.ones(2))
 BOTH = np.stack([np.sin(X[:, 0]), 100 + X[:, 0]], axis=1)
 MULTI = (
-    pgp.PathwiseSampler(
-        pgp.GPPrior(kernel=TWO, X=pgp.AllOutputs(X, 2)).condition(BOTH, 0.1, check_scales=False), 8
-    )
+    pgp.PathwiseSampler(pgp.GPPrior(kernel=TWO, X=pgp.AllOutputs(X, 2)).condition(BOTH, 0.1, check_scales=False), 8)
     .sample_paths(KEY, 5)
     .outputs
 )

@@ -287,11 +287,11 @@ def test_hyperparameters_of_a_grid_are_learnt():
     fields = ("kernel.kernel.*", "kernel.kappa")
     found = pgp.fit(prior, Y, NOISE, fields=fields, learn_noise=True, max_steps=15)
     assert found.noise_var.shape == (P,) and found.log_density > prior.log_prob(Y, NOISE) + 1
-    close(found.log_density, pgp.GPPrior(found.prior.kernel, INDEXED).log_prob(Y.reshape(-1), np.tile(found.noise_var, N)))
-    # One noise for all: the search is that of the dense process.
-    one, other = (
-        pgp.fit(p, y, 0.1, fields=fields, max_steps=15) for p, y in ((prior, Y), (rows, Y.reshape(-1)))
+    close(
+        found.log_density, pgp.GPPrior(found.prior.kernel, INDEXED).log_prob(Y.reshape(-1), np.tile(found.noise_var, N))
     )
+    # One noise for all: the search is that of the dense process.
+    one, other = (pgp.fit(p, y, 0.1, fields=fields, max_steps=15) for p, y in ((prior, Y), (rows, Y.reshape(-1))))
     np.testing.assert_allclose(one.log_density, other.log_density, rtol=1e-6)
 
 
@@ -319,7 +319,7 @@ def largest(jaxpr):
     for equation in jaxpr.eqns:
         sizes += [variable.aval.size for variable in equation.outvars if hasattr(variable.aval, "size")]
         for inner in jax.tree.leaves(list(equation.params.values()), is_leaf=lambda leaf: hasattr(leaf, "eqns")):
-            inner = getattr(inner, "jaxpr", inner)
-            if hasattr(inner, "eqns"):
-                sizes.append(largest(inner))
+            program = getattr(inner, "jaxpr", inner)
+            if hasattr(program, "eqns"):
+                sizes.append(largest(program))
     return max(sizes)

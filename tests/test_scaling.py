@@ -125,7 +125,11 @@ FAR = {
         r"expects: no two points of `X` have a prior",
     ),
     "both": (pgp.GPPrior(pgp.RBF(1.0, 0.3), YEARS), LEVEL, r"deviations .*, and no two .*`check_scales=False`"),
-    "outputs": (pgp.GPPrior(GRID, pgp.AllOutputs(YEARS, 2)), np.c_[LEVEL, LEVEL], r"lies 28\d prior .*, and no two points"),
+    "outputs": (
+        pgp.GPPrior(GRID, pgp.AllOutputs(YEARS, 2)),
+        np.c_[LEVEL, LEVEL],
+        r"lies 28\d prior .*, and no two points",
+    ),
 }
 
 

@@ -10,6 +10,7 @@ from jaxtyping import Array, Bool, Float
 
 from .. import _checks
 from .._modules import Printed
+from .._numerics.linalg import inner
 
 
 class AbstractFeatures(Printed, eqx.Module):
@@ -22,6 +23,10 @@ class AbstractFeatures(Printed, eqx.Module):
     def about(self, point: Float[Array, "d"]) -> "AbstractFeatures":
         """A basis of the same process whose rounding errors are smallest near a point; itself where that is all the same."""
         return self
+
+    def draws(self, X: Float[Array, "n d"], weights: Float[Array, "s f"]) -> Float[Array, "s n"]:
+        """φ(x)ᵀw for some vectors w."""
+        return inner(weights, self(X))
 
     def covers(self, X: Float[Array, "n d"]) -> Literal[True] | Bool[Array, ""]:
         """Whether all points lie where the basis holds; True where it holds everywhere."""

@@ -70,9 +70,7 @@ class NoFeatures(AbstractFeatures):
     def __call__(self, X: Float[Array, "n d"]) -> Float[Array, "n 0"]:
         return jnp.zeros((X.shape[0], 0), X.dtype)
 
-    def by_output(
-        self, weights: Float[Array, "*s 0"], p: int
-    ) -> "tuple[AbstractFeatures, Float[Array, '*s p 0']]":
+    def by_output(self, weights: Float[Array, "*s 0"], p: int) -> "tuple[AbstractFeatures, Float[Array, '*s p 0']]":
         return self, jnp.zeros((*weights.shape[:-1], p, 0), weights.dtype)
 
     def in_units(self, of_inputs: Any, scale: Float[Array, "p"]) -> "NoFeatures":

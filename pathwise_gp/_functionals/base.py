@@ -3,7 +3,7 @@
 import abc
 import math
 from collections.abc import Callable
-from typing import Any, TYPE_CHECKING, TypeAlias
+from typing import Any, Literal, TYPE_CHECKING, TypeAlias
 
 import equinox as eqx
 import jax
@@ -123,9 +123,13 @@ class AbstractFunctional(Printed, eqx.Module):
         """L φᵀw for some vectors w."""
         return inner(weights, self.of_features(features))
 
-    def times(
-        self, kernel: AbstractKernel, other: "AbstractFunctional", V: Float[Array, "s p"]
-    ) -> Float[Array, "s q"]:
+    def along(
+        self, kernel: AbstractKernel, Z: Float[Array, "n d"], coefficients: Float[Array, "s q"]
+    ) -> Float[Array, "s n"]:
+        """k(z, L)α for n points z and some vectors α."""
+        return inner(coefficients, self.of_kernel(kernel, Z))
+
+    def times(self, kernel: AbstractKernel, other: "AbstractFunctional", V: Float[Array, "s p"]) -> Float[Array, "s q"]:
         """L k L′ᵀ v for some vectors v."""
         return inner(V, self.cross(kernel, other))
 
@@ -159,6 +163,10 @@ class AbstractFunctional(Printed, eqx.Module):
     def noise(self, kernel: AbstractKernel) -> Float[Array, "q"]:
         """Variances of the white noise of a kernel, which belongs to values at points alone."""
         return jnp.zeros((self.size,), self.dtype)
+
+    def valid(self, kernel: AbstractKernel) -> Literal[True] | Bool[Array, ""]:
+        """Whether it looks at functions where the kernel knows them."""
+        return kernel.valid(self.points)
 
     def where(self, mask: Bool[Array, "q"]) -> "AbstractFunctional":
         """The same with something that was observed in place of what was not, as far as it matters where that lies."""
@@ -385,9 +393,3 @@ class _Step(eqx.Module):
     def __call__(self, X: Float[Array, "*n d"]) -> Float[Array, "*n"]:
         moved = X - jax.lax.stop_gradient(X)
         return moved[..., self.column] * jnp.exp(jnp.sum(moved, axis=-1))
-
-
-def times(values: Float[Array, "*s q"], factor: Float[Array, "..."]) -> Float[Array, "*s q"]:
-    """Values times a number, or one for each of the last axis."""
-    factor = jnp.broadcast_to(factor.astype(values.dtype), values.shape[-1:])
-    return values * factor.reshape(*[1] * (values.ndim - 1), -1)

@@ -13,7 +13,8 @@ from .. import _fields
 from .._features import AbstractFeatures
 from .._kernels import AbstractKernel
 from .._numerics.linalg import inner
-from .base import AbstractFunctional, times
+from .base import AbstractFunctional
+from .functions import times
 from .operators import Function
 
 

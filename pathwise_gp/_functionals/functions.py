@@ -169,3 +169,9 @@ class KernelLaplacians(AbstractFunction):
 
     def over_boxes(self, boxes: Float[Array, "b 2 d"], rule: Callable[[Any], Array]) -> Float[Array, "n b"]:
         return LaplacianOperator()(KernelOverBoxes(self.kernel, boxes), self.X, 0).T
+
+
+def times(values: Float[Array, "*s q"], factor: Float[Array, "..."]) -> Float[Array, "*s q"]:
+    """Values times a number, or one for each of the last axis."""
+    factor = jnp.broadcast_to(factor.astype(values.dtype), values.shape[-1:])
+    return values * factor.reshape(*[1] * (values.ndim - 1), -1)

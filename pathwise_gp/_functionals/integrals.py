@@ -14,7 +14,8 @@ from .. import _checks, _fields
 from .._kernels import AbstractKernel
 from .._kernels.integrals import has_integrals
 from .._types import Numbers
-from .base import AbstractFunctional, times
+from .base import AbstractFunctional
+from .functions import times
 from .operators import Function
 from .quadrature import Quadrature
 

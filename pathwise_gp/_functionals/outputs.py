@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import equinox as eqx
 import jax
@@ -15,6 +15,7 @@ from .._features import AbstractFeatures
 from .._kernels import AbstractKernel, with_outputs
 from .._numerics.blocks import map_rows
 from .._numerics.linalg import inner
+from .._numerics.outputs import inner_of_each, own_output
 from .._types import Numbers
 from .base import AbstractFunctional
 from .of_points import AbstractOfPoints
@@ -86,7 +87,7 @@ class AllOutputs(AbstractOfPoints):
         return np_.broadcast_to(np_.asarray(variances), self.shape)
 
     def by_output(
-        self, B: Float[Array, "k k"], coefficients: Float[Array, "*s q"]
+        self, B: Float[Array, "k p"], coefficients: Float[Array, "*s q"]
     ) -> "tuple[Float[Array, 'n d'], Float[Array, '*s k n']]":
         alpha = coefficients.reshape(-1, self.n_outputs)
         loaded = inner(alpha, B[:, : self.n_outputs]).reshape(*coefficients.shape[:-1], self.X.shape[0], B.shape[0])
@@ -97,8 +98,16 @@ class AllOutputs(AbstractOfPoints):
         if parts is None:
             return super().of_draws(features, weights)
         basis, by_output = parts
-        s, p, f = by_output.shape
-        return jnp.swapaxes(inner(by_output.reshape(s * p, f), basis(self.X)).reshape(s, p, -1), 1, 2).reshape(s, -1)
+        return _point_by_point(inner_of_each(by_output, basis(self.X)))
+
+    def along(
+        self, kernel: AbstractKernel, Z: Float[Array, "m e"], coefficients: Float[Array, "s q"]
+    ) -> Float[Array, "s m"]:
+        parts = kernel.outputs(self.dim)
+        if parts is None:
+            return super().along(kernel, Z, coefficients)
+        X, by_output = self.by_output(parts[1].astype(self.X.dtype), coefficients)
+        return own_output(inner_of_each(by_output, parts[0].matrix(Z[:, :-1], X)), Z[:, -1])
 
     def of_kernel(self, kernel: AbstractKernel, Z: Float[Array, "m e"]) -> Float[Array, "m q"]:
         parts = kernel.outputs(self.dim)
@@ -113,18 +122,13 @@ class AllOutputs(AbstractOfPoints):
             return other.of_kernel(kernel, self.points)
         return jnp.kron(Values(self.X).cross(parts[0], Values(grid[0])), self._covariance(parts[1])[:, : grid[1]])
 
-    def times(
-        self, kernel: AbstractKernel, other: AbstractFunctional, V: Float[Array, "s r"]
-    ) -> Float[Array, "s q"]:
+    def times(self, kernel: AbstractKernel, other: AbstractFunctional, V: Float[Array, "s r"]) -> Float[Array, "s q"]:
         parts, grid = kernel.outputs(self.dim), other.grid
         if parts is None or grid is None:
             return super().times(kernel, other, V)
         # (K ⊗ B) v is K V Bᵀ.
-        B = self._covariance(parts[1])[:, : grid[1]]
-        loaded = inner(V.reshape(-1, grid[1]), B).reshape(V.shape[0], -1, self.n_outputs)
-        rows = jnp.swapaxes(loaded, 1, 2).reshape(V.shape[0] * self.n_outputs, -1)
-        values = inner(rows, Values(self.X).cross(parts[0], Values(grid[0])))
-        return jnp.swapaxes(values.reshape(V.shape[0], self.n_outputs, -1), 1, 2).reshape(V.shape[0], -1)
+        X, by_output = AllOutputs(*grid).by_output(self._covariance(parts[1]), V)
+        return _point_by_point(inner_of_each(by_output, parts[0].matrix(self.X, X)))
 
     def gram(self, kernel: AbstractKernel) -> Float[Array, "q q"]:
         parts = kernel.outputs(self.dim)
@@ -133,10 +137,15 @@ class AllOutputs(AbstractOfPoints):
         return jnp.kron(Values(self.X).gram(parts[0]), self._covariance(parts[1])[:, : self.n_outputs])
 
     def diagonal(self, kernel: AbstractKernel) -> Float[Array, "q"]:
-        return kernel.diagonal(self.points)
+        return self._of_each(kernel, lambda kernel, X: kernel.diagonal(X))
 
     def noise(self, kernel: AbstractKernel) -> Float[Array, "q"]:
-        return kernel.noise(self.points)
+        return self._of_each(kernel, lambda kernel, X: kernel.noise(X))
+
+    def valid(self, kernel: AbstractKernel) -> Literal[True] | Bool[Array, ""]:
+        parts = kernel.outputs(self.dim)
+        known = parts is not None and self.n_outputs <= parts[1].shape[0]
+        return parts[0].valid(self.X) if parts is not None and known else super().valid(kernel)
 
     def where(self, mask: Bool[Array, "q"]) -> "AllOutputs":
         seen = jnp.any(mask.reshape(self.shape), axis=1)
@@ -168,6 +177,20 @@ class AllOutputs(AbstractOfPoints):
     def rescaled(self, scaling: Any) -> "AllOutputs":
         return self.of_rows(scaling.original_inputs(self.X))
 
+    def _of_each(
+        self, kernel: AbstractKernel, variances: Callable[[AbstractKernel, Array], Array]
+    ) -> Float[Array, "q"]:
+        """Variances, of which each is that of the point times that of the output."""
+        parts = kernel.outputs(self.dim)
+        if parts is None:
+            return variances(kernel, self.points)
+        of_outputs = jnp.diagonal(self._covariance(parts[1]))
+        return (variances(parts[0], self.X)[:, None] * of_outputs[None, :]).reshape(-1)
+
     def _covariance(self, B: Float[Array, "k k"]) -> Float[Array, "p k"]:
         """The rows of B of the outputs that are looked at."""
         return B[: self.n_outputs].astype(self.X.dtype)
+
+
+def _point_by_point(values: Float[Array, "s p n"]) -> Float[Array, "s np"]:
+    return jnp.swapaxes(values, 1, 2).reshape(values.shape[0], -1)

@@ -43,6 +43,12 @@ class Values(AbstractOfPoints):
     def of_features(self, features: AbstractFeatures) -> Float[Array, "n f"]:
         return features(self.X)
 
+    def of_draws(self, features: AbstractFeatures, weights: Float[Array, "s f"]) -> Float[Array, "s n"]:
+        return features.draws(self.X, weights)
+
+    def times(self, kernel: AbstractKernel, other: AbstractFunctional, V: Float[Array, "s q"]) -> Float[Array, "s n"]:
+        return other.along(kernel, self.X, V)
+
     def of_kernel(self, kernel: AbstractKernel, Z: Float[Array, "m d"]) -> Float[Array, "m n"]:
         return kernel.matrix(Z, self.X)
 

@@ -33,7 +33,7 @@ class KroneckerFactor(AbstractSolution):
     values: Float[Array, "n"]
     output_vectors: Float[Array, "p p"]
     output_values: Float[Array, "p"]
-    mask: None = None
+    mask: Bool[Array, "q"] | None = None
 
     if TYPE_CHECKING:
         # A checker puts the field that the abstract class names first.
@@ -47,7 +47,7 @@ class KroneckerFactor(AbstractSolution):
             values: Float[Array, "n"],
             output_vectors: Float[Array, "p p"],
             output_values: Float[Array, "p"],
-            mask: None = None,
+            mask: Bool[Array, "q"] | None = None,
         ) -> None: ...
 
     @property

@@ -153,9 +153,9 @@ class CholeskyFactor(AbstractSolution):
         """L⁻ᵀ b for each vector b of B: `solve` is this of `whiten`."""
         return self._triangular(B, transpose=True)
 
-    def colour(self, B: Float[Array, "*s n"]) -> Float[Array, "*s n"]:
-        """L b for each vector b of B."""
-        return inner(_rows(B), self.lower).reshape(B.shape)
+    def colour(self, Z: Float[Array, "*s n"]) -> Float[Array, "*s n"]:
+        """L z for each vector z of Z."""
+        return inner(_rows(Z), self.lower).reshape(Z.shape)
 
     @property
     def grows(self) -> bool:

@@ -88,7 +88,7 @@ class PathwiseFunction(Printed, eqx.Module):
         **Raises:** ValueError where the last axis of `X` is not the input dimension, or a point lies where the path does not
         hold: not a category of its kernel, or outside the box of its basis (at run time under jit).
         """
-        return _inside(_evaluate(self, _as_inputs(self, X), as_bytes(block_bytes)))
+        return inside(_evaluate(self, _as_inputs(self, X), as_bytes(block_bytes)))
 
     def paired(self, X: Float[AnyArray, "..."]) -> Float[Array, "..."]:
         """Values of each path at inputs of its own: path i at `X[i]`.
@@ -99,7 +99,7 @@ class PathwiseFunction(Printed, eqx.Module):
 
         **Raises:** ValueError where the leading axes of `X` are not those of the paths, or its last not the dimension.
         """
-        return _inside(_evaluate_paired(self, check_own_inputs(_as_inputs(self, X), self.shape)))
+        return inside(_evaluate_paired(self, check_own_inputs(_as_inputs(self, X), self.shape)))
 
     def observe(self, X: Float[AnyArray, "*n d"], key: Key, noise_var: Any = None) -> Float[Array, "..."]:
         """Draws of new observations y* = f(x) + ε of each path, with independent normal noise.
@@ -183,7 +183,7 @@ class PathwiseFunction(Printed, eqx.Module):
                 "`marginal_variance` is of whole paths: a part of one has the solve of the whole, and one of inducing values "
                 "that went on with observations holds none."
             )
-        return _inside(_marginal_variance(self, X))
+        return inside(_marginal_variance(self, X))
 
     def components(self) -> tuple["PathwiseFunction", ...]:
         """For a sum of kernels: the part of each of them in the same draws, in their order. The parts add up to the path.
@@ -324,7 +324,7 @@ def _as_inputs(paths: PathwiseFunction, X: Any) -> Array:
     return _checks.inputs(X, dim_of(paths.inputs)).astype(paths.inputs.dtype)
 
 
-class _Answer(NamedTuple):
+class Answer(NamedTuple):
     """What was computed at some inputs, and whether they are in the domain of the kernel and covered by the basis.
 
     Both are found where the values are: in compiled code, or, where they are True, while it is made. A call of a small path
@@ -336,31 +336,31 @@ class _Answer(NamedTuple):
     covered: Literal[True] | Bool[Array, ""]
 
 
-def _answer(paths: PathwiseFunction, X: Float[Array, "n d"], values: Float[Array, "..."]) -> _Answer:
-    return _Answer(values, paths.kernel.valid(X), paths._one_basis().covers(X))
+def answer(paths: PathwiseFunction, X: Float[Array, "n d"], values: Float[Array, "..."]) -> Answer:
+    return Answer(values, paths.kernel.valid(X), paths._one_basis().covers(X))
 
 
-def _inside(answer: _Answer) -> Float[Array, "..."]:
+def inside(answer: Answer) -> Float[Array, "..."]:
     """The values, or an error where an input was outside."""
     return require_covered(answer.covered, require_valid(answer.valid, answer.values, "X"))
 
 
 @eqx.filter_jit
-def _evaluate(paths: PathwiseFunction, X: Float[Array, "*n d"], block_bytes: int | None) -> _Answer:
+def _evaluate(paths: PathwiseFunction, X: Float[Array, "*n d"], block_bytes: int | None) -> Answer:
     flat = X.reshape(-1, X.shape[-1])
-    return _answer(paths, flat, _values(paths, flat, block_bytes).reshape(*paths.shape, *X.shape[:-1]))
+    return answer(paths, flat, values_at(paths, flat, block_bytes).reshape(*paths.shape, *X.shape[:-1]))
 
 
-def _values(paths: PathwiseFunction, X: Float[Array, "n d"], block_bytes: int | None = None) -> Float[Array, "s n"]:
+def values_at(paths: PathwiseFunction, X: Float[Array, "n d"], block_bytes: int | None = None) -> Float[Array, "s n"]:
     flat = eqx.combine(*_flatten(paths))
     functional = flat.functional
 
     def update(rows: Float[Array, "b d"]) -> Float[Array, "s b"]:
         mean = _means.evaluate(flat.prior_mean, rows)[None, :]
-        return mean + inner(flat.coefficients, functional.of_kernel(flat.kernel, rows))
+        return mean + functional.along(flat.kernel, rows, flat.coefficients)
 
     def prior_and_update(rows: Float[Array, "b d"]) -> Float[Array, "s b"]:
-        return update(rows) + inner(flat.weights, flat.features(rows))
+        return update(rows) + flat.features.draws(rows, flat.weights)
 
     n, f = functional.width, flat.weights.shape[1]
     if not paths._own_features:
@@ -370,17 +370,17 @@ def _values(paths: PathwiseFunction, X: Float[Array, "n d"], block_bytes: int | 
 
 
 @eqx.filter_jit
-def _evaluate_paired(paths: PathwiseFunction, X: Float[Array, "..."]) -> _Answer:
+def _evaluate_paired(paths: PathwiseFunction, X: Float[Array, "..."]) -> Answer:
     random, fixed = _flatten(paths)
     rows = X.reshape(*paths.shape, math.prod(X.shape[len(paths.shape) : -1]), X.shape[-1])
     per_path = rows.shape[-2] * (paths.functional.width + paths.weights.shape[-1])
-    one = lambda leaves, inputs: _values(eqx.combine(leaves, fixed), inputs)[0]
+    one = lambda leaves, inputs: values_at(eqx.combine(leaves, fixed), inputs)[0]
     values = map_paired(one, random, rows, paths.shape, per_path)
-    return _answer(paths, X.reshape(-1, X.shape[-1]), values.reshape(X.shape[:-1]))
+    return answer(paths, X.reshape(-1, X.shape[-1]), values.reshape(X.shape[:-1]))
 
 
 @eqx.filter_jit
-def _marginal_variance(paths: PathwiseFunction, X: Float[Array, "*n d"]) -> _Answer:
+def _marginal_variance(paths: PathwiseFunction, X: Float[Array, "*n d"]) -> Answer:
     L = paths.functional
     noise = jnp.zeros((L.size,), L.dtype) if paths.noise is None else paths.noise
     mask = jnp.isfinite(noise)
@@ -392,8 +392,8 @@ def _marginal_variance(paths: PathwiseFunction, X: Float[Array, "*n d"]) -> _Ans
         return path_variance(paths.kernel, factor, noise, paths.spread, features, L, flat)
 
     if not paths._own_features:
-        return _answer(paths, flat, of(paths.features).reshape(X.shape[:-1]))
+        return answer(paths, flat, of(paths.features).reshape(X.shape[:-1]))
     random, _ = _flatten(paths)
     dynamic, static = random.features, eqx.filter(paths.features, eqx.is_array, inverse=True)
     values = jax.lax.map(lambda leaves: of(eqx.combine(leaves, static)), dynamic)
-    return _answer(paths, flat, values.reshape(*paths.shape, *X.shape[:-1]))
+    return answer(paths, flat, values.reshape(*paths.shape, *X.shape[:-1]))

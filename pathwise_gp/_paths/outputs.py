@@ -13,8 +13,9 @@ from .. import _checks, _means
 from .._features import AbstractFeatures, NoFeatures
 from .._kernels import AbstractKernel, with_outputs
 from .._modules import Printed, Shape
+from .._numerics.blocks import as_bytes
 from .._types import AnyArray, Key
-from .function import PathwiseFunction
+from .function import Answer, answer, inside, PathwiseFunction, values_at
 from .observations import new_noise, observed_with
 from .paired import check_own_inputs, map_paired
 
@@ -52,9 +53,7 @@ class OutputPaths(Printed, eqx.Module):
         **Arguments:** `X`: inputs, `*n d`; `block_bytes`: as for a `PathwiseFunction`. **Returns:** `*s *n p`. **Raises:**
         ValueError where the last axis of `X` is not the input dimension, or a point lies where the path does not hold.
         """
-        X = self._check(X)
-        values = jnp.moveaxis(self._together(X, block_bytes=block_bytes), len(self.shape), -1)
-        return values + jnp.broadcast_to(self._mean(X), values.shape)
+        return inside(_evaluate(self, self._check(X), as_bytes(block_bytes)))
 
     def paired(self, X: Float[AnyArray, "..."]) -> Float[Array, "..."]:
         """Values of all outputs of each path at inputs of its own: path i at `X[i]`.
@@ -168,6 +167,14 @@ class OutputPaths(Printed, eqx.Module):
 
 
 @eqx.filter_jit
+def _evaluate(paths: OutputPaths, X: Float[Array, "*n d"], block_bytes: int | None) -> Answer:
+    rows, together = X.reshape(math.prod(X.shape[:-1]), X.shape[-1]), paths._together
+    values = values_at(together, rows, block_bytes).reshape(*together.shape, *X.shape[:-1])
+    values = jnp.moveaxis(values, len(paths.shape), -1)
+    return answer(together, rows, values + jnp.broadcast_to(paths._mean(X), values.shape))
+
+
+@eqx.filter_jit
 def _evaluate_paired(paths: OutputPaths, X: Float[Array, "..."]) -> Float[Array, "..."]:
     together, n_axes = paths._together, len(paths.shape)
     flat = lambda leaf: leaf.reshape(math.prod(paths.shape), *leaf.shape[n_axes:])
@@ -186,8 +193,8 @@ def outputs_of(paths: PathwiseFunction) -> OutputPaths:
     found = outputs_or_none(paths)
     if found is None:
         raise ValueError(
-            "`outputs` is of paths with a `Coregionalised` kernel and one basis, that are conditioned on values; the kernel is "
-            f"`{paths.kernel.label()}`. Evaluate these at `with_outputs(X, n_outputs)`."
+            "`outputs` is of paths with a `Coregionalised` kernel and one basis, that are conditioned on values; the kernel "
+            f"is `{paths.kernel.label()}`. Evaluate these at `with_outputs(X, n_outputs)`."
         )
     return found
 

@@ -41,9 +41,7 @@ def solved_anew(
         noise_var = known_noise(posterior, L)
     else:
         new_noise_var = noise_of_new(prior, L, noise_var)
-    made = given(
-        prior, join.functionals(prior, L), lambda jitter: join(jitter, jitter_of_new(prior, L))
-    ).condition(
+    made = given(prior, join.functionals(prior, L), lambda jitter: join(jitter, jitter_of_new(prior, L))).condition(
         join(posterior.y, y),
         posterior.noise_var if same else join(old.spread(posterior.noise_var), L.spread(noise_var)),
         join.masks(posterior.mask, mask),

@@ -99,8 +99,9 @@ def noise_of_new(prior: GPPrior, L: AbstractFunctional, noise_var: Float[Array, 
 
 
 def one_jitter(prior: GPPrior, dtype: Any) -> Float[Array, "..."]:
-    one = prior.jitter is not None and is_one(prior.jitter, prior.functional)
-    return prior.jitter.astype(dtype) if one else jnp.zeros((), dtype)
+    if prior.jitter is None or not is_one(prior.jitter, prior.functional):
+        return jnp.zeros((), dtype)
+    return prior.jitter.astype(dtype)
 
 
 def jitter_of_new(prior: GPPrior, L: AbstractFunctional) -> Float[Array, "m"]:
@@ -195,9 +196,7 @@ def _append(
         posterior,
         prior=given(prior, join.functionals(prior, L), lambda jitter: join(jitter, jitter_of_new(prior, L))),
         y=join(jnp.broadcast_to(posterior.y, old.shape), y),
-        noise_var=posterior.noise_var
-        if same_noise
-        else join(seen.spread(posterior.noise_var), L.spread(noise_var)),
+        noise_var=posterior.noise_var if same_noise else join(seen.spread(posterior.noise_var), L.spread(noise_var)),
         solution=CholeskyFactor(join.factors(factor.lower, white, block), join.masks(factor.mask, mask)),
         coefficients=join(coefficients, b),
         jitter=join(posterior.jitter, settled.jitter),

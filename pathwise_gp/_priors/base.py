@@ -10,7 +10,7 @@ from jaxtyping import Array, Bool, Float
 
 from .. import _checks, _means
 from .._functionals import AbstractFunctional, as_functional, check_functional
-from .._kernels import AbstractKernel, check_valid, KernelT, require_valid
+from .._kernels import AbstractKernel, KernelT, require_valid
 from .._modules import Printed
 from .._numerics.lapack import cholesky
 from .._numerics.linalg import add_diagonal, CholeskyFactor
@@ -92,7 +92,7 @@ def not_definite(settled: Settled, L: AbstractFunctional, name: str) -> tuple[Bo
 
 def checked_functional(kernel: AbstractKernel, X: Any, name: str) -> Any:
     """Points or a functional, or an error where one looks outside the kernel's domain (at run time under jit)."""
-    valid = kernel.valid(as_functional(X).points)
+    valid = as_functional(X).valid(kernel)
     if valid is True:
         return X
     if isinstance(X, AbstractFunctional):
@@ -110,7 +110,7 @@ def check_prior(prior: Any, X: Any, name: str) -> None:
     _checks.finite(L.points, name)
     check_functional(L, prior.kernel)
     if _checks.is_concrete(L.points):
-        check_valid(prior.kernel, L.points, name)
+        require_valid(L.valid(prior.kernel), L.points, name)
     check_jitter(prior.jitter, L)
 
 

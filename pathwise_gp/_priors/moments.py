@@ -11,7 +11,6 @@ from jaxtyping import Array, Bool, Float
 from .._functionals import AbstractFunctional, as_functional
 from .._means import evaluate
 from .._numerics.blocks import map_rows
-from .._numerics.linalg import inner
 from .leave_one_out import leave_one_out, LeaveOneOut
 
 
@@ -42,7 +41,7 @@ def log_marginal_likelihood_of(posterior: Any) -> Float[Array, "*t"]:
 def mean_of(posterior: Any, X: Float[Array, "n d"]) -> Float[Array, "t n"]:
     prior, L = posterior.prior, posterior.prior.functional
     coefficients = posterior.coefficients.reshape(-1, L.size)
-    block = lambda rows: inner(coefficients, L.of_kernel(prior.kernel, rows))
+    block = lambda rows: L.along(prior.kernel, rows, coefficients)
     return evaluate(prior.mean, X)[None, :] + map_rows(block, X, L.width)
 
 

@@ -55,10 +55,10 @@ def draw(
     """The posterior given y and draws of it, from one solve for all of them: with an iterative solver a pass over the
     covariance serves the mean and every path. The paths are those of a `PathwiseSampler` with this key.
 
-    **Arguments:** `prior`, `y`, `noise_var`, `mask`, `check_scales`: as of `GPPrior.condition`; `key`, `n_paths`,
-    `n_features`, `features`, `share_features`: as of `PathwiseSampler`; `solver`: as of `GPPrior.condition`. `start`: as many paths, from whose solutions iterations begin: of this key at other hyperparameters, or of
-    a draw that did not get to its end (`throw=False`); of the first observations where there are more now. A factor needs
-    none.
+    **Arguments:** `prior`, `y`, `noise_var`, `mask`, `solver`, `check_scales`: as of `GPPrior.condition`; `key`, `n_paths`,
+    `n_features`, `features`, `share_features`: as of `PathwiseSampler`. `start`: as many paths, from whose solutions
+    iterations begin: of this key at other hyperparameters, or of a draw that did not get to its end (`throw=False`); of the
+    first observations where there are more now. A factor needs none.
 
     **Returns:** the posterior, the paths, and the report of the solve.
 

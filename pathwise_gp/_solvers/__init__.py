@@ -8,5 +8,5 @@ from .base import (
 )
 from .block_projections import BlockProjections as BlockProjections
 from .cholesky import Cholesky as Cholesky, memory as memory
-from .kronecker import Kronecker as Kronecker, suited as suited
 from .conjugate_gradients import ConjugateGradients as ConjugateGradients, RandomPivots as RandomPivots
+from .kronecker import Kronecker as Kronecker, suited as suited

@@ -17,8 +17,9 @@ from .jitter import Shortfall
 class System(NamedTuple):
     """A = L k Lᵀ + diag(noise + jitter), with rows and columns of the identity where the mask is False.
 
-    **Fields:** `kernel`; `L`: what was observed, q values; `noise_var`: the noise beside that of the kernel, and `jitter`: what
-    was asked for of it, or None; each a scalar, or one for each value, `q`, or as `L.spread` knows them; `mask`: `q`, or None.
+    **Fields:** `kernel`; `L`: what was observed, q values; `noise_var`: the noise beside that of the kernel, and `jitter`:
+    what was asked for of it, or None; each a scalar, or one for each value, `q`, or as `L.spread` knows them; `mask`: `q`,
+    or None.
     """
 
     kernel: AbstractKernel

@@ -233,7 +233,7 @@ class Iterated(AbstractSolution):
 def _without_factor(solver: AbstractIterative) -> str:
     return (
         f"A posterior that was solved by `{type(solver).__name__}` has no factor, which the evidence, "
-        "leave-one-out, feature errors, `capacity` and a change of units need. Condition with "
+        "leave-one-out, feature errors and `capacity` need. Condition with "
         "`solver=Cholesky()`, or ask a posterior of fewer observations; its mean, its variance and paths do without."
     )
 

@@ -23,7 +23,6 @@ from .._types import Key
 from .observing import AbstractGPMarginal, AbstractGPSite, WHITE
 
 
-
 def posterior_paths(
     model: Callable[..., Any],
     samples: Mapping[str, Any],
