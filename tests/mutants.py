@@ -96,8 +96,8 @@ MUTANTS = [
     Mutant(
         "mean dropped from the values",
         "_paths/function.py",
-        "return mean + inner(flat.coefficients",
-        "return 0 * mean + inner(flat.coefficients",
+        "return mean + functional.along(flat.kernel",
+        "return 0 * mean + functional.along(flat.kernel",
         EXACT_MOMENTS,
     ),
     Mutant(
@@ -446,8 +446,8 @@ MUTANTS = [
     Mutant(
         "a product of outputs without their covariance",
         "_functionals/outputs.py",
-        "loaded = inner(V.reshape(-1, grid[1]), B)",
-        "loaded = inner(V.reshape(-1, grid[1]), jnp.abs(B))",
+        "AllOutputs(*grid).by_output(self._covariance(parts[1]), V)",
+        "AllOutputs(*grid).by_output(jnp.abs(self._covariance(parts[1])), V)",
         f"{OUT}::test_what_is_not_a_full_grid_is_the_same_model",
     ),
     Mutant(
