@@ -92,6 +92,7 @@ from ._solvers import (
     BlockProjections as BlockProjections,
     Cholesky as Cholesky,
     ConjugateGradients as ConjugateGradients,
+    Estimate as Estimate,
     Kronecker as Kronecker,
     RandomPivots as RandomPivots,
     Report as Report,

@@ -1,25 +1,24 @@
 """Maximum likelihood, and maximum a posteriori, for the hyperparameters of a Gaussian process."""
 
 from collections.abc import Callable, Iterable
-from typing import Any, Generic, NamedTuple
+from typing import Any, Generic, NamedTuple, TYPE_CHECKING, TypeAlias
 
 import equinox as eqx
 import jax
-import jax.flatten_util
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from . import _checks, _fields
-from ._addresses import Address, leaves_of, listed, put, resolve
+from ._addresses import Address, leaves_of, listed, resolve
+from ._ascent import ascend, Estimator
 from ._functionals import flat_data, is_number, size_of
+from ._hyperparameters import Unknowns
 from ._kernels import KernelT
 from ._modules import Printed
-from ._numerics.lapack import cholesky
-from ._numerics.linalg import CholeskyFactor, seen
 from ._priors import GPPrior
-from ._priors.evidence import log_density as log_density_of, without
+from ._priors.evidence import log_density as log_density_of
 from ._progress import ProgressBar
+from ._solvers import AbstractIterative, AbstractSolver, as_solver, unsolved
 from ._solvers.jitter import FOR_A_DENSITY
 from ._types import Key, Numbers
 
@@ -29,8 +28,13 @@ _SPREAD = 1.0
 _ROUNDING = 8
 # Searches from where the last one ended, with the scales of that point, for each start.
 _ROUNDS = 4
-# Entries of a field that have each a scale of their own; of a larger one all have the same.
-_SCALED_ONE_BY_ONE = 32
+
+
+if TYPE_CHECKING:
+    # A checker cannot know whether it was estimated.
+    _Error: TypeAlias = Any
+else:
+    _Error: TypeAlias = Float[Array, ""] | None
 
 
 class Fit(Printed, eqx.Module, Generic[KernelT]):
@@ -38,7 +42,8 @@ class Fit(Printed, eqx.Module, Generic[KernelT]):
 
     **Fields:** `prior`, `noise_var`: with the values found; `log_density`: the log marginal likelihood there (and the log
     prior, if one was given), the best that was seen; `converged`: whether its derivatives vanish; and of all starts, `r`:
-    `log_densities`, `all_converged` and `steps`.
+    `log_densities`, `all_converged` and `steps`. `standard_error`: of a log density that is an estimate, with a `solver`;
+    else None.
     """
 
     prior: GPPrior[KernelT]
@@ -48,6 +53,7 @@ class Fit(Printed, eqx.Module, Generic[KernelT]):
     log_densities: Float[Array, "r"]
     all_converged: Bool[Array, "r"]
     steps: Int[Array, "r"]
+    standard_error: _Error = None
 
 
 def fit(
@@ -63,6 +69,8 @@ def fit(
     n_restarts: int = 0,
     max_steps: int = 200,
     tolerance: float | None = None,
+    solver: AbstractSolver | None = None,
+    n_probes: int | None = None,
     progress: bool = False,
 ) -> Fit[KernelT]:
     """The hyperparameters of largest log marginal likelihood, by L-BFGS from several starts.
@@ -89,6 +97,10 @@ def fit(
     - `tolerance`: a start has converged where no derivative of the log density, in the logarithm of a positive field or in
       standard deviations of a real one, is larger; unless given the third root of the rounding unit ε, 6e-6 in float64 and
       5e-3 in float32, or 3n√ε where that is more: what is gained beyond that is rounding.
+    - `solver`: for very many observations `ConjugateGradients()` or `BlockProjections()`. Log density and derivatives are
+      estimates then, of which those of one step are correlated with those of the next, steps are Adam's, and a search has
+      converged where no derivative is larger than its standard error, or than the `tolerance`, 0.1 unless given. `n_probes`:
+      how many vectors they take, 16 unless given; the `key` is theirs, one of its own unless given.
     - `progress`: whether a bar of tqdm shows the steps of each start; it may end before they are all taken.
 
     **Returns:** the best point's prior, noise and log density, and the flags of all starts.
@@ -96,8 +108,10 @@ def fit(
     **Warns:** outside jit, `PrecisionWarning` where the best search ended, before it converged, for want of a better point.
 
     **Raises:** ValueError where an address is unknown or given twice, a value to start from is outside its domain, `y` or
-    `noise_var` does not fit, or `n_restarts` has no key. Source: Rasmussen & Williams (2006), section 5.4.1; Nocedal & Wright
-    (2006), algorithm 7.5; for the scales, equation 5.9 of the former, whose variance is the Fisher information.
+    `noise_var` does not fit, `n_restarts` has no key or is given with an iterative `solver`, or that did not reach its
+    tolerance (at run time under jit). Source: Rasmussen & Williams (2006), section 5.4.1; Nocedal & Wright (2006), algorithm
+    7.5; for the scales, equation 5.9 of the former, whose variance is the Fisher information; for estimates Gardner et al.
+    (2018), section 4, and Lin et al. (2024).
     """
     if not isinstance(prior, GPPrior):
         raise ValueError(f"`prior` must be a GPPrior; got {type(prior).__name__}.")
@@ -107,7 +121,9 @@ def fit(
     L = prior.functional
     y, mask = _checks.observations(y, n, mask, shape=L.shape)
     y = y.astype(dtype)
-    noise_var = _checks.noise_variance(noise_var, n, or_zero=not learn_noise, n_outputs=L.n_each).astype(dtype)
+    iterative = solver is not None and isinstance(as_solver(solver), AbstractIterative)
+    may_be_zero = not learn_noise and not (iterative and prior.jitter is None)
+    noise_var = _checks.noise_variance(noise_var, n, or_zero=may_be_zero, n_outputs=L.n_each).astype(dtype)
     addresses = _chosen(prior, fields)
     if not addresses and not learn_noise:
         raise ValueError("Nothing is to be learnt: `fields` names no field of the prior, and `learn_noise` is False.")
@@ -115,6 +131,22 @@ def fit(
     if n_starts > 1 and key is None:
         raise ValueError("`n_restarts` needs a `key`.")
     key = None if key is None else _checks.key(key)
+    if isinstance(solver, AbstractIterative):
+        if n_starts > 1:
+            raise ValueError("`n_restarts` is for exact solves: with this `solver` call `fit` from each start.")
+        n_probes = _checks.count(16 if n_probes is None else n_probes, "n_probes", least=2)
+        steps, least = (
+            _checks.count(max_steps, "max_steps"),
+            jnp.asarray(0.1 if tolerance is None else tolerance, dtype),
+        )
+        system = prior.system(L, noise_var, mask)
+        solver.check(system)
+        key = jax.random.key(0) if key is None else key
+        search = (addresses, learn_noise, n_probes, steps, progress)
+        found, lost = _fit_by_estimates(prior.checked(), y, noise_var, mask, key, least, log_prior, solver, search)
+        return _checks.verdict(found, (lost, unsolved(solver)))
+    if n_probes is not None:
+        raise ValueError("`n_probes` is for a `solver` whose log density is an estimate: leave it out.")
     if tolerance is None:
         eps = float(jnp.finfo(dtype).eps)
         tolerance = max(eps ** (1 / 3), 3 * n * eps**0.5)
@@ -127,6 +159,32 @@ def fit(
             "noise, or compute in float64 (`jax.config.update('jax_enable_x64', True)`)."
         )
     return found
+
+
+@eqx.filter_jit
+def _fit_by_estimates(
+    prior: GPPrior,
+    y: Float[Array, "n"],
+    noise_var: Float[Array, "..."],
+    mask: Bool[Array, "n"] | None,
+    key: Any,
+    tolerance: Float[Array, ""],
+    log_prior: Any,
+    solver: AbstractIterative,
+    search: tuple[tuple[str, ...], bool, int, int, bool],
+) -> tuple[Fit, Bool[Array, ""]]:
+    """The fit, and whether a solve did not reach its tolerance."""
+    addresses, learn_noise, n_probes, max_steps, progress = search
+    unknowns = Unknowns(prior, noise_var, addresses, learn_noise)
+    U = jax.random.normal(key, (n_probes, y.shape[0]), y.dtype)
+    found = ascend(Estimator(unknowns, y, mask, solver, U), unknowns, log_prior, tolerance, max_steps, progress, mask)
+    best, noise = unknowns.at(found.point)
+    value, error = found.log_density
+    if log_prior is not None:
+        value = value + jnp.asarray(log_prior(best, noise), value.dtype)
+    one = lambda value: jnp.reshape(value, (1,))
+    converged = found.converged & found.solved
+    return Fit(best, noise, value, converged, one(value), one(converged), one(found.steps), error), ~found.solved
 
 
 def _learns(learn_noise: Any, noise_var: Any) -> bool:
@@ -194,19 +252,9 @@ def _fit(
 ) -> tuple[Fit, Bool[Array, ""]]:
     import optax  # as much again to import as the package
 
-    leaves, n, dtype = leaves_of(prior), y.shape[0], y.dtype
-    # A field without entries has nothing to learn.
-    domains: dict[str, _fields.Domain] = {a: leaves[a].domain for a in settings.addresses if leaves[a].value.size}
-    first = {address: _fields.unconstrained(leaves[address].value, domain) for address, domain in domains.items()}
-    if settings.learn_noise:
-        first[_NOISE] = jnp.log(noise_var)
-    real = {a: value for a, value in first.items() if domains.get(a, "positive") not in ("positive", "simplex")}
-    # In these units the log density has about the curvature in a real field that it has in the logarithm of a positive one.
-    unit = (n / 2) ** 0.5
-
-    def at(point: Any) -> tuple[GPPrior, Float[Array, "..."]]:
-        found = {address: _fields.constrained(point[address], domain) for address, domain in domains.items()}
-        return put(prior, leaves, found), jnp.exp(point[_NOISE]) if settings.learn_noise else noise_var
+    n, dtype = y.shape[0], y.dtype
+    unknowns = Unknowns(prior, noise_var, settings.addresses, settings.learn_noise)
+    first, real, at, unit = unknowns.first, unknowns.real, unknowns.at, unknowns.unit(n)
 
     def log_density(point: Any) -> Float[Array, ""]:
         here, noise = at(point)
@@ -220,19 +268,6 @@ def _fit(
         noise = noise if jitter is None else noise + jitter
         least = FOR_A_DENSITY * n * float(jnp.finfo(dtype).eps)
         return jnp.all((noise <= 0) | (noise >= least * (L.diagonal(here.kernel) + noise)))
-
-    def scales(point: Any) -> Any:
-        ones = jax.tree.map(jnp.ones_like, point)
-        if not real:
-            return ones
-
-        def system(fields: Any) -> tuple[Float[Array, "n n"], Float[Array, "n"]]:
-            here, noise = at(point | fields)
-            here = without(here, mask)
-            return seen(here.covariance_at(here.functional, noise), mask), here.mean_at(here.functional)
-
-        deviations = _deviations(system, {address: point[address] for address in real}, mask)
-        return ones | jax.tree.map(lambda deviation: unit * deviation, deviations)
 
     def place(search: _Search, t: Any) -> Any:
         return jax.tree.map(lambda centre, scale, t: centre + scale * t, search.centre, search.scale, t)
@@ -296,7 +331,7 @@ def _fit(
         """A search about the best point, with the scales that hold there."""
         search, number, _ = state
         t, unknown = jax.tree.map(jnp.zeros_like, search.best), jnp.asarray(jnp.inf, dtype)
-        fresh = {"centre": search.best, "scale": scales(search.best), "t": t, "inner": solver.init(t)}
+        fresh = {"centre": search.best, "scale": unknowns.scales(search.best, mask), "t": t, "inner": solver.init(t)}
         search = search._replace(**fresh, slope=unknown, best_slope=unknown, moved=jnp.asarray(True))
         after = jax.lax.while_loop(going, advance, search)
         return after, number + 1, after.density > search.density
@@ -318,7 +353,7 @@ def _fit(
 
     starts = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (settings.n_starts, *leaf.shape)), first)
     if settings.n_starts > 1:
-        spread, keys = scales(first), jax.random.split(key, len(first))
+        spread, keys = unknowns.scales(first, mask), jax.random.split(key, len(first))
         for (address, leaf), k in zip(starts.items(), keys, strict=True):
             step = _SPREAD * spread[address] * jax.random.normal(k, leaf[1:].shape, leaf.dtype)
             starts[address] = leaf.at[1:].add(step)
@@ -331,38 +366,6 @@ def _fit(
     found, noise = at(jax.tree.map(lambda leaf: leaf[best], points))
     lost = ~converged[best] & (steps[best] < settings.max_steps)
     return Fit(found, noise, densities[best], converged[best], densities, converged, steps), lost
-
-
-# Of the noise among the addresses of a prior's fields.
-_NOISE = "noise_var"
-
-
-def _deviations(system: Callable[..., Any], fields: Any, mask: Bool[Array, "n"] | None) -> Any:
-    """The standard deviation of each entry of some fields, the others held, under the Fisher information of
-    y ~ N(m, A) = N(system(fields)): I = ½ tr (A⁻¹ ∂A A⁻¹ ∂A) + ∂mᵀA⁻¹∂m. Entries of a large field have one in common, from
-    the information in a random direction."""
-    flat, unravel = jax.flatten_util.ravel_pytree(fields)
-    sizes = [leaf.size for leaf in jax.tree.leaves(fields)]
-    directions, owners, at = [], np.zeros(flat.size, int), 0
-    for size in sizes:
-        alone = size <= _SCALED_ONE_BY_ONE
-        signs = np.random.default_rng(0).choice([-1.0, 1.0], size) / size**0.5
-        owners[at : at + size] = len(directions) + (np.arange(size) if alone else 0)
-        for row in np.eye(size) if alone else signs[None]:
-            directions.append(np.zeros(flat.size))
-            directions[-1][at : at + size] = row
-        at += size
-    A, _ = system(fields)
-    factor = CholeskyFactor(cholesky(A), mask)
-
-    def information(direction: Array) -> Array:
-        _, (dA, dm) = jax.jvp(lambda flat: system(unravel(flat)), (flat,), (direction,))
-        white = factor.whiten(factor.whiten(dA).T)
-        return 0.5 * jnp.sum(white * white) + jnp.sum(factor.whiten(dm) ** 2)
-
-    found = jax.lax.map(information, jnp.asarray(np.stack(directions), flat.dtype))
-    deviation = jax.lax.rsqrt(jnp.where((found > 0) & jnp.isfinite(found), found, jnp.ones_like(found)))
-    return unravel(deviation[owners])
 
 
 def _largest(tree: Any) -> Float[Array, ""]:

@@ -28,6 +28,7 @@ class Mutant(NamedTuple):
 
 PROJECTIONS = "_numerics/block_projections.py"
 SOLVING, ITERATIVE = "test_solvers.py", "_solvers/iterative.py"
+ASCENT = "test_ascent.py"
 OF_FACTOR = f"{SOLVING}::test_moments_and_paths_are_those_of_the_factorisation"
 EXACT, DECOUPLED = "_samplers/exact.py", "_samplers/decoupled.py"
 STATIONARY, COMPOSE, PERIODIC = "_kernels/stationary.py", "_kernels/compose.py", "_kernels/periodic.py"
@@ -1076,7 +1077,7 @@ MUTANTS = [
     ),
     Mutant(
         "a mean is searched for in its own unit",
-        "_fit.py",
+        "_hyperparameters.py",
         "return ones | jax.tree.map(lambda deviation: unit * deviation, deviations)",
         "return ones | jax.tree.map(lambda deviation: unit + 0 * deviation, deviations)",
         "test_fit.py::test_nothing_depends_on_units",
@@ -1435,8 +1436,8 @@ MUTANTS = [
     Mutant(
         "places that are free counted in the evidence",
         "_priors/moments.py",
-        "n = y.shape[-1] if mask is None else",
-        "n = y.shape[-1] if True else",
+        "return y.shape[-1] if mask is None else",
+        "return y.shape[-1] if True else",
         "test_updating.py::test_in_steps_as_at_once[plain-16]",
     ),
     Mutant(
@@ -1613,6 +1614,69 @@ MUTANTS = [
         "return prior.condition(y, noise_var, posterior.mask, solver",
         "return prior.condition(y, posterior.noise_var, posterior.mask, solver",
         f"{SOLVING}::test_what_was_solved_by_iterations_is_read_in_other_units",
+    ),
+    Mutant(
+        "probes of another covariance",
+        "_ascent.py",
+        "self._seen(E.inverse_transposed(self._U))",
+        "self._seen(E(self._U))",
+        f"{ASCENT}::test_estimates_have_no_bias_and_the_error_that_they_say[plain]",
+    ),
+    Mutant(
+        "the trace with the sign of the square",
+        "_ascent.py",
+        "jnp.concatenate([at.alpha[None, :], -at.X / s])",
+        "jnp.concatenate([at.alpha[None, :], at.X / s])",
+        f"{ASCENT}::test_estimates_have_no_bias_and_the_error_that_they_say[plain]",
+    ),
+    Mutant(
+        "no derivative of the mean",
+        "_ascent.py",
+        "return 0.5 * self._between(point, V, W) + jnp.sum(",
+        "return 0.5 * self._between(point, V, W) + 0 * jnp.sum(",
+        f"{ASCENT}::test_estimates_have_no_bias_and_the_error_that_they_say[plain]",
+    ),
+    Mutant(
+        "the noise left out of a derivative",
+        "_ascent.py",
+        "return jnp.sum(W * (product + V * diagonal[None, :]))",
+        "return jnp.sum(W * product)",
+        f"{ASCENT}::test_estimates_have_no_bias_and_the_error_that_they_say[mask]",
+    ),
+    Mutant(
+        "groups whose mean is taken for a vector's",
+        "_ascent.py",
+        "jnp.std(values, axis=0, ddof=1) / groups**0.5",
+        "jnp.std(values, axis=0, ddof=1)",
+        f"{ASCENT}::test_estimates_have_no_bias_and_the_error_that_they_say[plain]",
+    ),
+    Mutant(
+        "what was not observed in the log determinant",
+        ITERATIVE,
+        "return log_det(self.covariance.matmul, E, U, _PASSES)",
+        "return log_det(self.covariance.matmul, E, self._seen(U), _PASSES)",
+        f"{ASCENT}::test_estimates_have_no_bias_and_the_error_that_they_say[mask]",
+    ),
+    Mutant(
+        "a log determinant without its preconditioner's",
+        "_numerics/lanczos.py",
+        "return Estimate(E.log_det() + jnp.mean(whole)",
+        "return Estimate(jnp.mean(whole)",
+        f"{ASCENT}::test_a_log_determinant_is_exact_where_the_preconditioner_is",
+    ),
+    Mutant(
+        "a curvature that is none",
+        "_ascent.py",
+        "return jnp.where(known, updated, 2 * H)",
+        "return H",
+        f"{ASCENT}::test_fits_end_near_the_exact_ones",
+    ),
+    Mutant(
+        "a fit whose solves did not converge",
+        "_fit.py",
+        "return _checks.verdict(found, (lost, unsolved(solver)))",
+        "return found",
+        f"{ASCENT}::test_refusals[too few passes]",
     ),
     Mutant(
         "what did not converge is handed out",

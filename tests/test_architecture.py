@@ -205,6 +205,7 @@ def test_public_names_are_documented(name, value):
         "Prediction",
         "Fit",
         "Drawn",
+        "Estimate",
         "Report",
         "Laplace",
         "PrecisionWarning",

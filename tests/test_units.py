@@ -145,7 +145,7 @@ def moments(u):
     }
 
 
-@row("draw", "Drawn", "ConjugateGradients", "RandomPivots", "BlockProjections", "Cholesky")
+@row("draw", "Drawn", "ConjugateGradients", "RandomPivots", "BlockProjections", "Cholesky", "Estimate")
 def solved_by_iterations(u):
     solver, at = pgp.ConjugateGradients(1e-12, preconditioner=pgp.RandomPivots(4)), u.x(AT)
     drawn = pgp.draw(u.prior(), u.y(Y), u.noise, KEY, 2, N_FEATURES, solver=solver)
@@ -154,6 +154,7 @@ def solved_by_iterations(u):
         "values": u.of_y(drawn.paths(at)),
         "mean": u.of_y(drawn.posterior.mean(at)),
         "passes": drawn.report.passes,
+        "evidence": u.of_density(drawn.posterior.estimate_log_marginal_likelihood(KEY, 4).value, N),
         "after some passes": u.of_y(some.mean(at)),
     }
 

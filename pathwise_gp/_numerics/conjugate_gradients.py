@@ -38,6 +38,15 @@ class Preconditioner(eqx.Module):
         """Eᵀv."""
         return self._inside(V * self.scale[None, :])
 
+    def inverse_transposed(self, V: Float[Array, "s n"]) -> Float[Array, "s n"]:
+        """E⁻ᵀv: of standard normal vectors, draws with the covariance RᵀR + D."""
+        along = inner(V, self.basis) * (1 / (1 + self.shrink) - 1)[None, :]
+        return (V + inner(along, self.basis.T)) / self.scale[None, :]
+
+    def log_det(self) -> Float[Array, ""]:
+        """log |RᵀR + D|."""
+        return -2 * (jnp.sum(jnp.log(self.scale)) + jnp.sum(jnp.log1p(self.shrink)))
+
     def _inside(self, V: Float[Array, "s n"]) -> Float[Array, "s n"]:
         along = inner(V, self.basis) * self.shrink[None, :]
         return V + inner(along, self.basis.T)

@@ -30,6 +30,16 @@ class Solved(NamedTuple):
     report: Report | None
 
 
+class Estimate(NamedTuple):
+    """A number from random vectors.
+
+    **Fields:** `value`; `standard_error`: of it, 0 where it is exact.
+    """
+
+    value: Float[Array, "..."]
+    standard_error: Float[Array, "..."]
+
+
 class AbstractSolution(eqx.Module):
     """A⁻¹ for right-hand sides that carry the n axis last. With a `mask`, `n`, A has rows and columns of the identity where
     it is False, and entries of right-hand sides count as 0 there."""
@@ -76,6 +86,11 @@ class AbstractSolution(eqx.Module):
     @abc.abstractmethod
     def log_det(self) -> Float[Array, ""]:
         """log |A|."""
+
+    def estimated_log_det(self, U: Float[Array, "s n"]) -> Estimate:
+        """log |A|, from standard normal vectors where it is not known exactly."""
+        value = self.log_det()
+        return Estimate(value, jnp.zeros_like(value))
 
     @property
     @abc.abstractmethod

@@ -22,7 +22,7 @@ from .._functionals import (
 from .._kernels import check_valid, KernelT
 from .._modules import Printed, shown
 from .._numerics.linalg import CholeskyFactor
-from .._numerics.solution import AbstractSolution
+from .._numerics.solution import AbstractSolution, Estimate
 from .._paths import PathwiseFunction
 from .._paths.observations import new_noise, noise_of_kernel
 from .._scaling import Standardisation
@@ -34,7 +34,14 @@ from .appending import append, as_new_data, trimmed, with_room
 from .base import checked_functional
 from .continuing import continued, continued_without, left_out, new_to
 from .leave_one_out import LeaveOneOut
-from .moments import covariance_of, leave_one_out_of, log_marginal_likelihood_of, mean_of, variance_of
+from .moments import (
+    covariance_of,
+    estimated_evidence_of,
+    leave_one_out_of,
+    log_marginal_likelihood_of,
+    mean_of,
+    variance_of,
+)
 from .prediction import Prediction
 from .removing import remove
 
@@ -260,6 +267,15 @@ class ConditionedGP(Printed, eqx.Module, Generic[KernelT]):
     def log_marginal_likelihood(self) -> Float[Array, "*t"]:
         """log N(y | m(X), A), `*t`, from the factor at hand (Rasmussen & Williams 2006, equation 2.30)."""
         return log_marginal_likelihood_of(self)
+
+    def estimate_log_marginal_likelihood(self, key: Key, n_probes: int = 16) -> Estimate:
+        """log N(y | m(X), A) where there is no factor: the log determinant by stochastic Lanczos quadrature, with a
+        preconditioner (Wenger et al. 2022). With a factor it is exact.
+
+        **Arguments:** `key`: of the random vectors, used up; `n_probes`: how many, at least 2. **Returns:** the value, `*t`,
+        and its standard error. **Raises:** ValueError where `n_probes` is less.
+        """
+        return estimated_evidence_of(self, _checks.key(key), _checks.count(n_probes, "n_probes", least=2))
 
     def leave_one_out(self, block: int | None = None) -> LeaveOneOut:
         """Predictions of each observation by all others, in closed form from the factor at hand, in O(n³).

@@ -11,6 +11,8 @@ from jaxtyping import Array, Bool, Float
 from .._functionals import AbstractFunctional, as_functional
 from .._means import evaluate
 from .._numerics.blocks import map_rows
+from .._numerics.solution import Estimate
+from .._types import Key
 from .leave_one_out import leave_one_out, LeaveOneOut
 
 
@@ -29,12 +31,28 @@ def leave_one_out_of(posterior: Any) -> LeaveOneOut:
 
 @eqx.filter_jit
 def log_marginal_likelihood_of(posterior: Any) -> Float[Array, "*t"]:
-    y, mask = posterior.y, posterior.mask
+    y = posterior.y
     log_det = posterior.solution.log_det()
     residual = y - jnp.broadcast_to(posterior.prior.mean_at(posterior.observed), y.shape)
     square = posterior.solution.explained(residual.reshape(-1, y.shape[-1])).reshape(y.shape[:-1])
-    n = y.shape[-1] if mask is None else jnp.sum(mask).astype(square.dtype)
-    return -0.5 * (square + log_det + n * math.log(2 * math.pi))
+    return -0.5 * (square + log_det + _number(posterior) * math.log(2 * math.pi))
+
+
+def _number(posterior: Any) -> Any:
+    """How many observations were made."""
+    y, mask = posterior.y, posterior.mask
+    return y.shape[-1] if mask is None else jnp.sum(mask).astype(y.dtype)
+
+
+@eqx.filter_jit
+def estimated_evidence_of(posterior: Any, key: Key, n_probes: int) -> Estimate:
+    y = posterior.y
+    residual = y - jnp.broadcast_to(posterior.prior.mean_at(posterior.observed), y.shape)
+    U = jax.random.normal(key, (n_probes, y.shape[-1]), y.dtype)
+    log_det, error = posterior.solution.estimated_log_det(U)
+    # The coefficients are 0 where nothing was observed.
+    square = jnp.sum(residual * posterior.coefficients, axis=-1)
+    return Estimate(-0.5 * (square + log_det + _number(posterior) * math.log(2 * math.pi)), 0.5 * error)
 
 
 @eqx.filter_jit

@@ -1,4 +1,4 @@
-from .._numerics.solution import Report as Report
+from .._numerics.solution import Estimate as Estimate, Report as Report
 from .base import (
     AbstractSolver as AbstractSolver,
     as_solver as as_solver,
@@ -9,4 +9,5 @@ from .base import (
 from .block_projections import BlockProjections as BlockProjections
 from .cholesky import Cholesky as Cholesky, memory as memory
 from .conjugate_gradients import ConjugateGradients as ConjugateGradients, RandomPivots as RandomPivots
+from .iterative import AbstractIterative as AbstractIterative, unsolved as unsolved
 from .kronecker import Kronecker as Kronecker, suited as suited

@@ -7,9 +7,11 @@ from jaxtyping import Array, Float, Int
 
 from .. import _fields
 from .._numerics.block_projections import block_projections, Blocks
+from .._numerics.conjugate_gradients import Preconditioner
 from .._numerics.iterations import Found, Product
 from .._numerics.lapack import cholesky
 from .._numerics.linalg import inverse
+from .conjugate_gradients import RandomPivots
 from .iterative import AbstractIterative, Covariance
 
 
@@ -61,6 +63,9 @@ class BlockProjections(AbstractIterative):
         share = jnp.where(variance > 2 * noise, noise / jnp.where(variance > 0, variance, jnp.ones_like(variance)), 0.5)
         nu = jnp.asarray(n / b, diagonal.dtype)
         return Blocks(starts, jax.lax.map(inverse_of, starts), share.astype(diagonal.dtype) / nu, nu)
+
+    def probing(self, covariance: Covariance, aid: Blocks) -> Preconditioner:
+        return RandomPivots(seed=self.seed)(covariance)
 
     def iterate(
         self,

@@ -68,6 +68,9 @@ class ConjugateGradients(AbstractIterative):
     def aid(self, covariance: Covariance) -> Preconditioner:
         return self.preconditioner(covariance)
 
+    def probing(self, covariance: Covariance, aid: Preconditioner) -> Preconditioner:
+        return aid
+
     def iterate(
         self,
         covariance: Covariance,

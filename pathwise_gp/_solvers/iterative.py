@@ -11,9 +11,11 @@ from jaxtyping import Array, Bool, Float, Int, Shaped
 from .. import _checks
 from .._functionals import AbstractFunctional
 from .._kernels import AbstractKernel
+from .._numerics.conjugate_gradients import Preconditioner
 from .._numerics.iterations import Found, Product
+from .._numerics.lanczos import log_det
 from .._numerics.linalg import add_diagonal, inner
-from .._numerics.solution import AbstractSolution, Report, Solved
+from .._numerics.solution import AbstractSolution, Estimate, Report, Solved
 from .base import AbstractSolver, Evidence, Prepared, System
 from .cholesky import Cholesky
 from .jitter import Shortfall
@@ -101,6 +103,10 @@ class AbstractIterative(AbstractSolver):
     @abc.abstractmethod
     def aid(self, covariance: Covariance) -> Any:
         """What is made of A once."""
+
+    @abc.abstractmethod
+    def probing(self, covariance: Covariance, aid: Any) -> Preconditioner:
+        """What is near A and known in full, from which vectors are drawn that probe A⁻¹."""
 
     @abc.abstractmethod
     def iterate(
@@ -225,16 +231,34 @@ class Iterated(AbstractSolution):
     def log_det(self) -> Float[Array, ""]:
         raise ValueError(_without_factor(self.solver))
 
+    def estimated_log_det(self, U: Float[Array, "s n"]) -> Estimate:
+        E = self.solver.probing(self.covariance, self.aid)
+        # Rows of the identity have a logarithm of 0.
+        return log_det(self.covariance.matmul, E, U, _PASSES)
+
     @property
     def factor(self) -> Any:
         raise ValueError(_without_factor(self.solver))
 
 
+# Of a log determinant, whose rule has as many nodes.
+_PASSES = 30
+
+
 def _without_factor(solver: AbstractIterative) -> str:
     return (
-        f"A posterior that was solved by `{type(solver).__name__}` has no factor, which the evidence, "
-        "leave-one-out, feature errors and `capacity` need. Condition with "
-        "`solver=Cholesky()`, or ask a posterior of fewer observations; its mean, its variance and paths do without."
+        f"A posterior that was solved by `{type(solver).__name__}` has no factor, which the evidence, leave-one-out, feature "
+        "errors and `capacity` need. Condition with `solver=Cholesky()`, or ask a posterior of fewer observations; its mean, "
+        "its variance and paths do without, and the evidence has an estimate, `estimate_log_marginal_likelihood`."
+    )
+
+
+def unsolved(solver: AbstractIterative) -> str:
+    """The error where one of many solves did not reach the tolerance."""
+    return (
+        f"`{type(solver).__name__}` did not reach its tolerance of {solver.tolerance:g} within {solver.max_passes} passes "
+        f"somewhere on the way. Give more `max_passes`, a larger `tolerance`, or {solver.remedy}; start from a larger noise; "
+        "or `throw=False` takes what there is."
     )
 
 

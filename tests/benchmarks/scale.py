@@ -1,4 +1,5 @@
-"""Times what solves for very many observations: `python tests/benchmarks/scale.py [SOLVER ...] [--n 20000] [--data FILE]`.
+"""Times what solves for very many observations: `python tests/benchmarks/scale.py [SOLVER ...] [--n 20000] [--data FILE]
+[--fit]`.
 
 The data are drawn, or `X`, `y` and `test_mask` (whole, or packed by bits; a column for each split) of a file NAME.npz.
 The kernel is then Matérn's, with the scales in a file of JSON: `{NAME: {SPLIT: {noise_scale, signal_scale, lengthscale}}}`.
@@ -83,6 +84,24 @@ def run_here(name: str, arguments: argparse.Namespace) -> str:
     return f"| {name} | {passes} | {residual} | {cpu:.1f} | {wall:.1f} | {memory:.2f} | {error:.4f} | {nll:.3f} |"
 
 
+def fit_here(name: str, arguments: argparse.Namespace) -> str:
+    """A search for the hyperparameters from scratch."""
+    X, y, _, _, kernel, _ = data_of(arguments)
+    start = pgp.Matern(kernel.nu, np.float32(1), np.full(X.shape[1], np.sqrt(X.shape[1]), np.float32))
+    solver = None if name == "cholesky" else SOLVERS[name]
+    search = lambda: jax.block_until_ready(
+        pgp.fit(pgp.GPPrior(start, X), y, np.float32(0.1), solver=solver, max_steps=arguments.steps)
+    )
+    search()
+    begun, cpu = time.perf_counter(), time.process_time()
+    found = search()
+    wall, cpu = time.perf_counter() - begun, time.process_time() - cpu
+    steps, memory = int(found.steps[0]), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    error = "" if found.standard_error is None else f"{float(found.standard_error) / len(y):.4f}"
+    density = f"{float(found.log_density) / len(y):.4f} | {error} | {bool(found.converged)}"
+    return f"| {name} | {steps} | {cpu:.1f} | {cpu / max(steps, 1):.2f} | {wall:.1f} | {memory:.2f} | {density} |"
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("solvers", nargs="*", metavar="SOLVER", help=f"any of {', '.join(map(repr, SOLVERS))}")
@@ -92,18 +111,22 @@ def main() -> int:
     parser.add_argument("--hyperparameters", type=pathlib.Path)
     parser.add_argument("--split", type=int, default=0)
     parser.add_argument("--paths", type=int, default=7)
+    parser.add_argument("--fit", action="store_true", help="search for the hyperparameters, from scratch")
+    parser.add_argument("--steps", type=int, default=200, help="of a search, at the most")
     parser.add_argument("--here", action="store_true", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if unknown := set(arguments.solvers) - set(SOLVERS):
         parser.error(f"no such solver: {', '.join(sorted(unknown))}")
     if arguments.here:
-        print(run_here(arguments.solvers[0], arguments))
+        print((fit_here if arguments.fit else run_here)(arguments.solvers[0], arguments))
         return 0
     X = data_of(arguments)[0]
     name = arguments.data.stem if arguments.data else "drawn"
     print(f"### {name}: n = {len(X):,}, D = {X.shape[1]}, {arguments.paths} paths\n")
     titles = "| solver | passes | largest residual | core-seconds | seconds | GiB | RMSE | NLL |"
-    print(f"{titles}\n{'| --- ' * 8}|", flush=True)
+    if arguments.fit:
+        titles = "| solver | steps | core-seconds | a step | seconds | GiB | log density a point | error | converged |"
+    print(f"{titles}\n{'| --- ' * (titles.count('|') - 1)}|", flush=True)
     failed = 0
     rest = [word for word in sys.argv[1:] if word not in arguments.solvers]
     for name in arguments.solvers or SOLVERS:
