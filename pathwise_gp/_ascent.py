@@ -124,29 +124,31 @@ class Estimator:
 
 
 # Groups of vectors, of whose means the error of their mean is known.
-_GROUPS = 8
+_GROUPS = 4
 
 
 class _Ascent(NamedTuple):
     """Where an ascent has got to, in coordinates t about the start, as one vector.
 
-    **Fields:** `t`; `at`: the solutions there; `gradient`, and `error`, its standard error, or infinite where it is not known
-    yet; `H`: the inverse of the negative Hessian, as far as it is known; `step`: the number of gradients; `sound`: whether
-    all solves converged.
+    **Fields:** `t`; `at`: the solutions there; `gradient`; `error`: its standard error at the point `looked`; `H`: the
+    inverse of the negative Hessian, as far as it is known; `step`: the number of gradients, and `failed`, of those where
+    nothing could be solved; `length`: the largest coordinate of the last step, taken or not.
     """
 
     t: Float[Array, "p"]
     at: Probed
     gradient: Float[Array, "p"]
     error: Float[Array, "p"]
+    looked: Float[Array, "p"]
     H: Float[Array, "p p"]
     step: Int[Array, ""]
-    sound: Bool[Array, ""]
+    failed: Int[Array, ""]
+    length: Float[Array, ""]
 
 
 class Ascended(NamedTuple):
     """**Fields:** `point`; `log_density` there; `converged`: whether no derivative is larger than its error; `steps`;
-    `solved`: whether every solve reached its tolerance, or need not."""
+    `solved`: whether the solves reached their tolerance, or need not."""
 
     point: Any
     log_density: Estimate
@@ -166,7 +168,8 @@ def ascend(
 ) -> Ascended:
     """The point where the derivatives are within their errors, or a `tolerance`, by BFGS (Nocedal & Wright 2006, section 6.1)
     without values: a step is taken unless the derivative along it has turned round and is as large as before, and either way
-    it says what the curvature is."""
+    it says what the curvature is. Where the solver does not converge, as in low precision where the noise is small beside the
+    variance, no step leads there; and where the estimates are no better than none, it ends."""
     units, unravel = jax.flatten_util.ravel_pytree(unknowns.scales_of_some(unknowns.first, mask))
     first, _ = jax.flatten_util.ravel_pytree(unknowns.first)
     n, dtype = estimator.n, first.dtype
@@ -180,39 +183,51 @@ def ascend(
             return found
         return found + jax.grad(lambda t: jnp.asarray(log_prior(*unknowns.at(place(t))), dtype))(t)
 
+    def error_at(t: Float[Array, "p"], at: Probed) -> Float[Array, "p"]:
+        return in_t(estimator.standard_error(place(t), at))
+
     def advance(now: _Ascent) -> _Ascent:
         d = now.H @ now.gradient
         d = d / jnp.maximum(jnp.max(jnp.abs(d)), 1)  # a factor of e at the most
         t = now.t + d
         at = estimator.solve(place(t), now.at)
-        gradient = gradient_at(t, at)
-        H = _with_curvature(now.H, d, now.gradient - gradient)
-        taken = jnp.sum(d * gradient) >= -_TURNED * jnp.sum(d * now.gradient)
+        gradient, solved = gradient_at(t, at), at.converged | ~now.at.converged
+        H = jnp.where(solved, _with_curvature(now.H, d, now.gradient - gradient), _SHORTER * now.H)
+        taken = solved & (jnp.sum(d * gradient) >= -_TURNED * jnp.sum(d * now.gradient))
         keep = lambda new, old: jax.tree.map(lambda a, b: jnp.where(taken, a, b), new, old)
         t, at, gradient = keep((t, at, gradient), (now.t, now.at, now.gradient))
-        near = ~jnp.isfinite(now.error[0]) & (jnp.sum(gradient * (H @ gradient)) <= 1)
-        error = jax.lax.cond(near, lambda: in_t(estimator.standard_error(place(t), at)), lambda: now.error)
-        new = _Ascent(t, at, gradient, error, H, now.step + 1, now.sound & at.converged)
+        # Errors are looked at where they may be others, and at the end.
+        far, near = jnp.max(jnp.abs(t - now.looked)), jnp.sum(gradient * (H @ gradient)) <= 1
+        error, looked = jax.lax.cond(
+            (far > 1) | (near & (far > _SAME)), lambda: (error_at(t, at), t), lambda: (now.error, now.looked)
+        )
+        new = _Ascent(t, at, gradient, error, looked, H, now.step + 1, now.failed + ~solved, jnp.max(jnp.abs(d)))
         if progress:
             bar.report(new.step, ~going(new), "largest derivative {:.3g}", jnp.max(jnp.abs(gradient)))
         return new
 
     def arrived(now: _Ascent) -> Bool[Array, ""]:
-        known = jnp.isfinite(now.error)
-        return jnp.all(known & (jnp.abs(now.gradient) <= jnp.maximum(now.error, tolerance)))
+        within = jnp.abs(now.gradient) <= jnp.maximum(now.error, tolerance)
+        return jnp.all(within) & known(now) & now.at.converged
+
+    def known(now: _Ascent) -> Bool[Array, ""]:
+        # A derivative of a log density is itself known to √(n/2) from the data, at the best.
+        return jnp.all(now.error <= (n / 2) ** 0.5)
 
     def going(now: _Ascent) -> Bool[Array, ""]:
-        return (now.step < max_steps) & ~arrived(now)
+        stuck = (now.failed >= _FAILURES) | (now.length <= _STANDS) | ~known(now)
+        return (now.step < max_steps) & ~stuck & ~arrived(now)
 
     t = jnp.zeros_like(first)
     at = estimator.solve(place(t))
     # In these coordinates a log density has a curvature of n/2 at the most.
     H = jnp.eye(t.shape[0], dtype=dtype) * (2 / n)
-    start = _Ascent(t, at, gradient_at(t, at), jnp.full_like(t, jnp.inf), H, jnp.zeros((), int), at.converged)
+    none, length = jnp.zeros((), int), jnp.asarray(jnp.inf, dtype)
+    start = _Ascent(t, at, gradient_at(t, at), error_at(t, at), t, H, none, none, length)
     last = jax.lax.while_loop(going, advance, start)
     point = place(last.t)
     density = estimator.log_density(point, last.at)
-    solved = last.sound | jnp.asarray(not estimator.must_converge)
+    solved = last.at.converged | jnp.asarray(not estimator.must_converge)
     return Ascended(point, density, arrived(last), last.step, solved)
 
 
@@ -227,5 +242,6 @@ def _with_curvature(H: Float[Array, "p p"], s: Float[Array, "p"], y: Float[Array
 
 
 # Where a derivative along a step has turned round to so much of what it was, the step was too long; a change of the gradient
-# whose cosine with the step is less says nothing.
-_TURNED, _CURVED = 0.9, 1e-3
+# whose cosine with the step is less says nothing. So much shorter is a step after one to where nothing could be solved; so
+# many of these, or a step that is so short, end the search. Errors of so near a point are the same.
+_TURNED, _CURVED, _SHORTER, _FAILURES, _STANDS, _SAME = 0.9, 1e-3, 0.25, 10, 1e-5, 0.1

@@ -105,7 +105,8 @@ def fit(
 
     **Returns:** the best point's prior, noise and log density, and the flags of all starts.
 
-    **Warns:** outside jit, `PrecisionWarning` where the best search ended, before it converged, for want of a better point.
+    **Warns:** outside jit, `PrecisionWarning` where the best search ended, before it converged, for want of a better point,
+    or of one where the solver converges.
 
     **Raises:** ValueError where an address is unknown or given twice, a value to start from is outside its domain, `y` or
     `noise_var` does not fit, `n_restarts` has no key or is given with an iterative `solver`, or that did not reach its
@@ -144,7 +145,19 @@ def fit(
         key = jax.random.key(0) if key is None else key
         search = (addresses, learn_noise, n_probes, steps, progress)
         found, lost = _fit_by_estimates(prior.checked(), y, noise_var, mask, key, least, log_prior, solver, search)
-        return _checks.verdict(found, (lost, unsolved(solver)))
+        found = _checks.verdict(found, (lost, unsolved(solver)))
+        if (
+            all(map(_checks.is_concrete, (found.converged, found.steps)))
+            and not found.converged
+            and found.steps[0] < steps
+        ):
+            _checks.warn(
+                f"The search ended at a log density of {float(found.log_density):.6g} before it converged: beyond it "
+                f"`{type(solver).__name__}` does not reach its tolerance in {dtype}, or derivatives are lost in their "
+                "errors, as where the noise is small beside the variance. Give more `n_probes`, and the solver a "
+                "preconditioner of a larger rank or more `max_passes`, or compute in float64."
+            )
+        return found
     if n_probes is not None:
         raise ValueError("`n_probes` is for a `solver` whose log density is an estimate: leave it out.")
     if tolerance is None:
@@ -183,7 +196,7 @@ def _fit_by_estimates(
     if log_prior is not None:
         value = value + jnp.asarray(log_prior(best, noise), value.dtype)
     one = lambda value: jnp.reshape(value, (1,))
-    converged = found.converged & found.solved
+    converged = found.converged
     return Fit(best, noise, value, converged, one(value), one(converged), one(found.steps), error), ~found.solved
 
 

@@ -1665,6 +1665,13 @@ MUTANTS = [
         f"{ASCENT}::test_a_log_determinant_is_exact_where_the_preconditioner_is",
     ),
     Mutant(
+        "a step to where nothing was solved",
+        "_ascent.py",
+        "taken = solved & (",
+        "taken = (",
+        f"{ASCENT}::test_a_search_ends_where_it_knows_no_more[passes]",
+    ),
+    Mutant(
         "a curvature that is none",
         "_ascent.py",
         "return jnp.where(known, updated, 2 * H)",
@@ -1674,8 +1681,8 @@ MUTANTS = [
     Mutant(
         "a fit whose solves did not converge",
         "_fit.py",
-        "return _checks.verdict(found, (lost, unsolved(solver)))",
-        "return found",
+        "found = _checks.verdict(found, (lost, unsolved(solver)))",
+        "",
         f"{ASCENT}::test_refusals[too few passes]",
     ),
     Mutant(

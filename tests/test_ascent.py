@@ -85,9 +85,9 @@ def test_estimates_have_no_bias_and_the_error_that_they_say(name):
     certain = 1e-5 * np.abs(gradient)
     assert np.all(np.abs(np.mean(gradients, axis=0) - gradient) < 4 * spread / n_keys**0.5 + certain)
     assert np.sum(spread > certain) >= (0 if name == "by blocks" else len(gradient) - 1)
-    # The error of a standard deviation is 1/√(2(n − 1)) of it; those of groups are of seven degrees of freedom each.
+    # The error of a standard deviation is 1/√(2(n − 1)) of it; those of groups are of three degrees of freedom each.
     said = np.sqrt(np.mean(np.asarray(errors) ** 2, axis=0))
-    off = 4 * (1 / (2 * (n_keys - 1)) + 1 / (2 * 7 * n_keys)) ** 0.5
+    off = 4 * (1 / (2 * (n_keys - 1)) + 1 / (2 * 3 * n_keys)) ** 0.5
     assert np.all(np.abs(spread - said) <= off * said + certain)
     values, of_values = map(np.asarray, density)
     assert abs(values.mean() - value) < 4 * values.std(ddof=1) / n_keys**0.5 + 1e-6 * abs(value)
@@ -132,7 +132,7 @@ def test_fits_end_near_the_exact_ones():
     for mask in (None, MASK):
         best = pgp.fit(prior, Y, 0.5, mask)
         found = pgp.fit(prior, Y, 0.5, mask, solver=CG, n_probes=32)
-        assert found.converged and found.steps[0] < 16 and best.standard_error is None
+        assert found.converged and found.steps[0] < 12 and best.standard_error is None
         there = found.prior.log_prob(Y, found.noise_var, mask)
         assert 0 <= best.log_density - there < 0.01 * N
         assert abs(found.log_density - there) < 4 * found.standard_error
@@ -158,6 +158,21 @@ def test_a_fit_is_that_of_any_unit():
     np.testing.assert_allclose(other.prior.kernel.lengthscale / c, one.prior.kernel.lengthscale, rtol=1e-5)
 
 
+@pytest.mark.parametrize("solver", [
+    pgp.ConjugateGradients(1e-6, preconditioner=pgp.RandomPivots(2)),
+    pgp.ConjugateGradients(1e-6, 3, preconditioner=pgp.RandomPivots(20)),
+], ids=["errors", "passes"])  # fmt: skip
+def test_a_search_ends_where_it_knows_no_more(solver):
+    """Without noise in the data the maximum has none either: derivatives are lost in their errors, or nothing is solved."""
+    smooth, prior = np.sin(X.sum(axis=1)), pgp.GPPrior(pgp.Matern(1.5, 1.0, [1.0, 1.0]), X)
+    with pytest.warns(pgp.PrecisionWarning, match=r"beyond it `ConjugateGradients` does not reach its tolerance"):
+        found = pgp.fit(prior, smooth, 1.0, solver=solver)
+    assert not found.converged and found.steps[0] < 60
+    # It has come far, and not gone on from there.
+    assert found.prior.log_prob(smooth, found.noise_var) > prior.log_prob(smooth, 1.0) + 10
+
+
+FEW = pgp.ConjugateGradients(1e-12, 2, preconditioner=pgp.RandomPivots(1))
 REFUSED = {
     "restarts": (lambda: pgp.fit(*PLAIN, 0.1, solver=CG, key=jax.random.key(0), n_restarts=2), "call `fit` from each"),
     "probes of none": (lambda: pgp.fit(*PLAIN, 0.1, n_probes=8), "`n_probes` is for a `solver`"),
@@ -165,7 +180,7 @@ REFUSED = {
     "no noise": (lambda: pgp.fit(*PLAIN, 0.0, solver=CG, learn_noise=False), "`noise_var` must be positive"),
     "a name": (lambda: pgp.fit(*PLAIN, 0.1, solver="cg"), "`solver` must be a solver"),
     "too few passes": (
-        lambda: pgp.fit(*PLAIN, 1e-6, solver=pgp.ConjugateGradients(1e-12, 2), max_steps=2),
+        lambda: pgp.fit(*PLAIN, 1e-6, solver=FEW, max_steps=2),
         "did not reach its tolerance of 1e-12 within 2 passes",
     ),
 }
