@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 import pathwise_gp as pgp
-from pathwise_gp._ascent import Estimator
-from pathwise_gp._hyperparameters import Unknowns
+from pathwise_gp._fit.ascent import Estimator
+from pathwise_gp._fit.unknowns import Unknowns
 from pathwise_gp._numerics.lanczos import log_det
 
 pytestmark = pytest.mark.usefixtures("standard_promotion")

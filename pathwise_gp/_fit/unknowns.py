@@ -10,13 +10,13 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
-from . import _fields
-from ._addresses import leaves_of, put
-from ._functionals import as_inputs
-from ._numerics.lapack import cholesky
-from ._numerics.linalg import CholeskyFactor, seen
-from ._priors import GPPrior
-from ._priors.evidence import without
+from .. import _fields
+from .._addresses import leaves_of, put
+from .._functionals import as_inputs
+from .._numerics.lapack import cholesky
+from .._numerics.linalg import CholeskyFactor, seen
+from .._priors import GPPrior
+from .._priors.evidence import without
 
 # Of the noise among the addresses of a prior's fields.
 NOISE = "noise_var"

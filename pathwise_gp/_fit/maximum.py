@@ -8,19 +8,19 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from . import _checks, _fields
-from ._addresses import Address, leaves_of, listed, resolve
-from ._ascent import ascend, Estimator
-from ._functionals import flat_data, is_number, size_of
-from ._hyperparameters import Unknowns
-from ._kernels import KernelT
-from ._modules import Printed
-from ._priors import GPPrior
-from ._priors.evidence import log_density as log_density_of
-from ._progress import ProgressBar
-from ._solvers import AbstractIterative, AbstractSolver, as_solver, unsolved
-from ._solvers.jitter import FOR_A_DENSITY
-from ._types import Key, Numbers
+from .. import _checks, _fields
+from .._addresses import Address, leaves_of, listed, resolve
+from .._functionals import flat_data, is_number, size_of
+from .._kernels import KernelT
+from .._modules import Printed
+from .._priors import GPPrior
+from .._priors.evidence import log_density as log_density_of
+from .._progress import ProgressBar
+from .._solvers import AbstractIterative, AbstractSolver, as_solver, unsolved
+from .._solvers.jitter import FOR_A_DENSITY
+from .._types import Key, Numbers
+from .ascent import ascend, Estimator
+from .unknowns import Unknowns
 
 # The standard deviation of random starts about the first, in the coordinates of the search: factors of e for positive fields.
 _SPREAD = 1.0

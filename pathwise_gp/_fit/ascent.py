@@ -17,11 +17,11 @@ import jax.flatten_util
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from ._hyperparameters import Unknowns
-from ._numerics.solution import Estimate
-from ._priors.evidence import without
-from ._progress import ProgressBar
-from ._solvers import AbstractIterative, System
+from .._numerics.solution import Estimate
+from .._priors.evidence import without
+from .._progress import ProgressBar
+from .._solvers import AbstractIterative, System
+from .unknowns import Unknowns
 
 
 class Probed(NamedTuple):

@@ -1,0 +1,1 @@
+from .maximum import Fit as Fit, fit as fit
