@@ -50,9 +50,9 @@ class Estimator:
         self._unknowns, self._y, self._mask, self._solver, self._U = unknowns, y, mask, solver, U
 
     @property
-    def n(self) -> int:
+    def n(self) -> Float[Array, ""]:
         """How many observations."""
-        return self._y.shape[0]
+        return jnp.sum(jnp.ones_like(self._y) if self._mask is None else self._mask.astype(self._y.dtype))
 
     @property
     def must_converge(self) -> bool:
@@ -211,8 +211,8 @@ def ascend(
         return jnp.all(within) & known(now) & now.at.converged
 
     def known(now: _Ascent) -> Bool[Array, ""]:
-        # A derivative of a log density is itself known to √(n/2) from the data, at the best.
-        return jnp.all(now.error <= (n / 2) ** 0.5)
+        # From one set of data to the other a derivative differs by √(n/2) at the most.
+        return jnp.all(now.error <= jnp.sqrt(n / 2))
 
     def going(now: _Ascent) -> Bool[Array, ""]:
         stuck = (now.failed >= _FAILURES) | (now.length <= _STANDS) | ~known(now)

@@ -98,9 +98,9 @@ def fit(
       standard deviations of a real one, is larger; unless given the third root of the rounding unit ε, 6e-6 in float64 and
       5e-3 in float32, or 3n√ε where that is more: what is gained beyond that is rounding.
     - `solver`: for very many observations `ConjugateGradients()` or `BlockProjections()`. Log density and derivatives are
-      estimates then, of which those of one step are correlated with those of the next, steps are Adam's, and a search has
-      converged where no derivative is larger than its standard error, or than the `tolerance`, 0.1 unless given. `n_probes`:
-      how many vectors they take, 16 unless given; the `key` is theirs, one of its own unless given.
+      estimates then, from the same random vectors at every step, steps go by BFGS, and a search has converged where no
+      derivative is larger than its standard error, or than the `tolerance`, 0.1 unless given. `n_probes`: how many vectors,
+      16 unless given; the `key` is theirs, one of its own unless given.
     - `progress`: whether a bar of tqdm shows the steps of each start; it may end before they are all taken.
 
     **Returns:** the best point's prior, noise and log density, and the flags of all starts.
@@ -132,38 +132,27 @@ def fit(
     if n_starts > 1 and key is None:
         raise ValueError("`n_restarts` needs a `key`.")
     key = None if key is None else _checks.key(key)
+    steps = _checks.count(max_steps, "max_steps")
     if isinstance(solver, AbstractIterative):
         if n_starts > 1:
             raise ValueError("`n_restarts` is for exact solves: with this `solver` call `fit` from each start.")
         n_probes = _checks.count(16 if n_probes is None else n_probes, "n_probes", least=2)
-        steps, least = (
-            _checks.count(max_steps, "max_steps"),
+        solver.check(prior.system(L, noise_var, mask))
+        key, least = (
+            jax.random.key(0) if key is None else key,
             jnp.asarray(0.1 if tolerance is None else tolerance, dtype),
         )
-        system = prior.system(L, noise_var, mask)
-        solver.check(system)
-        key = jax.random.key(0) if key is None else key
         search = (addresses, learn_noise, n_probes, steps, progress)
         found, lost = _fit_by_estimates(prior.checked(), y, noise_var, mask, key, least, log_prior, solver, search)
         found = _checks.verdict(found, (lost, unsolved(solver)))
-        if (
-            all(map(_checks.is_concrete, (found.converged, found.steps)))
-            and not found.converged
-            and found.steps[0] < steps
-        ):
-            _checks.warn(
-                f"The search ended at a log density of {float(found.log_density):.6g} before it converged: beyond it "
-                f"`{type(solver).__name__}` does not reach its tolerance in {dtype}, or derivatives are lost in their "
-                "errors, as where the noise is small beside the variance. Give more `n_probes`, and the solver a "
-                "preconditioner of a larger rank or more `max_passes`, or compute in float64."
-            )
+        _say_where_it_ended(found, steps, solver)
         return found
     if n_probes is not None:
         raise ValueError("`n_probes` is for a `solver` whose log density is an estimate: leave it out.")
     if tolerance is None:
         eps = float(jnp.finfo(dtype).eps)
         tolerance = max(eps ** (1 / 3), 3 * n * eps**0.5)
-    settings = _Settings(addresses, learn_noise, n_starts, _checks.count(max_steps, "max_steps"), progress)
+    settings = _Settings(addresses, learn_noise, n_starts, steps, progress)
     found, lost = _fit(prior.checked(), y, noise_var, mask, key, jnp.asarray(tolerance, dtype), log_prior, settings)
     if _checks.is_concrete(lost) and lost:
         _checks.warn(
@@ -172,6 +161,18 @@ def fit(
             "noise, or compute in float64 (`jax.config.update('jax_enable_x64', True)`)."
         )
     return found
+
+
+def _say_where_it_ended(found: Fit, max_steps: int, solver: AbstractIterative) -> None:
+    if not all(map(_checks.is_concrete, (found.converged, found.steps))):
+        return
+    if not found.converged and found.steps[0] < max_steps:
+        _checks.warn(
+            f"The search ended at a log density of {float(found.log_density):.6g} before it converged: beyond it "
+            f"`{type(solver).__name__}` does not reach its tolerance in {found.log_density.dtype}, or derivatives are lost "
+            "in their errors, as where the noise is small beside the variance. Give more `n_probes`, and the solver a "
+            "preconditioner of a larger rank or more `max_passes`, or compute in float64."
+        )
 
 
 @eqx.filter_jit
