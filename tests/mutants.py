@@ -1686,6 +1686,13 @@ MUTANTS = [
         f"{ASCENT}::test_refusals[too few passes]",
     ),
     Mutant(
+        "a model's mask left out of the draw",
+        "numpyro_bridge/posterior.py",
+        "return draw(*data, solver=solver, mask=self.mask, **of_features).paths",
+        "return draw(*data, solver=solver, **of_features).paths",
+        f"{SOLVING}::test_a_model_may_return_what_was_solved_by_iterations",
+    ),
+    Mutant(
         "what did not converge is handed out",
         ITERATIVE,
         "if report is None or not self.solver.throw:",

@@ -327,6 +327,22 @@ def test_a_model_may_return_what_was_solved_by_iterations():
     assert ours.shape == (2, 2, 7)
     np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-7)
 
+    def observed(y):
+        prior = pgp.GPPrior(bridge.lift(pgp.RBF(1.0, 1.0), {"lengthscale": dist.LogNormal(0.0, 0.3)}), X[:20])
+        bridge.gp_factor("y", prior, y, NOISE, np.arange(20) % 4 > 0)
+        return prior
+
+    by = lambda **how: bridge.posterior_paths(observed, samples, KEY, Y[:20], n_paths=2, n_features=16, **how)(AT)
+    np.testing.assert_allclose(by(solver=TIGHT), by(), rtol=0, atol=1e-7)
+    # One solve for the mean and the paths of each draw: a draw by hand has the same.
+    one = pgp.GPPrior(pgp.RBF(1.0, 1.2), X[:20]).condition(Y[:20], NOISE, np.arange(20) % 4 > 0)
+    np.testing.assert_allclose(
+        bridge.posterior_paths(observed, samples, KEY, Y[:20], n_features=16, solver=TIGHT).mean_path(AT)[1],
+        one.mean(AT), rtol=0, atol=1e-7,
+    )  # fmt: skip
+    with pytest.raises(ValueError, match="`solver` is for a process that `gp_factor` observed"):
+        bridge.posterior_paths(model, samples, KEY, None, solver=TIGHT)
+
 
 def test_what_does_not_converge_is_an_error():
     prior, y, noise_var, _ = PROBLEMS["plain"]

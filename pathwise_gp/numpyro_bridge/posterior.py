@@ -15,12 +15,67 @@ from numpyro import handlers
 from .. import _checks
 from .._batched import Batched, unstack
 from .._features import AbstractBasis, check_basis, QuasiMonteCarlo
-from .._paths import PathEnsemble, separate
+from .._paths import PathEnsemble, PathwiseFunction, separate
 from .._priors import ConditionedGP, GPPrior
 from .._priors.exact import condition_latent
-from .._samplers import PathwiseSampler
+from .._samplers import draw, PathwiseSampler
+from .._solvers import AbstractSolver, as_solver
 from .._types import Key
 from .observing import AbstractGPMarginal, AbstractGPSite, WHITE
+
+
+class _Settings(NamedTuple):
+    n_paths: int
+    n_features: int
+    basis: AbstractBasis
+    share_features: bool
+    solver: AbstractSolver | None
+    chunk_size: int
+
+
+class _Process(NamedTuple):
+    """A process that a model returned, and how it was observed.
+
+    **Fields:** `prior`: or what `condition` made of it; `y`, `noise_var`, `mask`: of its site, with the axes of its batch;
+    `noise_var` is None where values are known exactly.
+    """
+
+    prior: Any
+    y: Any = None
+    noise_var: Any = None
+    mask: Any = None
+
+    @property
+    def batch_shape(self) -> tuple[int, ...]:
+        return unstack(self.prior)[1]
+
+    def member(self, number: Any) -> "_Process":
+        """That of a member of the batch."""
+        if not isinstance(self.prior, Batched):
+            return self
+        return _Process(self.prior.member(number), *self.prior.take(tuple(self[1:]), number))
+
+    def posterior(self) -> ConditionedGP:
+        """The posterior, of one that is no batch."""
+        if isinstance(self.prior, ConditionedGP):
+            return self.prior
+        if self.noise_var is None:
+            return condition_latent(self.prior, self.y)
+        return self.prior.condition(self.y, self.noise_var, self.mask)
+
+    def paths(self, key: Any, settings: _Settings) -> PathwiseFunction:
+        """Draws of the posterior, of one that is no batch."""
+        n_paths, n_features, basis, share_features, solver, _ = settings
+        of_features: dict[str, Any] = {"features": basis, "share_features": share_features}
+        if isinstance(self.prior, ConditionedGP) or self.noise_var is None:
+            if solver is not None:
+                raise ValueError(
+                    "`solver` is for a process that `gp_factor` observed: where the model conditions, give it to `condition` "
+                    "there; latent values of `gp_sample` have a factor."
+                )
+            return PathwiseSampler(self.posterior(), n_features, **of_features).sample_paths(key, n_paths)
+        data = self.prior, self.y, self.noise_var, key, n_paths, n_features
+        return draw(*data, solver=solver, mask=self.mask, **of_features).paths
 
 
 def posterior_paths(
@@ -32,6 +87,7 @@ def posterior_paths(
     n_features: int = 1024,
     features: AbstractBasis = QuasiMonteCarlo(),
     share_features: bool = True,
+    solver: AbstractSolver | None = None,
     chunk_size: int = 1,
     group_by_chain: bool = False,
     thin: int = 1,
@@ -57,6 +113,7 @@ def posterior_paths(
     - `n_paths`: S, paths for each draw. With many draws one path each is the better estimator.
     - `n_features`, `features`, `share_features`: as in `PathwiseSampler`; features are drawn anew for each draw, so that
       even shared ones average out over the ensemble.
+    - `solver`: as of `GPPrior.condition`, for processes that `gp_factor` observed: one solve for each draw.
     - `chunk_size`: draws worked on at once; memory beyond the result is that of a chunk.
     - `group_by_chain`: whether values have two leading axes, of chains and of draws, as from
       `mcmc.get_samples(group_by_chain=True)`; the ensemble then has both.
@@ -74,7 +131,10 @@ def posterior_paths(
     counts = {k: _checks.count(v, k) for k, v in (("n_paths", n_paths), ("n_features", n_features))}
     chunk_size = _checks.count(chunk_size, "chunk_size")
     share_features = _checks.flag(share_features, "share_features")
-    settings = (counts["n_paths"], counts["n_features"], check_basis(features), share_features, chunk_size)
+    solver = None if solver is None else as_solver(solver)
+    settings = _Settings(
+        counts["n_paths"], counts["n_features"], check_basis(features), share_features, solver, chunk_size
+    )
     draws = _as_draws(samples, group_by_chain, thin)
     return _posterior_paths(model, draws, _as_key(key), *_as_arguments(args, model_kwargs), settings)
 
@@ -155,25 +215,22 @@ def _posterior_paths(
     key: Any,
     args: Any,
     kwargs: Any,
-    settings: tuple[int, int, AbstractBasis, bool, int],
+    settings: _Settings,
 ) -> Any:
-    n_paths, n_features, basis, share_features, chunk_size = settings
-
-    def sample(posterior: ConditionedGP, key: Any) -> Any:
-        sampler = PathwiseSampler(posterior, n_features, features=basis, share_features=share_features)
-        return sampler.sample_paths(key, n_paths)
+    def sample(process: _Process, key: Any) -> Any:
+        return process.paths(key, settings)
 
     def ensemble(first: Callable[..., Any], over: Callable[..., Any], n_axes: int) -> PathEnsemble:
         pick, common = separate(first, (jnp.zeros((), int), jnp.zeros((), int)))
-        return PathEnsemble(over(pick, chunk_size), common, n_axes=n_axes)
+        return PathEnsemble(over(pick, settings.chunk_size), common, n_axes=n_axes)
 
     return _of_each_process(model, draws, key, args, kwargs, sample, ensemble)
 
 
 @eqx.filter_jit
 def _leave_one_out(model: Any, draws: _Draws, key: Any, args: Any, kwargs: Any) -> Any:
-    def densities(posterior: ConditionedGP, _: Any) -> Array:
-        return posterior.leave_one_out().log_density
+    def densities(process: _Process, _: Any) -> Array:
+        return process.posterior().leave_one_out().log_density
 
     def stacked(_: Callable[..., Any], over: Callable[..., Any], __: int) -> Array:
         return over(lambda values: values, 1)
@@ -192,7 +249,7 @@ def _of_each_process(
     *,
     latent: bool = True,
 ) -> Any:
-    """What `collect` makes of `function(posterior, key)`, over all draws and all members of its batch, for each process that
+    """What `collect` makes of `function(process, key)`, over all draws and all members of its batch, for each process that
     the model returns; in the tuple, list or dict of them.
 
     `collect` is given a function of a draw and a member; a function that goes over all of them and keeps what its argument
@@ -215,7 +272,7 @@ def _of_each_process(
             _, processes, key_paths = replayed(i)
             key_paths = jax.random.fold_in(key_paths, number) if len(processes) > 1 else key_paths
             own_key = lambda m: jax.random.fold_in(key_paths, m) if size > 1 else key_paths
-            return lambda m: function(processes[number].posterior(m), own_key(m))
+            return lambda m: function(processes[number].member(m), own_key(m))
 
         def over(
             pick: Callable[[Any], Any], chunk_size: int, members: Any = members, size: int = size, axes: Any = axes
@@ -235,35 +292,6 @@ def _of_each_process(
 
         results.append(collect(lambda i, m, members=members: members(i)(m), over, len(axes)))
     return jax.tree.unflatten(structure, results)
-
-
-class _Process(NamedTuple):
-    """A process that a model returned, and how it was observed.
-
-    **Fields:** `prior`: or what `condition` made of it; `y`, `noise_var`, `mask`: of its site, with the axes of its batch;
-    `noise_var` is None where values are known exactly.
-    """
-
-    prior: Any
-    y: Any = None
-    noise_var: Any = None
-    mask: Any = None
-
-    @property
-    def batch_shape(self) -> tuple[int, ...]:
-        return unstack(self.prior)[1]
-
-    def posterior(self, member: Any) -> ConditionedGP:
-        """The posterior of a member of the batch."""
-        prior, y, noise_var, mask = self
-        if isinstance(prior, Batched):
-            prior = prior.member(member)
-            y, noise_var, mask = self.prior.take((y, noise_var, mask), member)
-        if isinstance(prior, ConditionedGP):
-            return prior
-        if noise_var is None:
-            return condition_latent(prior, y)
-        return prior.condition(y, noise_var) if mask is None else prior.condition(y, noise_var, mask)
 
 
 def _is_process(node: Any) -> bool:
