@@ -280,6 +280,17 @@ def test_what_is_not_a_full_grid_is_the_same_model():
     close(beside.log_prob(given, noises), listed.log_prob(*flat))
 
 
+def test_outputs_without_noise():
+    """Of all outputs or of one: as by the dense factorisation, and nothing is said of a noise that is not there."""
+    k = pgp.Coregionalised(pgp.Matern(1.5, 1.3, 0.9), LOADINGS["correlated"], KAPPA)
+    for noise in (0.0, [0.0, 0.1, 0.2]):
+        prior = pgp.GPPrior(k, ALL)
+        posterior, dense_posterior = prior.condition(Y, noise), prior.condition(Y, noise, solver=pgp.Cholesky())
+        close(posterior.mean(AT), dense_posterior.mean(AT))
+        close(posterior.variance(AT), dense_posterior.variance(AT))
+        close(prior.log_prob(Y, noise), dense_posterior.log_marginal_likelihood(), 1e-8)
+
+
 @pytest.mark.usefixtures("standard_promotion")
 def test_hyperparameters_of_a_grid_are_learnt():
     prior = pgp.GPPrior(pgp.Coregionalised(pgp.RBF(1.0, 1.0), np.ones((P, 1)), KAPPA), ALL)

@@ -10,22 +10,16 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
-from .. import _checks, _fields
+from .. import _fields
 from .._features import AbstractFeatures
 from .._kernels import AbstractKernel, with_outputs
 from .._numerics.blocks import map_rows
 from .._numerics.linalg import inner
 from .._numerics.outputs import inner_of_each, own_output
-from .._types import Numbers
 from .base import AbstractFunctional
 from .of_points import AbstractOfPoints
 from .operators import Function
-from .values import Values
-
-
-def _points(X: Numbers) -> Array:
-    # The library makes these of inputs that have been looked at.
-    return X if isinstance(X, Array) and X.ndim == 2 else _checks.points(X, "X")
+from .values import as_points, Values
 
 
 class AllOutputs(AbstractOfPoints):
@@ -44,7 +38,7 @@ class AllOutputs(AbstractOfPoints):
     **Raises:** ValueError where `X` is not a finite `n d` array, or `n_outputs` is less than 1.
     """
 
-    X: Float[Array, "n d"] = eqx.field(converter=_points)
+    X: Float[Array, "n d"] = eqx.field(converter=as_points)
     n_outputs: int = eqx.field(static=True, converter=_fields.count("AllOutputs.n_outputs"))
 
     def apply(self, f: Function) -> Float[Array, "*s q"]:

@@ -17,7 +17,8 @@ from .of_points import AbstractOfPoints
 from .operators import Function
 
 
-def _points(X: Numbers) -> Array:
+def as_points(X: Numbers) -> Array:
+    """Points `n d`, or an error."""
     # The library makes these of inputs that have been looked at, of none too.
     return X if isinstance(X, Array) and X.ndim == 2 else _checks.points(X, "X")
 
@@ -28,7 +29,7 @@ class Values(AbstractOfPoints):
     **Fields:** `X`: the points, `n d`. **Raises:** ValueError where it is not a finite `n d` array.
     """
 
-    X: Float[Array, "n d"] = eqx.field(converter=_points)
+    X: Float[Array, "n d"] = eqx.field(converter=as_points)
 
     def apply(self, f: Function) -> Float[Array, "*s n"]:
         return f(self.X)

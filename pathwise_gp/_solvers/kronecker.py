@@ -48,7 +48,7 @@ class Kronecker(AbstractSolver):
             raised=(step > 0) & jnp.any(given > 0) if system.jitter is not None else jnp.zeros((), bool),
             drowned=jnp.any((asked > 0) & (added > OF_NOISE * asked)),
             coarse=(step > OF_VARIANCE) & jnp.any(asked <= 0),
-            lost=factor.rounding() > _LOST,
+            lost=(factor.rounding() > _LOST) & jnp.all(asked > 0),  # where there is none, none is lost
         )
         each = system.L.of_outputs
         return Prepared(
@@ -65,7 +65,8 @@ class Kronecker(AbstractSolver):
 
     def evidence(self, system: System, residual: Float[Array, "q"]) -> Evidence:
         factor = _density_factor(system)
-        return Evidence(factor.log_density(residual), factor.rounding() > _LOST)
+        lost = (factor.rounding() > _LOST) & jnp.all(_grid_of(system).noise > 0)
+        return Evidence(factor.log_density(residual), lost | ~factor.is_definite())
 
     def check(self, system: System) -> None:
         if why := unstructured(system):
