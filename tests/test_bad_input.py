@@ -313,7 +313,7 @@ BAD = {
     "grid noise for each point": (
         lambda: GRID.condition(Y2, np.ones(4)),
         ValueError,
-        r"`noise_var` must be a number or have the shape of what `AllOutputs` makes",
+        r"`noise_var` must be a number, one for each output, shape \(2,\), or one for each value, \(4, 2\); got \(4,\)",
     ),
     "grid log_prob noise": (lambda: GRID.log_prob(Y2, -1.0), ValueError, r"`noise_var` must not be negative"),
     "grid inputs": (lambda: GRID.condition(Y2, 0.1).mean(X), ValueError, r"last axis of `X`"),

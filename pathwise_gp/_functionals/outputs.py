@@ -69,10 +69,16 @@ class AllOutputs(AbstractOfPoints):
         return self.of_outputs(values) if values.shape == (self.n_outputs,) else super().spread(values)
 
     def of_outputs(self, values: Float[Array, "p"]) -> Float[Array, "q"]:
-        return jnp.broadcast_to(values, self.shape).reshape(-1)
+        return jnp.broadcast_to(values[: self.n_outputs], self.shape).reshape(-1)
 
     def flatten_variances(self, values: Any, name: str) -> Any:
-        return values if np.shape(values) == (self.n_outputs,) else self.flatten(values, name)
+        shape, p = np.shape(values), self.n_outputs
+        if shape not in ((p,), (), self.shape, (self.size,)):
+            raise ValueError(
+                f"`{name}` must be a number, one for each output, shape ({p},), or one for each value, {self.shape}; got "
+                f"{shape}."
+            )
+        return values if shape == (p,) else self.flatten(values, name)
 
     def expanded(self, variances: Any) -> Any:
         if np.shape(variances) != (self.n_outputs,):

@@ -95,6 +95,9 @@ def noise_of_new(prior: GPPrior, L: AbstractFunctional, noise_var: Float[Array, 
     or as one for each output; else None."""
     if not is_one(noise_var, L) or not (prior.jitter is None or is_one(prior.jitter, prior.functional)):
         return None
+    parts = prior.kernel.outputs(L.dim)
+    if noise_var.ndim and (parts is None or parts[1].shape[0] != noise_var.shape[0]):
+        return None  # there are outputs of which none was given
     return noise_var if prior.jitter is None else noise_var + one_jitter(prior, noise_var.dtype)
 
 
