@@ -473,6 +473,13 @@ MUTANTS = [
         "test_updating.py::test_several_outputs",
     ),
     Mutant(
+        "the noise of an output for one that has none",
+        "_priors/appending.py",
+        "if noise_var.ndim and (parts is None or parts[1].shape[0] != noise_var.shape[0]):",
+        "if False:",
+        "test_updating.py::test_several_outputs",
+    ),
+    Mutant(
         "outputs in the unit of the first",
         "_kernels/index.py",
         "a = scale.astype(self.kappa.dtype)",
@@ -1610,9 +1617,9 @@ MUTANTS = [
     ),
     Mutant(
         "what is solved anew in the unit of the data",
-        "_priors/anew.py",
-        "return prior.condition(y, noise_var, posterior.mask, solver",
-        "return prior.condition(y, posterior.noise_var, posterior.mask, solver",
+        "_priors/conditioned.py",
+        "made = original.condition(y, noise_var, self.mask",
+        "made = original.condition(y, self.noise_var, self.mask",
         f"{SOLVING}::test_what_was_solved_by_iterations_is_read_in_other_units",
     ),
     Mutant(

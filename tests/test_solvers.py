@@ -306,6 +306,7 @@ def test_what_was_solved_by_iterations_is_read_in_other_units():
         for solver in (TIGHT, None)
     )
     assert isinstance(ours.solver, pgp.ConjugateGradients)
+    np.testing.assert_allclose(ours.new_noise_var, theirs.new_noise_var, rtol=1e-12)
     for one, two in (
         (ours.mean(AT), theirs.mean(AT)),
         (ours.variance(AT), theirs.variance(AT)),

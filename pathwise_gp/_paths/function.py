@@ -118,6 +118,7 @@ class PathwiseFunction(Printed, eqx.Module):
     def rescaled(self, scaling: Standardisation) -> "PathwiseFunction":
         """Paths of standardised data in the original units: `Standardisation.original`."""
         a = scaling.value.scale.astype(self.weights.dtype)
+        L = self.functional.rescaled(scaling)  # says where there are no units
         each = self.functional.spread(a)
         times = lambda leaf, factor: None if leaf is None else leaf * factor
         return dataclasses.replace(
@@ -125,7 +126,7 @@ class PathwiseFunction(Printed, eqx.Module):
             prior_mean=scaling.of_mean(self.prior_mean),
             features=scaling.of_features(self.features, a, self.shape if self._own_features else ()),
             kernel=scaling.of_kernel(self.kernel),
-            inputs=as_inputs(self.functional.rescaled(scaling)),
+            inputs=as_inputs(L),
             coefficients=self.coefficients / jnp.broadcast_to(each, self.coefficients.shape),
             mean_coefficients=self.mean_coefficients / jnp.broadcast_to(each, self.mean_coefficients.shape),
             noise=times(self.noise, each**2),

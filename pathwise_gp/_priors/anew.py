@@ -69,13 +69,6 @@ def solved_without(posterior: ConditionedGP, numbers: Any) -> ConditionedGP:
     return dataclasses.replace(made, new_noise_var=posterior.new_noise_var)
 
 
-def rescaled_anew(
-    posterior: ConditionedGP, prior: GPPrior, y: Float[Array, "n"], noise_var: Float[Array, "..."]
-) -> ConditionedGP:
-    """`ConditionedGP.rescaled` where the solution is not: of a prior, observations and noise in other units."""
-    return prior.condition(y, noise_var, posterior.mask, solver=posterior.solver, check_scales=False)
-
-
 def under(posterior: ConditionedGP, prior: GPPrior, noise_var: Any) -> ConditionedGP:
     """`ConditionedGP.under`."""
     if posterior.y.ndim > 1:

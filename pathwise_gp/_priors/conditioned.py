@@ -29,7 +29,7 @@ from .._scaling import Standardisation
 from .._solvers import AbstractSolver
 from .._solvers.jitter import say_lost
 from .._types import AnyArray, Key, Numbers
-from .anew import rescaled_anew, solved_anew, solved_without, under
+from .anew import solved_anew, solved_without, under
 from .appending import append, as_new_data, trimmed, with_room
 from .base import checked_functional
 from .continuing import continued, continued_without, left_out, new_to
@@ -301,18 +301,21 @@ class ConditionedGP(Printed, eqx.Module, Generic[KernelT]):
     def rescaled(self, scaling: Standardisation) -> "ConditionedGP":
         """The posterior of standardised data in the original units: `Standardisation.original`."""
         prior, a = self.prior, scaling.value.scale.astype(self.y.dtype)
+        L = prior.functional.rescaled(scaling)  # says where there are no units
         each = prior.functional.spread(a)
         y = scaling.original_values(self.y.reshape(*self.y.shape[:-1], -1, *a.shape)).reshape(self.y.shape)
         original = dataclasses.replace(
             prior,
             kernel=scaling.of_kernel(prior.kernel),
-            X=as_inputs(prior.functional.rescaled(scaling)),
+            X=as_inputs(L),
             mean=scaling.of_mean(prior.mean),
             jitter=None if prior.jitter is None else self._times(prior.jitter, a**2),
         )
         noise_var = self._times(self.noise_var, a**2)
+        new_noise_var = None if self.new_noise_var is None else self.new_noise_var * a**2
         if not self.solution.grows:
-            return rescaled_anew(self, original, y, noise_var)
+            made = original.condition(y, noise_var, self.mask, solver=self.solver, check_scales=False)
+            return dataclasses.replace(made, new_noise_var=new_noise_var)
         lower = self.factor.lower * each[:, None]
         if self.mask is not None:  # what was not observed has rows of the identity
             y = jnp.where(self.mask, y, jnp.zeros_like(y))
@@ -325,7 +328,7 @@ class ConditionedGP(Printed, eqx.Module, Generic[KernelT]):
             solution=CholeskyFactor(lower, self.mask),
             coefficients=self.coefficients / jnp.broadcast_to(each, self.coefficients.shape),
             jitter=self.jitter * each**2,
-            new_noise_var=None if self.new_noise_var is None else self.new_noise_var * a**2,
+            new_noise_var=new_noise_var,
         )
 
     def _times(self, variances: Float[Array, "..."], factor: Float[Array, "..."]) -> Float[Array, "..."]:
