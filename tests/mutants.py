@@ -636,8 +636,8 @@ MUTANTS = [
     Mutant(
         "all groups conditioned on the data of the first",
         "numpyro_bridge/posterior.py",
-        "processes[number].posterior(m)",
-        "processes[number].posterior(0)",
+        "processes[number].member(m)",
+        "processes[number].member(0)",
         f"{BATCHES}::test_groups_end_in_paths",
     ),
     Mutant(
@@ -699,8 +699,8 @@ MUTANTS = [
     Mutant(
         "latent paths with noise",
         "numpyro_bridge/posterior.py",
-        "return condition_latent(prior, y)",
-        "return prior.condition(y, 0.05)",
+        "return condition_latent(self.prior, self.y)",
+        "return self.prior.condition(self.y, 0.05)",
         f"{LIKELIHOODS}::test_each_likelihood_ends_in_latent_and_predictive_paths",
     ),
     Mutant(
