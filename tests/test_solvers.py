@@ -163,16 +163,25 @@ def covariance_of(problem, cache):
 @pytest.mark.parametrize("problem", ["mask", "noise of each", "slopes"])
 def test_blocks_are_those_of_the_matrix(problem, cache):
     covariance, blocks, A = covariance_of(problem, cache)
-    n = len(A)
+    n, layout = len(A), covariance.layout
     assert (covariance.cached is None) == (cache == 0)
-    starts = np.asarray(blocks.starts)
-    assert starts[-1] == n - 7 and set(np.add.outer(starts, np.arange(7)).ravel()) == set(range(n))
-    for start, inverse in zip(starts, blocks.inverses, strict=True):
-        here = slice(start, start + 7)
-        np.testing.assert_allclose(covariance.from_block(jnp.eye(7), jnp.asarray(start)), A[here], rtol=0, atol=1e-12)
-        np.testing.assert_allclose(inverse, np.linalg.inv(A[here, here]), rtol=0, atol=1e-9)
-    np.testing.assert_allclose(covariance.matmul(jnp.eye(n)), A, rtol=0, atol=1e-12)
-    np.testing.assert_allclose(covariance.row(1), (A - np.diag(covariance.diagonal))[1], rtol=0, atol=1e-12)
+    numbers, filled = np.asarray(layout.numbers), np.asarray(layout.filled)
+    assert numbers.shape == (-(-n // 7), layout.each) and not layout.full
+    np.testing.assert_array_equal(numbers[filled], np.arange(n))
+    vectors = lambda V: np.asarray(layout.unfold(V))
+    np.testing.assert_array_equal(vectors(layout.fold(jnp.asarray(A))), A)
+    for i, inverse in enumerate(blocks.inverses):
+        here, m = numbers[i][filled[i]], int(filled[i].sum())
+        found = covariance.from_block(jnp.eye(layout.width), jnp.asarray(i))
+        np.testing.assert_allclose(vectors(found)[:m], A[here], rtol=0, atol=1e-12)
+        wanted = np.eye(layout.width)
+        wanted[:m, :m] = np.linalg.inv(A[np.ix_(here, here)])
+        np.testing.assert_allclose(inverse, wanted, rtol=0, atol=1e-9)
+        # What is in holes stays there.
+        np.testing.assert_array_equal(found[m:], np.eye(layout.width)[m:, None, :] * (np.arange(len(numbers)) == i)[None, :, None])
+    np.testing.assert_allclose(vectors(covariance.matmul(layout.fold(jnp.eye(n)))), A, rtol=0, atol=1e-12)
+    row, diagonal = vectors(covariance.row(1)), vectors(covariance.diagonal)
+    np.testing.assert_allclose(row, (A - np.diag(diagonal))[1], rtol=0, atol=1e-12)
 
 
 def test_projections_take_few_passes():
@@ -193,9 +202,10 @@ def test_projections_come_back_from_a_bold_step():
     covariance, blocks, A = covariance_of("plain", 2**30)
     bold = eqx.tree_at(lambda b: b.nu, blocks, 0.02 * blocks.nu)
     solver = pgp.BlockProjections(1e-4, 2000, block=7)
-    found = solver.iterate(covariance, bold, covariance.matmul, jnp.asarray(Y)[None], None)
+    layout = covariance.layout
+    found = solver.iterate(covariance, bold, covariance.matmul, layout.fold(jnp.asarray(Y)[None]), None)
     assert found.report.converged
-    np.testing.assert_allclose(found.x[0], np.linalg.solve(A, Y), rtol=0, atol=1e-2)
+    np.testing.assert_allclose(layout.unfold(found.x)[0], np.linalg.solve(A, Y), rtol=0, atol=1e-2)
 
 
 def test_the_preconditioner_is_the_root_of_the_inverse():

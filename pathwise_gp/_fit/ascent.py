@@ -63,9 +63,8 @@ class Estimator:
         """The solutions at a point, from those at the last one."""
         system, residual = self._system(jax.lax.stop_gradient(point))
         solution: Any = self._solver.prepare(system).solution
-        E = self._solver.probing(solution.covariance, solution.aid)
-        P = self._seen(E(self._U))
-        right = jnp.concatenate([residual[None, :], self._seen(E.inverse_transposed(self._U))])
+        P, Z = solution.probes(self._U)
+        right = jnp.concatenate([residual[None, :], Z])
         alpha = jnp.zeros_like(residual) if last is None else last.alpha
         # Of the solutions the preconditioner gives the most; what was missing at the last point is missing here.
         X = P if last is None else P + (last.X - last.P)
@@ -113,11 +112,8 @@ class Estimator:
 
     def _between(self, point: Any, V: Float[Array, "s n"], W: Float[Array, "s n"]) -> Float[Array, ""]:
         """Σ wᵀA v, a block of rows at a time."""
-        system, _ = self._system(point)
-        L = system.L
-        product = L.in_parts(lambda part: part.times(system.kernel, L, V), L.width)
-        diagonal = system.noise if system.given is None else system.noise + system.given
-        return jnp.sum(W * (product + V * diagonal[None, :]))
+        A = self._solver.covariance(self._system(point)[0])
+        return jnp.sum(A.layout.fold(W) * A.matmul(A.layout.fold(V)))
 
     def _seen(self, V: Float[Array, "*s n"]) -> Float[Array, "*s n"]:
         return V if self._mask is None else jnp.where(self._mask, V, jnp.zeros_like(V))

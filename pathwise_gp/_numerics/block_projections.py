@@ -23,27 +23,26 @@ from .linalg import inner
 
 
 class Blocks(eqx.Module):
-    """Blocks of rows that cover A; the last one may overlap the one before it.
+    """Blocks of rows that make up A.
 
-    **Fields:** `starts`: the first row of each, `j`; `inverses`: of the blocks on the diagonal, `j b b`; `mu`: μ, at
+    **Fields:** `inverses`: of the blocks on the diagonal, `j b b`; `mu`: μ, at
     least what a random block brings forward the directions of the smallest eigenvalues, less than b/n; `nu`: ν = n/b.
     """
 
-    starts: Int[Array, "j"]
     inverses: Float[Array, "j b b"]
     mu: Float[Array, ""]
     nu: Float[Array, ""]
 
 
 class _Iterates(NamedTuple):
-    """w, v and y above, with the residuals of each, `s n`."""
+    """w, v and y above, with the residuals of each, `s j b`."""
 
-    w: Float[Array, "s n"]
-    v: Float[Array, "s n"]
-    y: Float[Array, "s n"]
-    of_w: Float[Array, "s n"]
-    of_v: Float[Array, "s n"]
-    of_y: Float[Array, "s n"]
+    w: Float[Array, "s j b"]
+    v: Float[Array, "s j b"]
+    y: Float[Array, "s j b"]
+    of_w: Float[Array, "s j b"]
+    of_v: Float[Array, "s j b"]
+    of_y: Float[Array, "s j b"]
 
 
 class _Passes(NamedTuple):
@@ -57,25 +56,23 @@ class _Passes(NamedTuple):
 
 def block_projections(
     matmul: Product,
-    from_block: Callable[[Float[Array, "s b"], Int[Array, ""]], Float[Array, "s n"]],
-    B: Float[Array, "s n"],
+    from_block: Callable[[Float[Array, "s b"], Int[Array, ""]], Float[Array, "s j b"]],
+    B: Float[Array, "s j b"],
     blocks: Blocks,
     tolerance: float,
     max_passes: int,
     key: Key,
-    start: Float[Array, "s n"] | None = None,
+    start: Float[Array, "s j b"] | None = None,
 ) -> Found:
-    """`in_rounds`, of block projections; `from_block` gives A v for v that are 0 outside of a block, from its start on."""
-    b = blocks.inverses.shape[1]
+    """`in_rounds`, of block projections; `from_block` gives A v for v that are 0 outside of the block with a number."""
 
-    def visit(iterates: _Iterates, j: Int[Array, ""], caution: Float[Array, ""]) -> _Iterates:
+    def visit(iterates: _Iterates, i: Int[Array, ""], caution: Float[Array, ""]) -> _Iterates:
         w, v, y, of_w, of_v, of_y = iterates
-        mu, nu, i = blocks.mu, caution * blocks.nu, blocks.starts[j]
+        mu, nu = blocks.mu, caution * blocks.nu
         beta, gamma = 1 - jnp.sqrt(mu / nu), 1 / jnp.sqrt(mu * nu)
         alpha = 1 / (1 + gamma * nu)
-        here = lambda Z: jax.lax.dynamic_slice_in_dim(Z, i, b, axis=1)
-        put = lambda Z, d: jax.lax.dynamic_update_slice_in_dim(Z, here(Z) + d, i, axis=1)
-        d = inner(here(of_y), blocks.inverses[j])  # which is symmetric
+        put = lambda Z, d: Z.at[:, i].add(d)
+        d = inner(of_y[:, i], blocks.inverses[i])  # which is symmetric
         Ad = from_block(d, i)
         w, of_w = put(y, d), of_y - Ad
         v, of_v = put(beta * v + (1 - beta) * y, gamma * d), beta * of_v + (1 - beta) * of_y - gamma * Ad
@@ -85,13 +82,13 @@ def block_projections(
     def going(p: _Passes) -> Bool[Array, ""]:
         return (p.at.largest > tolerance) & (p.at.passes < max_passes)
 
-    def run(B: Float[Array, "s n"], at: Progress) -> Progress:
-        def energy_of(x: Float[Array, "s n"], residual: Float[Array, "s n"]) -> Float[Array, ""]:
+    def run(B: Float[Array, "s j b"], at: Progress) -> Progress:
+        def energy_of(x: Float[Array, "s j b"], residual: Float[Array, "s j b"]) -> Float[Array, ""]:
             return -0.5 * jnp.sum(x * (B + residual))
 
         def a_pass(p: _Passes) -> _Passes:
-            order = jax.random.permutation(jax.random.fold_in(key, p.at.passes), blocks.starts.shape[0])
-            iterates, _ = jax.lax.scan(lambda z, j: (visit(z, j, p.caution), None), p.iterates, order)
+            order = jax.random.permutation(jax.random.fold_in(key, p.at.passes), blocks.inverses.shape[0])
+            iterates, _ = jax.lax.scan(lambda z, i: (visit(z, i, p.caution), None), p.iterates, order)
             energy = energy_of(iterates.w, iterates.of_w)
             # ½ xᵀAx − bᵀx falls with each plain step. Where it has not (or is NaN) the averages were too bold: from the last
             # pass on again, and not so bold.

@@ -8,6 +8,7 @@ orthonormal, the step is
 (Dubrulle 2001, algorithm BCGrQ), which does not break down where some columns converge before others or depend on each other.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import equinox as eqx
@@ -16,8 +17,12 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from .iterations import Found, in_rounds, Product, Progress
-from .lapack import cholesky, qr, singular
+from .lapack import cholesky, Orthogonal, qr, singular
 from .linalg import CholeskyFactor, inner
+
+
+# How a matrix with many rows is taken apart.
+Triangular = Callable[[Float[Array, "n k"]], Orthogonal]
 
 
 class Preconditioner(eqx.Module):
@@ -52,7 +57,7 @@ class Preconditioner(eqx.Module):
         return V + inner(along, self.basis.T)
 
 
-def preconditioner(rows: Float[Array, "k n"], diagonal: Float[Array, "n"]) -> Preconditioner:
+def preconditioner(rows: Float[Array, "k n"], diagonal: Float[Array, "n"], qr: Triangular = qr) -> Preconditioner:
     """Of RᵀR + D with few rows R: with R D^{−½} = U diag(σ) Z, (I + Zᵀσ²Z)^{−½} = I + Zᵀ((1 + σ²)^{−½} − 1)Z."""
     scale = 1 / jnp.sqrt(diagonal)
     Q, R = qr((rows * scale[None, :]).T)
@@ -79,6 +84,7 @@ def block_conjugate_gradients(
     tolerance: float,
     max_passes: int,
     start: Float[Array, "s n"] | None = None,
+    qr: Triangular = qr,
 ) -> Found:
     """`in_rounds`, of block conjugate gradients."""
 

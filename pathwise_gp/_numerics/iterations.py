@@ -9,14 +9,14 @@ from jaxtyping import Array, Bool, Float, Int
 
 from .solution import Report
 
-Product = Callable[[Float[Array, "s n"]], Float[Array, "s n"]]
+Product = Callable[[Float[Array, "s *n"]], Float[Array, "s *n"]]
 
 
 class Found(NamedTuple):
-    """**Fields:** `x`: `s n`; `residual`: B − A x, `s n`, computed from x; `report`."""
+    """**Fields:** `x`: `s *n`; `residual`: B − A x, `s *n`, computed from x; `report`."""
 
-    x: Float[Array, "s n"]
-    residual: Float[Array, "s n"]
+    x: Float[Array, "s *n"]
+    residual: Float[Array, "s *n"]
     report: Report
 
 
@@ -24,13 +24,13 @@ class Progress(NamedTuple):
     """**Fields:** `x`; `residual`: b − A x, as far as a recurrence knows it; how many `passes`; the `largest` norm of a
     residual; `history`, as in `Report`."""
 
-    x: Float[Array, "s n"]
-    residual: Float[Array, "s n"]
+    x: Float[Array, "s *n"]
+    residual: Float[Array, "s *n"]
     passes: Int[Array, ""]
     largest: Float[Array, ""]
     history: Float[Array, "k 2"]
 
-    def after_a_pass(self, x: Float[Array, "s n"], residual: Float[Array, "s n"]) -> "Progress":
+    def after_a_pass(self, x: Float[Array, "s *n"], residual: Float[Array, "s *n"]) -> "Progress":
         largest, mean = _norms(residual)
         passes = self.passes + 1
         return Progress(x, residual, passes, largest, self.history.at[passes].set(jnp.stack([largest, mean])))
@@ -38,11 +38,11 @@ class Progress(NamedTuple):
 
 def in_rounds(
     matmul: Product,
-    B: Float[Array, "s n"],
+    B: Float[Array, "s *n"],
     tolerance: float,
     max_passes: int,
-    start: Float[Array, "s n"] | None,
-    run: Callable[[Float[Array, "s n"], Progress], Progress],
+    start: Float[Array, "s *n"] | None,
+    run: Callable[[Float[Array, "s *n"], Progress], Progress],
 ) -> Found:
     """A⁻¹b for each vector b of B, until ‖b − Ax‖ ≤ tolerance·‖b‖ for each, or for `max_passes` passes.
 
@@ -50,8 +50,8 @@ def in_rounds(
     computed from x: where rounding has taken the recurrence away from it, `run` begins anew from there, as long as that
     halves the residual.
     """
-    norm = jnp.sqrt(jnp.sum(B * B, axis=1))
-    scale = jnp.where(norm > 0, norm, jnp.ones_like(norm))[:, None]
+    norm = _lengths(B)
+    scale = jnp.where(norm > 0, norm, jnp.ones_like(norm)).reshape(-1, *(1,) * (B.ndim - 1))
     B = B / scale
     x = jnp.zeros_like(B) if start is None else start / scale
     residual = B if start is None else B - matmul(x)
@@ -70,11 +70,15 @@ def in_rounds(
         return (at.largest > tolerance) & (at.largest < 0.5 * before) & (at.passes < max_passes)
 
     last, _ = jax.lax.while_loop(worth_it, one_round, (first, jnp.full_like(largest, jnp.inf)))
-    residuals = jnp.sqrt(jnp.sum(last.residual * last.residual, axis=1))
+    residuals = _lengths(last.residual)
     report = Report(residuals, last.passes, jnp.all(residuals <= tolerance), last.history)
     return Found(last.x * scale, last.residual * scale, report)
 
 
-def _norms(residual: Float[Array, "s n"]) -> tuple[Float[Array, ""], Float[Array, ""]]:
-    norms = jnp.sqrt(jnp.sum(residual * residual, axis=1))
+def _norms(residual: Float[Array, "s *n"]) -> tuple[Float[Array, ""], Float[Array, ""]]:
+    norms = _lengths(residual)
     return jnp.max(norms), jnp.mean(norms)
+
+
+def _lengths(V: Float[Array, "s *n"]) -> Float[Array, "s"]:
+    return jnp.sqrt(jnp.sum(V * V, axis=tuple(range(1, V.ndim))))

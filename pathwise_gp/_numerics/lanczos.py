@@ -11,13 +11,13 @@ from .lapack import eigh
 from .solution import Estimate
 
 
-def log_det(matmul: Product, E: Preconditioner, U: Float[Array, "s n"], passes: int) -> Estimate:
+def log_det(matmul: Product, E: Preconditioner, U: Float[Array, "s m"], passes: int, n: int) -> Estimate:
     """log |A| = log |P| + tr log(EᵀAE) with P⁻¹ = E Eᵀ, from vectors u in directions that are uniform, as those of normal
-    ones, and of length √n, of which uᵀ log(EᵀAE) u is a quadrature rule with as many nodes as passes. The error is that of
+    ones, and of length √n, of which uᵀ log(EᵀAE) u is a quadrature rule with as many nodes as passes. All but n entries
+    are 0, where A is the identity. The error is that of
     the mean over the vectors, and what the second half of the passes has changed."""
     alphas, betas = _tridiagonal(lambda V: E.transposed(matmul(E(V))), U, passes)
-    n = jnp.asarray(U.shape[1], U.dtype)
-    whole, half = (n * _quadrature(alphas[:, :k], betas[:, : k - 1]) for k in (passes, max(1, passes // 2)))
+    whole, half = (jnp.asarray(n, U.dtype) * _quadrature(alphas[:, :k], betas[:, : k - 1]) for k in (passes, max(1, passes // 2)))
     of_mean = jnp.std(whole, ddof=1) / jnp.sqrt(jnp.asarray(U.shape[0], U.dtype))
     changed = jnp.abs(jnp.mean(whole) - jnp.mean(half))
     return Estimate(E.log_det() + jnp.mean(whole), jnp.hypot(of_mean, changed))

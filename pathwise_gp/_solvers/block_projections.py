@@ -3,13 +3,15 @@
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jax.sharding import Mesh
+from jaxtyping import Array, Float
 
 from .. import _fields
 from .._numerics.block_projections import block_projections, Blocks
 from .._numerics.conjugate_gradients import Preconditioner
 from .._numerics.iterations import Found, Product
 from .._numerics.lapack import cholesky
+from .._numerics.layout import as_mesh, Layout
 from .._numerics.linalg import inverse
 from .conjugate_gradients import RandomPivots
 from .iterative import AbstractIterative, Covariance
@@ -41,28 +43,26 @@ class BlockProjections(AbstractIterative):
     max_passes: int = eqx.field(static=True, default=200, converter=_fields.count("max_passes"))
     cache: int = eqx.field(static=True, kw_only=True, default=2**30)
     throw: bool = eqx.field(static=True, kw_only=True, default=True)
+    mesh: Mesh | None = eqx.field(static=True, kw_only=True, default=None, converter=as_mesh)
     block: int = eqx.field(static=True, kw_only=True, default=1000, converter=_fields.count("block"))
     seed: int = eqx.field(static=True, kw_only=True, default=0)
+
+    def layout(self, n: int) -> Layout:
+        return Layout(n, -(-n // min(self.block, n)), self.mesh)
 
     @property
     def remedy(self) -> str:
         return "a larger `block`, or use `ConjugateGradients`"
 
     def aid(self, covariance: Covariance) -> Blocks:
-        n, diagonal = covariance.L.size, covariance.diagonal
-        b = min(self.block, n)
-        starts = jnp.minimum(jnp.arange(-(-n // b)) * b, n - b)
-
-        def inverse_of(start: Int[Array, ""]) -> Float[Array, "b b"]:
-            return inverse(cholesky(covariance.corner(start, b)))
-
+        layout, variances = covariance.layout, covariance.variances
+        nothing_held = eqx.tree_at(lambda c: c.cached, covariance, None) if self.mesh else covariance
+        inverses = layout.of_blocks(lambda i, A: inverse(cholesky(A.corner(i))), nothing_held)
         # The part b/n of what is noise of the mean variance: no unit enters.
-        there, variances = covariance.there, covariance.L.diagonal(covariance.kernel)
-        total = lambda values: jnp.sum(jnp.where(there, values, jnp.zeros_like(values)))
-        noise, variance = total(diagonal), total(variances)
-        share = jnp.where(variance > 2 * noise, noise / jnp.where(variance > 0, variance, jnp.ones_like(variance)), 0.5)
-        nu = jnp.asarray(n / b, diagonal.dtype)
-        return Blocks(starts, jax.lax.map(inverse_of, starts), share.astype(diagonal.dtype) / nu, nu)
+        noise, variance = jnp.sum(covariance.seen(covariance.diagonal)), jnp.sum(variances)
+        share = jnp.where(variance > 2 * noise, noise / jnp.where(variance > 0, variance, 1), 0.5)
+        nu = jnp.asarray(layout.n / layout.each, variances.dtype)
+        return Blocks(inverses, share.astype(variances.dtype) / nu, nu)
 
     def probing(self, covariance: Covariance, aid: Blocks) -> Preconditioner:
         return RandomPivots(seed=self.seed)(covariance)
@@ -72,8 +72,8 @@ class BlockProjections(AbstractIterative):
         covariance: Covariance,
         aid: Blocks,
         matmul: Product,
-        B: Float[Array, "s n"],
-        start: Float[Array, "s n"] | None,
+        B: Float[Array, "s j b"],
+        start: Float[Array, "s j b"] | None,
     ) -> Found:
         settings = self.tolerance, self.max_passes, jax.random.key(self.seed)
         return block_projections(matmul, covariance.from_block, B, aid, *settings, start)

@@ -2,12 +2,14 @@
 
 import equinox as eqx
 import jax
+from jax.sharding import Mesh
 from jaxtyping import Array, Float
 
 from .. import _fields
 from .._modules import Printed
 from .._numerics.conjugate_gradients import block_conjugate_gradients, Preconditioner, preconditioner
 from .._numerics.iterations import Found, Product
+from .._numerics.layout import as_mesh, Layout
 from .._numerics.pivots import pivoted_cholesky
 from .iterative import AbstractIterative, Covariance
 
@@ -27,11 +29,10 @@ class RandomPivots(Printed, eqx.Module):
     seed: int = eqx.field(static=True, default=0)
 
     def __call__(self, covariance: Covariance) -> Preconditioner:
-        """The preconditioner of a covariance and its diagonal."""
-        variances = covariance.seen(covariance.L.diagonal(covariance.kernel))
-        rank = min(self.rank, covariance.L.size)
-        pivots = pivoted_cholesky(covariance.row, variances, rank, jax.random.key(self.seed))
-        return preconditioner(pivots.rows, covariance.diagonal)
+        """The preconditioner of a covariance in a single block, with its diagonal."""
+        row, rank = lambda i: covariance.row(i)[0], min(self.rank, covariance.L.size)
+        pivots = pivoted_cholesky(row, covariance.variances[0], rank, jax.random.key(self.seed))
+        return preconditioner(pivots.rows, covariance.diagonal[0], covariance.layout.qr)
 
 
 class ConjugateGradients(AbstractIterative):
@@ -59,7 +60,11 @@ class ConjugateGradients(AbstractIterative):
     max_passes: int = eqx.field(static=True, default=500, converter=_fields.count("max_passes"))
     cache: int = eqx.field(static=True, kw_only=True, default=2**30)
     throw: bool = eqx.field(static=True, kw_only=True, default=True)
+    mesh: Mesh | None = eqx.field(static=True, kw_only=True, default=None, converter=as_mesh)
     preconditioner: RandomPivots = eqx.field(kw_only=True, default_factory=RandomPivots)
+
+    def layout(self, n: int) -> Layout:
+        return Layout(n, 1, self.mesh)
 
     @property
     def remedy(self) -> str:
@@ -76,10 +81,13 @@ class ConjugateGradients(AbstractIterative):
         covariance: Covariance,
         aid: Preconditioner,
         matmul: Product,
-        B: Float[Array, "s n"],
-        start: Float[Array, "s n"] | None,
+        B: Float[Array, "s j b"],
+        start: Float[Array, "s j b"] | None,
     ) -> Found:
-        return block_conjugate_gradients(matmul, B, aid, self.tolerance, self.max_passes, start)
+        settings = self.tolerance, self.max_passes, None if start is None else start[:, 0]
+        of_rows = lambda V: matmul(V[:, None, :])[:, 0]
+        found = block_conjugate_gradients(of_rows, B[:, 0], aid, *settings, covariance.layout.qr)
+        return Found(found.x[:, None, :], found.residual[:, None, :], found.report)
 
     def __check_init__(self):
         if not isinstance(self.preconditioner, RandomPivots):

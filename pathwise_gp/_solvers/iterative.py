@@ -6,7 +6,7 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int, Shaped
+from jaxtyping import Array, Bool, Float, Int
 
 from .. import _checks
 from .._functionals import AbstractFunctional
@@ -14,6 +14,7 @@ from .._kernels import AbstractKernel
 from .._numerics.conjugate_gradients import Preconditioner
 from .._numerics.iterations import Found, Product
 from .._numerics.lanczos import log_det
+from .._numerics.layout import Layout
 from .._numerics.linalg import add_diagonal, inner
 from .._numerics.solution import AbstractSolution, Estimate, Report, Solved
 from .base import AbstractSolver, Evidence, Prepared, System
@@ -22,69 +23,85 @@ from .jitter import Shortfall
 
 
 class Covariance(eqx.Module):
-    """A = L k Lᵀ + diag(diagonal), which is applied; rows and columns that are masked are those of the identity.
+    """A = L k Lᵀ + diag(diagonal), which is applied to vectors in a layout; rows and columns that are masked, and those of
+    holes, are those of the identity.
 
-    **Fields:** `kernel`; `L`; `diagonal`: noise and jitter, `n`, 1 where the mask is False; `mask`: `n`, or None; `cached`:
-    L k Lᵀ, `n n`, where it is held.
+    **Fields:** `kernel`; `L`; `layout`; `diagonal`: noise and jitter, `j b`, 1 where the mask is False; `there`: the mask, `j
+    b`, or None; `cached`: L k Lᵀ, `j b c`, where it is held, of which columns are those of all places.
     """
 
     kernel: AbstractKernel
     L: AbstractFunctional
-    diagonal: Float[Array, "n"]
-    mask: Bool[Array, "n"] | None
-    cached: Float[Array, "n n"] | None
+    layout: Layout
+    diagonal: Float[Array, "j b"]
+    there: Bool[Array, "j b"] | None
+    cached: Float[Array, "j b c"] | None
+
+    def seen(self, V: Float[Array, "*s j b"]) -> Float[Array, "*s j b"]:
+        return V if self.there is None else jnp.where(self.there, V, jnp.zeros_like(V))
 
     @property
-    def there(self) -> Bool[Array, "n"]:
-        return jnp.ones(self.diagonal.shape, bool) if self.mask is None else self.mask
+    def variances(self) -> Float[Array, "j b"]:
+        """The diagonal of L k Lᵀ."""
+        return self.seen(self.layout.fold(self.L.diagonal(self.kernel)))
 
-    def seen(self, V: Float[Array, "*s n"]) -> Float[Array, "*s n"]:
-        return V if self.mask is None else jnp.where(self.mask, V, jnp.zeros_like(V))
+    def row(self, i: Any) -> Float[Array, "j b"]:
+        """Row i of L k Lᵀ, by the number of an observation."""
+        return self.seen(self.layout.fold(self.L.take(jnp.reshape(i, (1,))).cross(self.kernel, self.L)[0]))
 
-    def row(self, i: Any) -> Float[Array, "n"]:
-        """Row i of L k Lᵀ."""
-        if self.cached is not None:
-            return self.seen(self.cached[i])
-        return self.seen(self.L.take(jnp.reshape(i, (1,))).cross(self.kernel, self.L)[0])
-
-    def corner(self, start: Int[Array, ""], size: int) -> Float[Array, "b b"]:
-        """The block of A on the diagonal from a number on."""
-        there, diagonal = (_part(values, start, size) for values in (self.there, self.diagonal))
-        if self.cached is not None:
-            K = jax.lax.dynamic_slice(self.cached, (start, start), (size, size))
+    def corner(self, i: Int[Array, ""]) -> Float[Array, "b b"]:
+        """The block of A on the diagonal that has a number."""
+        if self.cached is not None and self.layout.mesh is None:
+            K = jax.lax.dynamic_slice_in_dim(self.cached[i], i * self.layout.width, self.layout.width, axis=1)
         else:
-            K = self._from(start, size).gram(self.kernel)
-        return add_diagonal(jnp.where(there[:, None] & there[None, :], K, jnp.zeros_like(K)), diagonal)
+            K = self.L.take(self.layout.numbers[i]).gram(self.kernel)
+        if self.there is not None:
+            here = self.there[i]
+            K = jnp.where(here[:, None] & here[None, :], K, jnp.zeros_like(K))
+        return add_diagonal(K, self.diagonal[i])
 
-    def from_block(self, D: Float[Array, "s b"], start: Int[Array, ""]) -> Float[Array, "s n"]:
-        """A v for vectors that are those of D from a number on, and 0 elsewhere."""
-        size = D.shape[1]
-        there, diagonal = (_part(values, start, size) for values in (self.there, self.diagonal))
-        seen = jnp.where(there, D, jnp.zeros_like(D))
+    def from_block(self, D: Float[Array, "s b"], i: Int[Array, ""]) -> Float[Array, "s j b"]:
+        """A v for vectors that are those of D in the block that has a number, and 0 elsewhere."""
+        seen = D if self.there is None else jnp.where(self.there[i], D, jnp.zeros_like(D))
         if self.cached is not None:
-            product = inner(jax.lax.dynamic_slice_in_dim(self.cached, start, size, axis=1), seen).T
+            columns = jax.lax.dynamic_slice_in_dim(self.cached, i * D.shape[1], D.shape[1], axis=2)
+            product = _applied(columns, seen)
         else:
-            block = self._from(start, size)
-            product = self.L.in_parts(lambda part: part.times(self.kernel, block, seen), size)
-        product = self.seen(product)
-        here = _part(product, start, size) + D * diagonal[None, :]
-        return jax.lax.dynamic_update_slice_in_dim(product, here, start, axis=1)
+            block = self.L.take(self.layout.numbers[i])
+            product = self.layout.rows(_times, self.L, D.shape[1], self.kernel, block, seen)
+        return self.seen(product).at[:, i].add(D * self.diagonal[i][None, :])
 
-    def _from(self, start: Int[Array, ""], size: int) -> AbstractFunctional:
-        return self.L.take(start + jnp.arange(size))
-
-    def matmul(self, V: Float[Array, "s n"]) -> Float[Array, "s n"]:
+    def matmul(self, V: Float[Array, "s j b"]) -> Float[Array, "s j b"]:
         """A v for each vector v of V: L k Lᵀ a block of rows at a time, of which none is kept."""
         seen = self.seen(V)
         if self.cached is not None:
-            product = inner(self.cached, seen).T
+            product = _applied(self.cached, seen.reshape(V.shape[0], -1))
         else:
-            product = self.L.in_parts(lambda part: part.times(self.kernel, self.L, seen), self.L.width)
-        return self.seen(product) + V * self.diagonal[None, :]
+            product = self.layout.rows(_times, self.L, self.L.width, self.kernel, self.L, self.layout.unfold(seen))
+        return self.seen(product) + V * self.diagonal[None, :, :]
+
+    def laid_out(self, layout: Layout) -> "Covariance":
+        """The same for vectors in another layout."""
+        if layout == self.layout:
+            return self
+        move = lambda values: layout.fold(self.layout.unfold(values))
+        diagonal = jnp.where(layout.filled, move(self.diagonal), jnp.ones((), self.diagonal.dtype))
+        there = layout.filled if self.there is None else move(self.there)
+        return Covariance(self.kernel, self.L, layout, diagonal, there, None)
 
 
-def _part(values: Shaped[Array, "*s n"], start: Int[Array, ""], size: int) -> Shaped[Array, "*s b"]:
-    return jax.lax.dynamic_slice_in_dim(values, start, size, axis=-1)
+def _times(
+    part: AbstractFunctional, kernel: AbstractKernel, L: AbstractFunctional, V: Float[Array, "s q"]
+) -> Float[Array, "s p"]:
+    return part.times(kernel, L, V)
+
+
+def _columns(part: AbstractFunctional, kernel: AbstractKernel, L: AbstractFunctional) -> Float[Array, "c p"]:
+    return part.cross(kernel, L).T
+
+
+def _applied(K: Float[Array, "j b c"], V: Float[Array, "s c"]) -> Float[Array, "s j b"]:
+    return jnp.einsum("jbc,sc->sjb", K, V, precision=jax.lax.Precision.HIGHEST)
 
 
 class AbstractIterative(AbstractSolver):
@@ -94,6 +111,10 @@ class AbstractIterative(AbstractSolver):
     max_passes: eqx.AbstractVar[int]
     cache: eqx.AbstractVar[int]
     throw: eqx.AbstractVar[bool]
+
+    @abc.abstractmethod
+    def layout(self, n: int) -> Layout:
+        """Where the entries of right-hand sides of n numbers lie."""
 
     @property
     @abc.abstractmethod
@@ -114,30 +135,50 @@ class AbstractIterative(AbstractSolver):
         covariance: Covariance,
         aid: Any,
         matmul: Product,
-        B: Float[Array, "s n"],
-        start: Float[Array, "s n"] | None,
+        B: Float[Array, "s j b"],
+        start: Float[Array, "s j b"] | None,
     ) -> Found:
         """A⁻¹b for each vector b of B, and what is left of b."""
 
     def prepare(self, system: System) -> Prepared:
-        kernel, L, mask, there, noise = system.kernel, system.L, system.mask, system.there, system.noise
+        noise = system.noise
         jitter = jnp.zeros_like(noise) if system.given is None else system.given
-        diagonal = jnp.where(there, noise + jitter, jnp.ones_like(jitter))
-        failed = ~jnp.all(diagonal > 0)
-        diagonal = jnp.where(diagonal > 0, diagonal, jnp.ones_like(diagonal))
-        small = L.size**2 * jnp.dtype(L.dtype).itemsize <= self.cache
-        # A functional that cannot be taken apart has no rows.
-        cached = L.gram(kernel) if small or not L.one_by_one else None
-        covariance = Covariance(kernel, L, diagonal, mask, cached)
+        covariance = self.covariance(system)
+        covariance = eqx.tree_at(lambda c: c.cached, covariance, self._held(covariance), is_leaf=lambda x: x is None)
         no = jnp.zeros((), bool)
         return Prepared(
-            solution=Iterated(mask, covariance, self.aid(jax.lax.stop_gradient(covariance)), self),
+            solution=Iterated(system.mask, covariance, self.aid(jax.lax.stop_gradient(covariance)), self),
             jitter=jitter,
             added=jnp.zeros_like(jitter),
-            scale=L.diagonal(kernel) + noise + jitter,
-            failed=failed,
+            scale=system.L.diagonal(system.kernel) + noise + jitter,
+            failed=~jnp.all(jnp.where(system.there, noise + jitter, 1) > 0),
             shortfall=Shortfall(no, no, no, no),
         )
+
+    def covariance(self, system: System) -> Covariance:
+        """A, of which nothing is held."""
+        noise, layout = system.noise, self.layout(system.L.size)
+        diagonal = noise if system.given is None else noise + system.given
+        one = jnp.ones((), diagonal.dtype)
+        # Where there is no noise the solve has failed, and is to come to an end.
+        diagonal = layout.fold(jnp.where(system.there & (diagonal > 0), diagonal, one))
+        there = None if system.mask is None and layout.full else layout.fold(system.there)
+        return Covariance(
+            system.kernel, system.L, layout, jnp.where(layout.filled, diagonal, one), there, None
+        )
+
+    def _held(self, A: Covariance) -> Float[Array, "j b c"] | None:
+        """L k Lᵀ where it is to be held: where it is small, or the functional cannot be taken apart."""
+        L, layout = A.L, A.layout
+        if not L.one_by_one:
+            holes = layout.n_blocks * layout.width - L.size
+            return jnp.pad(L.gram(A.kernel), (0, holes)).reshape(layout.n_blocks, layout.width, -1)
+        if L.size**2 * jnp.dtype(L.dtype).itemsize > self.cache * layout.n_devices:
+            return None
+        at_all = L if layout.full else L.take(layout.numbers.reshape(-1))
+        if layout.mesh is None:
+            return at_all.gram(A.kernel).reshape(layout.n_blocks, layout.width, -1)
+        return jnp.moveaxis(layout.rows(_columns, L, L.width, A.kernel, at_all), 0, -1)
 
     def log_density(self, system: System, residual: Float[Array, "n"]) -> Float[Array, ""]:
         raise ValueError(_without_factor(self))
@@ -199,19 +240,21 @@ class Iterated(AbstractSolution):
 
     def _iterated(self, B: Float[Array, "*s n"], start: Float[Array, "*s n"] | None) -> tuple[Array, Array, Report]:
         """A⁻¹b, what is left of b, and how it ended."""
-        flat = lambda values: self._seen(values).reshape(-1, values.shape[-1])
-        first = None if start is None else jax.lax.stop_gradient(flat(start))
+        layout = self.covariance.layout
+        fold = lambda values: layout.fold(self._seen(values).reshape(-1, values.shape[-1]))
+        unfold = lambda values: layout.unfold(values).reshape(B.shape)
+        first = None if start is None else jax.lax.stop_gradient(fold(start))
 
-        def iterate(matmul: Any, right: Float[Array, "s n"]) -> tuple[Array, Any]:
+        def iterate(matmul: Any, right: Float[Array, "s j b"]) -> tuple[Array, Any]:
             found = self.solver.iterate(jax.lax.stop_gradient(self.covariance), self.aid, matmul, right, first)
             return found.x, (found.residual, found.report)
 
         # Its derivative is a solve for the derivative: of A and B, not of the iterations.
         x, (residual, report) = jax.lax.custom_linear_solve(
-            self.covariance.matmul, flat(B), iterate, symmetric=True, has_aux=True
+            self.covariance.matmul, fold(B), iterate, symmetric=True, has_aux=True
         )
         report = report._replace(residuals=report.residuals.reshape(B.shape[:-1]))
-        return x.reshape(B.shape), residual.reshape(B.shape), report
+        return unfold(x), unfold(residual), report
 
     def faults(self, report: Report | None) -> tuple[tuple[Bool[Array, ""], str], ...]:
         if report is None or not self.solver.throw:
@@ -219,7 +262,7 @@ class Iterated(AbstractSolution):
         return ((~report.converged, _not_converged(report, self.solver)),)
 
     def inverse_rows(self, places: Int[Array, "m"], at_the_end: bool) -> Float[Array, "m n"]:
-        unit = jnp.zeros((places.shape[0], self.covariance.diagonal.shape[0]), self.covariance.diagonal.dtype)
+        unit = jnp.zeros((places.shape[0], self.covariance.L.size), self.covariance.diagonal.dtype)
         return self.solve(unit.at[jnp.arange(places.shape[0]), places].set(1))
 
     def colour(self, Z: Float[Array, "*s n"]) -> Float[Array, "*s n"]:
@@ -232,9 +275,21 @@ class Iterated(AbstractSolution):
         raise ValueError(_without_factor(self.solver))
 
     def estimated_log_det(self, U: Float[Array, "s n"]) -> Estimate:
-        E = self.solver.probing(self.covariance, self.aid)
+        A, E = self._probing()
+        matmul = lambda V: A.matmul(V[:, None, :])[:, 0]
         # Rows of the identity have a logarithm of 0.
-        return log_det(self.covariance.matmul, E, U, _PASSES)
+        return log_det(matmul, E, A.layout.fold(U)[:, 0], _PASSES, A.layout.n)
+
+    def probes(self, U: Float[Array, "s n"]) -> tuple[Float[Array, "s n"], Float[Array, "s n"]]:
+        """Draws with the covariance P that is near A and known in full, from standard normal vectors u: P⁻¹z, and z."""
+        A, E = self._probing()
+        U = A.layout.fold(U)[:, 0]
+        found = jax.tree.map(lambda V: self._seen(A.layout.unfold(V[:, None, :])), (E(U), E.inverse_transposed(U)))
+        return found
+
+    def _probing(self) -> tuple[Covariance, Preconditioner]:
+        A = self.covariance.laid_out(Layout(self.covariance.L.size, 1, self.covariance.layout.mesh))
+        return A, self.solver.probing(A, self.aid)
 
     @property
     def factor(self) -> Any:
