@@ -123,6 +123,12 @@ class Layout(OnDevices):
         """The same, where it is to lie."""
         return V if self.mesh is None else self._placed(V, _along(self.mesh, V.ndim - 1))
 
+    def everywhere(self, tree: Any) -> Any:
+        """The same arrays, all of each on every device."""
+        if self.mesh is None:
+            return tree
+        return jax.tree.map(lambda leaf: self._placed(leaf, PartitionSpec()) if eqx.is_array(leaf) else leaf, tree)
+
     def rows(
         self, function: Callable[..., Float[Array, "s m"]], L: Any, width: int, *args: Any
     ) -> Float[Array, "s j b"]:
@@ -137,6 +143,17 @@ class Layout(OnDevices):
 
         last = lambda ndim: _along(self.mesh, ndim - 1)
         return _on(self.mesh, here, (last(2), PartitionSpec(), PartitionSpec()), last(3))(self.numbers, L, args)
+
+    def applied(self, K: Float[Array, "c j b"], V: Float[Array, "s c"]) -> Float[Array, "s j b"]:
+        """Kᵀv for each vector v of V, on each device for the entries that it holds."""
+
+        def here(K: Float[Array, "c j b"], V: Float[Array, "s c"]) -> Float[Array, "s j b"]:
+            return inner(V, K.reshape(K.shape[0], -1).T).reshape(-1, *K.shape[1:])
+
+        if self.mesh is None:
+            return here(K, V)
+        last = _along(self.mesh, 2)
+        return _on(self.mesh, here, (last, PartitionSpec()), last)(K, V)
 
     def of_blocks(self, function: Callable[..., Float[Array, "b c"]], *args: Any) -> Float[Array, "j b c"]:
         """`function(number, *args)` of each block, of which each device makes its share."""

@@ -38,10 +38,11 @@ def pivoted_cholesky(
             noise = jax.random.gumbel(jax.random.fold_in(key, i), (n,), diagonal.dtype)
             score = jnp.log(jnp.maximum(left, 0)) + noise
         pivot = jnp.argmax(score)
-        enough = left[pivot] > rounding[pivot]
-        new = (row(pivot) - rows[:, pivot] @ rows) / jnp.sqrt(
-            jnp.where(enough, left[pivot], jnp.ones_like(left[pivot]))
-        )
+        # By `take`, for which no device asks the others for all that they have.
+        at = lambda values: jnp.take(values, pivot[None], axis=-1, mode="clip")[..., 0]
+        variance = at(left)
+        enough = variance > at(rounding)
+        new = (row(pivot) - at(rows) @ rows) / jnp.sqrt(jnp.where(enough, variance, jnp.ones_like(variance)))
         new = jnp.where(enough, new, jnp.zeros_like(new))
         # A row is chosen once, also where rounding is all that is left.
         left = jnp.where(left == -jnp.inf, left, jnp.maximum(left - new * new, 0)).at[pivot].set(-jnp.inf)

@@ -27,7 +27,7 @@ class Covariance(eqx.Module):
     holes, are those of the identity.
 
     **Fields:** `kernel`; `L`; `layout`; `diagonal`: noise and jitter, `j b`, 1 where the mask is False; `there`: the mask, `j
-    b`, or None; `cached`: L k Lᵀ, `j b c`, where it is held, of which columns are those of all places.
+    b`, or None; `cached`: L k Lᵀ where it is held, with a row for each place, `c j b`.
     """
 
     kernel: AbstractKernel
@@ -35,7 +35,7 @@ class Covariance(eqx.Module):
     layout: Layout
     diagonal: Float[Array, "j b"]
     there: Bool[Array, "j b"] | None
-    cached: Float[Array, "j b c"] | None
+    cached: Float[Array, "c j b"] | None
 
     def seen(self, V: Float[Array, "*s j b"]) -> Float[Array, "*s j b"]:
         return V if self.there is None else jnp.where(self.there, V, jnp.zeros_like(V))
@@ -52,7 +52,7 @@ class Covariance(eqx.Module):
     def corner(self, i: Int[Array, ""]) -> Float[Array, "b b"]:
         """The block of A on the diagonal that has a number."""
         if self.cached is not None and self.layout.mesh is None:
-            K = jax.lax.dynamic_slice_in_dim(self.cached[i], i * self.layout.width, self.layout.width, axis=1)
+            K = self._of_block(i)[:, i]
         else:
             K = self.L.take(self.layout.numbers[i]).gram(self.kernel)
         if self.there is not None:
@@ -64,18 +64,21 @@ class Covariance(eqx.Module):
         """A v for vectors that are those of D in the block that has a number, and 0 elsewhere."""
         seen = D if self.there is None else jnp.where(self.there[i], D, jnp.zeros_like(D))
         if self.cached is not None:
-            columns = jax.lax.dynamic_slice_in_dim(self.cached, i * D.shape[1], D.shape[1], axis=2)
-            product = _applied(columns, seen)
+            product = self.layout.applied(self._of_block(i), seen)
         else:
             block = self.L.take(self.layout.numbers[i])
             product = self.layout.rows(_times, self.L, D.shape[1], self.kernel, block, seen)
         return self.seen(product).at[:, i].add(D * self.diagonal[i][None, :])
 
+    def _of_block(self, i: Int[Array, ""]) -> Float[Array, "b j b"]:
+        width = self.layout.width
+        return jax.lax.dynamic_slice_in_dim(self.cached, i * width, width)
+
     def matmul(self, V: Float[Array, "s j b"]) -> Float[Array, "s j b"]:
         """A v for each vector v of V: L k Lᵀ a block of rows at a time, of which none is kept."""
         seen = self.seen(V)
         if self.cached is not None:
-            product = _applied(self.cached, seen.reshape(V.shape[0], -1))
+            product = self.layout.applied(self.cached, seen.reshape(V.shape[0], -1))
         else:
             product = self.layout.rows(_times, self.L, self.L.width, self.kernel, self.L, self.layout.unfold(seen))
         return self.seen(product) + V * self.diagonal[None, :, :]
@@ -98,10 +101,6 @@ def _times(
 
 def _columns(part: AbstractFunctional, kernel: AbstractKernel, L: AbstractFunctional) -> Float[Array, "c p"]:
     return part.cross(kernel, L).T
-
-
-def _applied(K: Float[Array, "j b c"], V: Float[Array, "s c"]) -> Float[Array, "s j b"]:
-    return jnp.einsum("jbc,sc->sjb", K, V, precision=jax.lax.Precision.HIGHEST)
 
 
 class AbstractIterative(AbstractSolver):
@@ -163,22 +162,22 @@ class AbstractIterative(AbstractSolver):
         # Where there is no noise the solve has failed, and is to come to an end.
         diagonal = layout.fold(jnp.where(system.there & (diagonal > 0), diagonal, one))
         there = None if system.mask is None and layout.full else layout.fold(system.there)
-        return Covariance(
-            system.kernel, system.L, layout, jnp.where(layout.filled, diagonal, one), there, None
-        )
+        kernel, L = layout.everywhere((system.kernel, system.L))
+        return Covariance(kernel, L, layout, jnp.where(layout.filled, diagonal, one), there, None)
 
-    def _held(self, A: Covariance) -> Float[Array, "j b c"] | None:
+    def _held(self, A: Covariance) -> Float[Array, "c j b"] | None:
         """L k Lᵀ where it is to be held: where it is small, or the functional cannot be taken apart."""
         L, layout = A.L, A.layout
         if not L.one_by_one:
             holes = layout.n_blocks * layout.width - L.size
-            return jnp.pad(L.gram(A.kernel), (0, holes)).reshape(layout.n_blocks, layout.width, -1)
+            return jnp.pad(L.gram(A.kernel), (0, holes)).reshape(-1, layout.n_blocks, layout.width)
         if L.size**2 * jnp.dtype(L.dtype).itemsize > self.cache * layout.n_devices:
             return None
         at_all = L if layout.full else L.take(layout.numbers.reshape(-1))
         if layout.mesh is None:
-            return at_all.gram(A.kernel).reshape(layout.n_blocks, layout.width, -1)
-        return jnp.moveaxis(layout.rows(_columns, L, L.width, A.kernel, at_all), 0, -1)
+            K = at_all.in_parts(lambda part: _columns(part, A.kernel, at_all), at_all.width)
+            return K.reshape(-1, layout.n_blocks, layout.width)
+        return layout.rows(_columns, L, L.width, A.kernel, at_all)
 
     def log_density(self, system: System, residual: Float[Array, "n"]) -> Float[Array, ""]:
         raise ValueError(_without_factor(self))

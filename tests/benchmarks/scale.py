@@ -1,17 +1,22 @@
 """Times what solves for very many observations: `python tests/benchmarks/scale.py [SOLVER ...] [--n 20000] [--data FILE]
-[--fit]`.
+[--devices 2] [--processes 2] [--fit]`.
 
 The data are drawn, or `X`, `y` and `test_mask` (whole, or packed by bits; a column for each split) of a file NAME.npz.
 The kernel is then Matérn's, with the scales in a file of JSON: `{NAME: {SPLIT: {noise_scale, signal_scale, lengthscale}}}`.
 Inputs and observations are standardised by the training rows.
 
-Each solver runs in a process of its own, whose memory is that of all of it; compilation is not in the seconds.
+Each solver runs in a process of its own, whose memory is that of all of it; compilation is not in the seconds. `--devices`
+are virtual ones of each process, and of several `--processes` on this machine each reads its own rows alone; core-seconds and
+memory are those of all of them together.
 """
 
 import argparse
+import dataclasses
 import json
+import os
 import pathlib
 import resource
+import socket
 import subprocess
 import sys
 import time
@@ -23,6 +28,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import pathwise_gp as pgp
+from jax.sharding import NamedSharding, PartitionSpec
 
 SOLVERS = {
     "cholesky": pgp.Cholesky(),
@@ -61,27 +67,46 @@ def data_of(arguments: argparse.Namespace) -> tuple[Any, ...]:
     return X[~test], y[~test], X[test], y[test], kernel, np.float32(noise_var)
 
 
+def spread(mesh: Any, X: Any, y: Any) -> tuple[Any, ...]:
+    """Inputs, observations and a mask as global arrays, of which a process makes those of its own rows."""
+    n, k = len(y), mesh.size
+    each = -(-n // k) * k // jax.process_count()  # of each process; the last has copies of its last row, which are masked
+    first = jax.process_index() * each
+    rows = np.minimum(np.arange(first, first + each), n - 1)
+    place = lambda values: jax.make_array_from_process_local_data(
+        NamedSharding(mesh, PartitionSpec(mesh.axis_names)), values
+    )
+    return place(X[rows]), place(y[rows]), place(np.arange(first, first + each) < n)
+
+
 def run_here(name: str, arguments: argparse.Namespace) -> str:
+    if arguments.processes > 1:
+        jax.distributed.initialize(arguments.address, arguments.processes, arguments.rank)
     X, y, X_test, y_test, kernel, noise_var = data_of(arguments)
+    solver, mask = SOLVERS[name], None
+    if jax.device_count() > 1:
+        solver = dataclasses.replace(solver, mesh=jax.make_mesh((jax.device_count(),), ("rows",)))
+        X, y, mask = spread(solver.mesh, X, y)
+        mask = None if len(y_test) == 0 or bool(jnp.all(mask)) else mask
     prior = pgp.GPPrior(kernel, X)
 
     @eqx.filter_jit
-    def work(prior: Any, y: Any, key: Any) -> Any:
-        drawn = pgp.draw(prior, y, noise_var, key, arguments.paths, solver=SOLVERS[name], check_scales=False)
+    def work(prior: Any, y: Any, mask: Any, key: Any) -> Any:
+        drawn = pgp.draw(prior, y, noise_var, key, arguments.paths, mask=mask, solver=solver, check_scales=False)
         return drawn.paths, drawn.report
 
-    inputs = prior, jnp.asarray(y), jax.random.key(0)
+    inputs = prior, jnp.asarray(y), mask, jax.random.key(0)
     compiled = work.lower(*inputs).compile()
     begun, cpu = time.perf_counter(), time.process_time()
     paths, report = jax.block_until_ready(compiled(*inputs))
     wall, cpu = time.perf_counter() - begun, time.process_time() - cpu
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-    mean, values = paths.mean_path(X_test), paths(X_test)
+    mean, values = eqx.filter_jit(lambda paths, X: (paths.mean_path(X), paths(X)))(paths, X_test)
     variance = jnp.var(values, axis=0, ddof=1) + noise_var
     error = float(jnp.sqrt(jnp.mean((mean - y_test) ** 2)))
     nll = float(0.5 * jnp.mean(jnp.log(2 * jnp.pi * variance) + (mean - y_test) ** 2 / variance))
     passes, residual = ("", "") if report is None else (int(report.passes), f"{float(jnp.max(report.residuals)):.2g}")
-    return f"| {name} | {passes} | {residual} | {cpu:.1f} | {wall:.1f} | {memory:.2f} | {error:.4f} | {nll:.3f} |"
+    return f"{cpu} {memory}\n| {name} | {passes} | {residual} | {{:.1f}} | {wall:.1f} | {{:.2f}} | {error:.4f} | {nll:.3f} |"
 
 
 def fit_here(name: str, arguments: argparse.Namespace) -> str:
@@ -99,7 +124,25 @@ def fit_here(name: str, arguments: argparse.Namespace) -> str:
     steps, memory = int(found.steps[0]), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     error = "" if found.standard_error is None else f"{float(found.standard_error) / len(y):.4f}"
     density = f"{float(found.log_density) / len(y):.4f} | {error} | {bool(found.converged)}"
-    return f"| {name} | {steps} | {cpu:.1f} | {cpu / max(steps, 1):.2f} | {wall:.1f} | {memory:.2f} | {density} |"
+    row = f"| {name} | {steps} | {{:.1f}} | {cpu / max(steps, 1):.2f} | {wall:.1f} | {{:.2f}} | {density} |"
+    return f"{cpu} {memory}\n{row}"
+
+
+def run_apart(name: str, rest: list[str], arguments: argparse.Namespace) -> tuple[str, bool]:
+    """The row of a solver, and whether it failed."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    flags = os.environ.get("XLA_FLAGS", "") + f" --xla_force_host_platform_device_count={arguments.devices}"
+    command = [sys.executable, __file__, name, *rest, "--here", "--address", address, "--rank"]
+    settings = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "env": os.environ | {"XLA_FLAGS": flags}}
+    running = [subprocess.Popen([*command, str(i)], **settings) for i in range(arguments.processes)]
+    ended = [process.communicate() for process in running]
+    if any(process.returncode for process in running):
+        said = next(error for process, (_, error) in zip(running, ended, strict=True) if process.returncode)
+        return f"| {name} | {said.strip().splitlines()[-1][:200]} |", True
+    taken = [[float(number) for number in output.splitlines()[0].split()] for output, _ in ended]
+    return ended[0][0].splitlines()[1].format(*map(sum, zip(*taken, strict=True))), False
 
 
 def main() -> int:
@@ -113,7 +156,11 @@ def main() -> int:
     parser.add_argument("--paths", type=int, default=7)
     parser.add_argument("--fit", action="store_true", help="search for the hyperparameters, from scratch")
     parser.add_argument("--steps", type=int, default=200, help="of a search, at the most")
+    parser.add_argument("--devices", type=int, default=1, help="virtual ones, of each process")
+    parser.add_argument("--processes", type=int, default=1, help="that solve together")
     parser.add_argument("--here", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--rank", type=int, help=argparse.SUPPRESS)
+    parser.add_argument("--address", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if unknown := set(arguments.solvers) - set(SOLVERS):
         parser.error(f"no such solver: {', '.join(sorted(unknown))}")
@@ -130,10 +177,9 @@ def main() -> int:
     failed = 0
     rest = [word for word in sys.argv[1:] if word not in arguments.solvers]
     for name in arguments.solvers or SOLVERS:
-        command = [sys.executable, __file__, name, *rest, "--here"]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        failed += bool(done.returncode)
-        print(done.stdout.strip() or f"| {name} | {done.stderr.strip().splitlines()[-1][:200]} |", flush=True)
+        line, wrong = run_apart(name, rest, arguments)
+        failed += wrong
+        print(line, flush=True)
     return failed
 
 
