@@ -11,6 +11,7 @@ import jax
 import jax.core
 import jax.numpy as jnp
 import numpy as np
+from jax.experimental import multihost_utils
 from jaxtyping import Array, Bool, Float
 
 from . import _tables
@@ -40,6 +41,12 @@ def warn(message: str, category: type[Warning] = PrecisionWarning) -> None:
 
 def is_concrete(x: Any) -> bool:
     return not isinstance(x, jax.core.Tracer)
+
+
+def known(x: Any) -> np.ndarray:
+    """What is concrete as an array of NumPy; also one of which other processes hold a part, that all of them ask for."""
+    elsewhere = isinstance(x, jax.Array) and not (x.is_fully_addressable or x.is_fully_replicated)
+    return np.asarray(multihost_utils.process_allgather(x, tiled=True) if elsewhere else x)
 
 
 def floating(x: Any, name: str) -> Array:
@@ -108,7 +115,7 @@ def distinct(x: Any, name: str) -> None:
 def resolved(y: Any, name: str, mask: Array | None = None) -> None:
     """Raises where the spread of observations, or of one column of them, is lost in the precision that they are taken in."""
     if mask is not None and is_concrete(mask) and not isinstance(y, jax.Array):
-        y = np.asarray(y)[np.asarray(mask)]
+        y = np.asarray(y)[known(mask)]
     found = _rounding(y)
     if found is None:
         return
@@ -129,7 +136,7 @@ def finite(x: Array | np.ndarray, name: str, remedy: str = MISSING) -> None:
     """Raises where a concrete `x` holds NaN or inf."""
     if not is_concrete(x):
         return
-    bad = ~np.isfinite(np.asarray(x))
+    bad = ~np.isfinite(known(x))
     if bad.any():
         where = tuple(int(i) for i in np.argwhere(bad)[0])
         raise ValueError(
@@ -149,10 +156,10 @@ def observed(y: Array, remedy: str = MASK, mask: Array | None = None, given: Any
     """Observations with 0 where there is none, or an error where one is NaN or inf: now where they are known, by themselves
     or by the array that was given for them, else at run time under jit."""
     here = y if mask is None else jnp.where(mask, y, jnp.zeros_like(y))
-    known = given if isinstance(given, np.ndarray) and not is_concrete(y) else y
-    if is_concrete(known) and is_concrete(mask):
-        known = np.asarray(known)
-        finite(known if mask is None else np.where(np.asarray(mask), known, np.zeros_like(known)), name, remedy)
+    told = given if isinstance(given, np.ndarray) and not is_concrete(y) else y
+    if is_concrete(told) and is_concrete(mask):
+        told = known(told)
+        finite(told if mask is None else np.where(known(mask), told, np.zeros_like(told)), name, remedy)
         return here
     return require(jnp.all(jnp.isfinite(here)), here, f"`{name}` must be finite; got NaN or inf. {remedy}")
 
@@ -200,9 +207,9 @@ def _of_length(y: Any, n: int, name: str, like: str) -> Array:
 def positive(x: Array, name: str, *, or_zero: bool = False) -> None:
     """Raises where a concrete `x` holds something that is not a finite number above zero (or zero)."""
     finite(x, name)
-    if is_concrete(x) and not bool(np.all(np.asarray(x) >= 0 if or_zero else np.asarray(x) > 0)):
+    if is_concrete(x) and not bool(np.all(known(x) >= 0 if or_zero else known(x) > 0)):
         wanted = "not be negative" if or_zero else "be positive"
-        raise ValueError(f"`{name}` must {wanted}; got {np.asarray(x)}.")
+        raise ValueError(f"`{name}` must {wanted}; got {known(x)}.")
 
 
 def variance_shapes(n: int, n_outputs: int | None) -> tuple[tuple[int, ...], ...]:
@@ -260,7 +267,7 @@ def observations(
 def not_inputs(y: Any, X: Array) -> None:
     """Raises where the inputs of a prior were given once more, in place of the observations."""
     if X is y or (
-        getattr(y, "shape", None) == X.shape and is_concrete(y) and is_concrete(X) and _same_numbers(np.asarray(y), X)
+        getattr(y, "shape", None) == X.shape and is_concrete(y) and is_concrete(X) and _same_numbers(known(y), X)
     ):
         raise ValueError(
             "`y` is `X`: the prior has its inputs already. Pass the observations and the variance of their noise alone, "
@@ -269,7 +276,7 @@ def not_inputs(y: Any, X: Array) -> None:
 
 
 def _same_numbers(given: np.ndarray, taken: Array) -> bool:
-    return given.dtype.kind in "fiu" and np.array_equal(given.astype(taken.dtype), np.asarray(taken))
+    return given.dtype.kind in "fiu" and np.array_equal(given.astype(taken.dtype), known(taken))
 
 
 def key(key: Any, name: str = "key") -> Any:
@@ -369,7 +376,7 @@ def bounds(bounds: Any) -> Float[Array, "2 d"]:
     wanted = "`bounds` must be finite, its lower row below its upper row in each dimension"
     if not is_concrete(bounds):
         return require(jnp.all(jnp.isfinite(bounds)) & jnp.all(bounds[0] < bounds[1]), bounds, f"{wanted}.")
-    known = np.asarray(bounds)
-    if not (np.isfinite(known).all() and (known[0] < known[1]).all()):
+    told = known(bounds)
+    if not (np.isfinite(told).all() and (told[0] < told[1]).all()):
         raise ValueError(f"{wanted}; got {bounds}.")
     return bounds

@@ -178,7 +178,9 @@ def test_blocks_are_those_of_the_matrix(problem, cache):
         wanted[:m, :m] = np.linalg.inv(A[np.ix_(here, here)])
         np.testing.assert_allclose(inverse, wanted, rtol=0, atol=1e-9)
         # What is in holes stays there.
-        np.testing.assert_array_equal(found[m:], np.eye(layout.width)[m:, None, :] * (np.arange(len(numbers)) == i)[None, :, None])
+        np.testing.assert_array_equal(
+            found[m:], np.eye(layout.width)[m:, None, :] * (np.arange(len(numbers)) == i)[None, :, None]
+        )
     np.testing.assert_allclose(vectors(covariance.matmul(layout.fold(jnp.eye(n)))), A, rtol=0, atol=1e-12)
     row, diagonal = vectors(covariance.row(1)), vectors(covariance.diagonal)
     np.testing.assert_allclose(row, (A - np.diag(diagonal))[1], rtol=0, atol=1e-12)

@@ -54,7 +54,7 @@ class Values(AbstractOfPoints):
         return kernel.matrix(Z, self.X)
 
     def cross(self, kernel: AbstractKernel, other: AbstractFunctional) -> Float[Array, "n q"]:
-        return other.of_kernel(kernel, self.X)
+        return map_rows(lambda rows: other.of_kernel(kernel, rows), self.X, other.width, axis=0)
 
     def gram(self, kernel: AbstractKernel) -> Float[Array, "n n"]:
         # A reverse-mode derivative has temporaries as large as the matrix, several for each dimension: of some rows at once.

@@ -15,11 +15,12 @@ _BLOCK_BYTES = 12 * 2**20
 
 
 def map_rows(
-    function: Callable[[Float[Array, "b d"]], Float[Array, "*s b"]],
+    function: Callable[[Float[Array, "b d"]], Float[Array, "..."]],
     X: Float[Array, "n d"],
     width: int,
     block_bytes: int | None = None,
-) -> Float[Array, "*s n"]:
+    axis: int = -1,
+) -> Float[Array, "..."]:
     """`function(X)` for a function that treats rows alike, a block of rows at a time.
 
     **Arguments:**
@@ -28,6 +29,7 @@ def map_rows(
     - `X`: the rows.
     - `width`: entries of the largest temporary per row.
     - `block_bytes`: what a block's temporary may take, where that is more than 64 rows of it; 12 MiB unless given.
+    - `axis`: 0 where the function maps to `b *s`.
 
     **Returns:** `*s n`, the same as `function(X)`. Reverse-mode derivatives recompute a block's temporaries instead of
     keeping them.
@@ -37,13 +39,14 @@ def map_rows(
     if rows == n:
         return function(X)
 
-    def write(result: Float[Array, "*s n"], start: Int[Array, ""]) -> tuple[Float[Array, "*s n"], None]:
+    def write(result: Float[Array, "..."], start: Int[Array, ""]) -> tuple[Float[Array, "..."], None]:
         # Into the result, of which there is no second copy.
         values = jax.checkpoint(function, prevent_cse=False)(jax.lax.dynamic_slice_in_dim(X, start, rows))
-        return jax.lax.dynamic_update_slice_in_dim(result, values, start, axis=-1), None
+        return jax.lax.dynamic_update_slice_in_dim(result, values, start, axis=axis), None
 
     one = jax.eval_shape(function, X[:rows])
-    result, _ = jax.lax.scan(write, jnp.zeros((*one.shape[:-1], n), one.dtype), jnp.asarray(starts))
+    shape = (*one.shape[:-1], n) if axis == -1 else (n, *one.shape[1:])
+    result, _ = jax.lax.scan(write, jnp.zeros(shape, one.dtype), jnp.asarray(starts))
     return result
 
 

@@ -17,7 +17,9 @@ def log_det(matmul: Product, E: Preconditioner, U: Float[Array, "s m"], passes: 
     are 0, where A is the identity. The error is that of
     the mean over the vectors, and what the second half of the passes has changed."""
     alphas, betas = _tridiagonal(lambda V: E.transposed(matmul(E(V))), U, passes)
-    whole, half = (jnp.asarray(n, U.dtype) * _quadrature(alphas[:, :k], betas[:, : k - 1]) for k in (passes, max(1, passes // 2)))
+    whole, half = (
+        jnp.asarray(n, U.dtype) * _quadrature(alphas[:, :k], betas[:, : k - 1]) for k in (passes, max(1, passes // 2))
+    )
     of_mean = jnp.std(whole, ddof=1) / jnp.sqrt(jnp.asarray(U.shape[0], U.dtype))
     changed = jnp.abs(jnp.mean(whole) - jnp.mean(half))
     return Estimate(E.log_det() + jnp.mean(whole), jnp.hypot(of_mean, changed))

@@ -16,6 +16,9 @@ from jaxtyping import Array, Bool, Float, Int, Shaped
 
 from .lapack import Orthogonal, qr
 from .linalg import inner
+from .pivots import Largest, largest
+
+_RADIX = 2**20
 
 
 class OnDevices(eqx.Module):
@@ -129,20 +132,18 @@ class Layout(OnDevices):
             return tree
         return jax.tree.map(lambda leaf: self._placed(leaf, PartitionSpec()) if eqx.is_array(leaf) else leaf, tree)
 
-    def rows(
-        self, function: Callable[..., Float[Array, "s m"]], L: Any, width: int, *args: Any
-    ) -> Float[Array, "s j b"]:
+    def own(self, function: Callable[..., Float[Array, "s m"]], L: Any, *args: Any) -> Float[Array, "s j b"]:
         """`function(L, *args)` for a function that treats the values of a functional L alike, on each device of those that it
-        holds, a part at a time; `width`: entries of its largest temporary for each value."""
+        holds."""
         if self.mesh is None:
-            return self.fold(L.in_parts(lambda part: function(part, *args), width))
+            return self.fold(function(L, *args))
 
-        def here(own: Int[Array, "j b"], L: Any, args: Any) -> Float[Array, "s j b"]:
-            values = L.take(own.reshape(-1)).in_parts(lambda part: function(part, *args), width)
-            return values.reshape(-1, *own.shape)
+        def here(numbers: Int[Array, "j b"], L: Any, args: Any) -> Float[Array, "s j b"]:
+            return function(L.take(numbers.reshape(-1)), *args).reshape(-1, *numbers.shape)
 
-        last = lambda ndim: _along(self.mesh, ndim - 1)
-        return _on(self.mesh, here, (last(2), PartitionSpec(), PartitionSpec()), last(3))(self.numbers, L, args)
+        everywhere = PartitionSpec()
+        specs = _along(self.mesh, 1), everywhere, everywhere
+        return _on(self.mesh, here, specs, _along(self.mesh, 2))(self.numbers, L, args)
 
     def applied(self, K: Float[Array, "c j b"], V: Float[Array, "s c"]) -> Float[Array, "s j b"]:
         """Kᵀv for each vector v of V, on each device for the entries that it holds."""
@@ -174,6 +175,25 @@ class Layout(OnDevices):
         Q, R = _on(self.mesh, lambda A: tuple(qr(A)), first, (first, first))(A)
         turn, R = qr(self._placed(R, PartitionSpec()))
         return Orthogonal(_on(self.mesh, lambda Q, turn: inner(Q, turn.T), (first, first), first)(Q, turn), R)
+
+    def largest(self, scores: Float[Array, "b"], *values: Float[Array, "*k b"]) -> Largest:
+        """`largest` of the entries of a single block, in one exchange."""
+        if self.mesh is None:
+            return largest(scores, *values)
+
+        def here(scores: Float[Array, "b"], values: Any) -> Float[Array, "1 k"]:
+            number, column = largest(scores, scores, *values)
+            # In two parts, which a float holds whatever the number.
+            parts = jnp.stack([number // _RADIX, number % _RADIX]).astype(column.dtype)
+            return jnp.concatenate([column, parts])[None, :]
+
+        last = tuple(_along(self.mesh, value.ndim - 1) for value in values)
+        first = _along(self.mesh, 0)
+        found = self._placed(_on(self.mesh, here, (first, last), first)(scores, values), PartitionSpec())
+        device = jnp.argmax(found[:, 0])
+        high, low = found[device, -2:].astype(int)
+        number = device * (self.width // self.n_devices) + high * _RADIX + low
+        return Largest(number, found[device, 1:-2])
 
     def _placed(self, V: Shaped[Array, "..."], spec: PartitionSpec) -> Shaped[Array, "..."]:
         return jax.lax.with_sharding_constraint(V, NamedSharding(self.mesh, spec))

@@ -22,8 +22,26 @@ class Pivots(NamedTuple):
     found: Bool[Array, "m"]
 
 
+class Largest(NamedTuple):
+    """The largest of some scores: its `number`, and what other arrays have there, `column`."""
+
+    number: Int[Array, ""]
+    column: Float[Array, "k"]
+
+
+def largest(scores: Float[Array, "n"], *values: Float[Array, "*k n"]) -> Largest:
+    """Of arrays whose last axis is that of the scores."""
+    number = jnp.argmax(scores)
+    at = lambda array: jnp.take(array.reshape(-1, array.shape[-1]), number[None], axis=1, mode="clip")[:, 0]
+    return Largest(number, jnp.concatenate([at(array) for array in values]))
+
+
 def pivoted_cholesky(
-    row: Callable[[Int[Array, ""]], Float[Array, "n"]], diagonal: Float[Array, "n"], m: int, key: Key | None = None
+    row: Callable[[Int[Array, ""]], Float[Array, "n"]],
+    diagonal: Float[Array, "n"],
+    m: int,
+    key: Key | None = None,
+    largest: Callable[..., Largest] = largest,
 ) -> Pivots:
     """Each row is that of the largest variance given those before, or, with a key, one drawn in proportion to what is left
     of the variances (Chen et al. 2024, algorithm 2.1): `row(i)` gives row i of K. In O(n m²)."""
@@ -37,12 +55,10 @@ def pivoted_cholesky(
             # The largest of logarithms with Gumbel noise is a draw in proportion.
             noise = jax.random.gumbel(jax.random.fold_in(key, i), (n,), diagonal.dtype)
             score = jnp.log(jnp.maximum(left, 0)) + noise
-        pivot = jnp.argmax(score)
-        # By `take`, for which no device asks the others for all that they have.
-        at = lambda values: jnp.take(values, pivot[None], axis=-1, mode="clip")[..., 0]
-        variance = at(left)
-        enough = variance > at(rounding)
-        new = (row(pivot) - at(rows) @ rows) / jnp.sqrt(jnp.where(enough, variance, jnp.ones_like(variance)))
+        pivot, column = largest(score, left, rounding, rows)
+        variance = column[0]
+        enough = variance > column[1]
+        new = (row(pivot) - column[2:] @ rows) / jnp.sqrt(jnp.where(enough, variance, jnp.ones_like(variance)))
         new = jnp.where(enough, new, jnp.zeros_like(new))
         # A row is chosen once, also where rounding is all that is left.
         left = jnp.where(left == -jnp.inf, left, jnp.maximum(left - new * new, 0)).at[pivot].set(-jnp.inf)

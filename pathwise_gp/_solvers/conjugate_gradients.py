@@ -31,8 +31,9 @@ class RandomPivots(Printed, eqx.Module):
     def __call__(self, covariance: Covariance) -> Preconditioner:
         """The preconditioner of a covariance in a single block, with its diagonal."""
         row, rank = lambda i: covariance.row(i)[0], min(self.rank, covariance.L.size)
-        pivots = pivoted_cholesky(row, covariance.variances[0], rank, jax.random.key(self.seed))
-        return preconditioner(pivots.rows, covariance.diagonal[0], covariance.layout.qr)
+        layout, key = covariance.layout, jax.random.key(self.seed)
+        pivots = pivoted_cholesky(row, covariance.variances[0], rank, key, layout.largest)
+        return preconditioner(pivots.rows, covariance.diagonal[0], layout.qr)
 
 
 class ConjugateGradients(AbstractIterative):

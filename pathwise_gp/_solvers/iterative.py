@@ -67,7 +67,7 @@ class Covariance(eqx.Module):
             product = self.layout.applied(self._of_block(i), seen)
         else:
             block = self.L.take(self.layout.numbers[i])
-            product = self.layout.rows(_times, self.L, D.shape[1], self.kernel, block, seen)
+            product = self.layout.own(_times, self.L, self.kernel, block, seen)
         return self.seen(product).at[:, i].add(D * self.diagonal[i][None, :])
 
     def _of_block(self, i: Int[Array, ""]) -> Float[Array, "b j b"]:
@@ -80,7 +80,7 @@ class Covariance(eqx.Module):
         if self.cached is not None:
             product = self.layout.applied(self.cached, seen.reshape(V.shape[0], -1))
         else:
-            product = self.layout.rows(_times, self.L, self.L.width, self.kernel, self.L, self.layout.unfold(seen))
+            product = self.layout.own(_times, self.L, self.kernel, self.L, self.layout.unfold(seen))
         return self.seen(product) + V * self.diagonal[None, :, :]
 
     def laid_out(self, layout: Layout) -> "Covariance":
@@ -94,13 +94,13 @@ class Covariance(eqx.Module):
 
 
 def _times(
-    part: AbstractFunctional, kernel: AbstractKernel, L: AbstractFunctional, V: Float[Array, "s q"]
+    own: AbstractFunctional, kernel: AbstractKernel, L: AbstractFunctional, V: Float[Array, "s q"]
 ) -> Float[Array, "s p"]:
-    return part.times(kernel, L, V)
+    return own.in_parts(lambda part: part.times(kernel, L, V), L.width)
 
 
-def _columns(part: AbstractFunctional, kernel: AbstractKernel, L: AbstractFunctional) -> Float[Array, "c p"]:
-    return part.cross(kernel, L).T
+def _columns(own: AbstractFunctional, kernel: AbstractKernel, L: AbstractFunctional) -> Float[Array, "q p"]:
+    return L.cross(kernel, own)
 
 
 class AbstractIterative(AbstractSolver):
@@ -175,9 +175,8 @@ class AbstractIterative(AbstractSolver):
             return None
         at_all = L if layout.full else L.take(layout.numbers.reshape(-1))
         if layout.mesh is None:
-            K = at_all.in_parts(lambda part: _columns(part, A.kernel, at_all), at_all.width)
-            return K.reshape(-1, layout.n_blocks, layout.width)
-        return layout.rows(_columns, L, L.width, A.kernel, at_all)
+            return at_all.cross(A.kernel, at_all).reshape(-1, layout.n_blocks, layout.width)
+        return layout.own(_columns, L, A.kernel, at_all)
 
     def log_density(self, system: System, residual: Float[Array, "n"]) -> Float[Array, ""]:
         raise ValueError(_without_factor(self))

@@ -70,7 +70,9 @@ def data_of(arguments: argparse.Namespace) -> tuple[Any, ...]:
 def spread(mesh: Any, X: Any, y: Any) -> tuple[Any, ...]:
     """Inputs, observations and a mask as global arrays, of which a process makes those of its own rows."""
     n, k = len(y), mesh.size
-    each = -(-n // k) * k // jax.process_count()  # of each process; the last has copies of its last row, which are masked
+    each = (
+        -(-n // k) * k // jax.process_count()
+    )  # of each process; the last has copies of its last row, which are masked
     first = jax.process_index() * each
     rows = np.minimum(np.arange(first, first + each), n - 1)
     place = lambda values: jax.make_array_from_process_local_data(
@@ -134,15 +136,26 @@ def run_apart(name: str, rest: list[str], arguments: argparse.Namespace) -> tupl
         free.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{free.getsockname()[1]}"
     flags = os.environ.get("XLA_FLAGS", "") + f" --xla_force_host_platform_device_count={arguments.devices}"
+    # Each on cores of its own, as on machines of their own.
+    cores = sorted(os.sched_getaffinity(0))
     command = [sys.executable, __file__, name, *rest, "--here", "--address", address, "--rank"]
-    settings = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "env": os.environ | {"XLA_FLAGS": flags}}
-    running = [subprocess.Popen([*command, str(i)], **settings) for i in range(arguments.processes)]
+    settings = {
+        "stdout": subprocess.PIPE,
+        "stderr": subprocess.PIPE,
+        "text": True,
+        "env": os.environ | {"XLA_FLAGS": flags},
+    }
+    running = []
+    for i in range(arguments.processes):
+        own = ",".join(map(str, cores[i :: arguments.processes])) or str(cores[0])
+        running.append(subprocess.Popen(["taskset", "-c", own, *command, str(i)], **settings))
     ended = [process.communicate() for process in running]
     if any(process.returncode for process in running):
         said = next(error for process, (_, error) in zip(running, ended, strict=True) if process.returncode)
         return f"| {name} | {said.strip().splitlines()[-1][:200]} |", True
-    taken = [[float(number) for number in output.splitlines()[0].split()] for output, _ in ended]
-    return ended[0][0].splitlines()[1].format(*map(sum, zip(*taken, strict=True))), False
+    said = [output.splitlines()[-2:] for output, _ in ended]
+    taken = [[float(number) for number in numbers.split()] for numbers, _ in said]
+    return said[0][1].format(*map(sum, zip(*taken, strict=True))), False
 
 
 def main() -> int:
