@@ -351,7 +351,7 @@ def require(ok: Bool[Array, ""], value: Float[Array, "..."], message: str) -> Fl
         if not bool(ok):
             raise ValueError(message)
         return value
-    return eqx.error_if(value, ~ok, message)
+    return _hung_on(value, eqx.error_if(_zero(), ~ok, message))
 
 
 def verdict(value: Any, *faults: tuple[Bool[Array, ""], str]) -> Any:
@@ -363,7 +363,23 @@ def verdict(value: Any, *faults: tuple[Bool[Array, ""], str]) -> Any:
                 raise ValueError(message)
         return value
     which = jnp.stack(happened)
-    return eqx.branched_error_if(value, jnp.any(which), jnp.argmax(which), messages)
+    return _hung_on(value, eqx.branched_error_if(_zero(), jnp.any(which), jnp.argmax(which), messages))
+
+
+def _zero() -> Float[Array, ""]:
+    return jnp.zeros(())
+
+
+def _hung_on(value: Any, zero: Float[Array, ""]) -> Any:
+    """A pytree whose numbers wait for a zero that is not known to be one: so nothing of it goes through the check itself,
+    which would make copies, on one device."""
+
+    def wait(leaf: Any) -> Any:
+        if not eqx.is_array(leaf) or jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+            return leaf
+        return leaf | (zero != 0) if leaf.dtype == bool else leaf + zero.astype(leaf.dtype)
+
+    return jax.tree.map(wait, value)
 
 
 def bounds(bounds: Any) -> Float[Array, "2 d"]:

@@ -20,7 +20,6 @@ from .iterations import Found, in_rounds, Product, Progress
 from .lapack import cholesky, Orthogonal, qr, singular
 from .linalg import CholeskyFactor, inner
 
-
 # How a matrix with many rows is taken apart.
 Triangular = Callable[[Float[Array, "n k"]], Orthogonal]
 

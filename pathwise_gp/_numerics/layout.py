@@ -167,8 +167,8 @@ class Layout(OnDevices):
         return self._placed(made[: self.n_blocks], _along(self.mesh, 1))
 
     def qr(self, A: Float[Array, "b k"]) -> Orthogonal:
-        """The factors of a matrix with a row for each entry of a single block: of the rows on each device, and of the triangles
-        that these leave (Demmel et al. 2012)."""
+        """The factors of a matrix with a row for each entry of a single block: of the rows on each device, and of the
+        triangles that these leave (Demmel et al. 2012)."""
         if self.mesh is None:
             return qr(A)
         first = _along(self.mesh, 0)
@@ -176,7 +176,7 @@ class Layout(OnDevices):
         turn, R = qr(self._placed(R, PartitionSpec()))
         return Orthogonal(_on(self.mesh, lambda Q, turn: inner(Q, turn.T), (first, first), first)(Q, turn), R)
 
-    def largest(self, scores: Float[Array, "b"], *values: Float[Array, "*k b"]) -> Largest:
+    def largest(self, scores: Float[Array, "b"], *values: Float[Array, "..."]) -> Largest:
         """`largest` of the entries of a single block, in one exchange."""
         if self.mesh is None:
             return largest(scores, *values)

@@ -29,7 +29,7 @@ class Largest(NamedTuple):
     column: Float[Array, "k"]
 
 
-def largest(scores: Float[Array, "n"], *values: Float[Array, "*k n"]) -> Largest:
+def largest(scores: Float[Array, "n"], *values: Float[Array, "..."]) -> Largest:
     """Of arrays whose last axis is that of the scores."""
     number = jnp.argmax(scores)
     at = lambda array: jnp.take(array.reshape(-1, array.shape[-1]), number[None], axis=1, mode="clip")[:, 0]

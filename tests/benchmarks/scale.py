@@ -26,9 +26,9 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import NamedSharding, PartitionSpec
 
 import pathwise_gp as pgp
-from jax.sharding import NamedSharding, PartitionSpec
 
 SOLVERS = {
     "cholesky": pgp.Cholesky(),
