@@ -12,6 +12,7 @@ import jax.core
 import jax.numpy as jnp
 import numpy as np
 from jax.experimental import multihost_utils
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Bool, Float
 
 from . import _tables
@@ -49,8 +50,19 @@ def known(x: Any) -> np.ndarray:
     return np.asarray(multihost_utils.process_allgather(x, tiled=True) if elsewhere else x)
 
 
+def divisible(x: Any) -> Any:
+    """An array that XLA may divide as it sees fit: of one that lies on a mesh with axes of the type `Explicit`, which each
+    function would have to follow, the same with axes of the type `Auto`. Anything else as it is."""
+    sharding = x.sharding if isinstance(x, jax.Array) and is_concrete(x) else None
+    if not isinstance(sharding, NamedSharding) or AxisType.Explicit not in sharding.mesh.axis_types:
+        return x
+    auto = Mesh(sharding.mesh.devices, sharding.mesh.axis_names)
+    return jax.device_put(x, NamedSharding(auto, sharding.spec))
+
+
 def floating(x: Any, name: str) -> Array:
     """`x` as a floating-point array; integers are converted, anything else is an error."""
+    x = divisible(x)
     if isinstance(x, jax.Array) and not x.weak_type and jnp.issubdtype(x.dtype, jnp.floating):
         return _enough_bits(x, name)
     if isinstance(x, str):  # which NumPy would take for the name of a dtype
@@ -152,7 +164,14 @@ LEAVE_OUT = (
 )
 
 
-def observed(y: Array, remedy: str = MASK, mask: Array | None = None, given: Any = None, name: str = "y") -> Array:
+def observed(
+    y: Array,
+    remedy: str = MASK,
+    mask: Array | None = None,
+    given: Any = None,
+    name: str = "y",
+    mesh: Mesh | None = None,
+) -> Array:
     """Observations with 0 where there is none, or an error where one is NaN or inf: now where they are known, by themselves
     or by the array that was given for them, else at run time under jit."""
     here = y if mask is None else jnp.where(mask, y, jnp.zeros_like(y))
@@ -161,7 +180,7 @@ def observed(y: Array, remedy: str = MASK, mask: Array | None = None, given: Any
         told = known(told)
         finite(told if mask is None else np.where(known(mask), told, np.zeros_like(told)), name, remedy)
         return here
-    return require(jnp.all(jnp.isfinite(here)), here, f"`{name}` must be finite; got NaN or inf. {remedy}")
+    return require(jnp.all(jnp.isfinite(here)), here, f"`{name}` must be finite; got NaN or inf. {remedy}", mesh)
 
 
 def points(X: Any, name: str) -> Array:
@@ -235,7 +254,7 @@ def as_mask(mask: Any, shape: tuple[int, ...]) -> Array:
     """What says of each observation whether it was made."""
     if is_concrete(mask):
         with jax.ensure_compile_time_eval():  # so that it is known under jit too
-            mask = jnp.asarray(mask)
+            mask = jnp.asarray(divisible(mask))
     if mask.dtype != bool or mask.shape != shape:
         raise ValueError(
             f"`mask` must have dtype bool and shape {shape}, True for each point that was observed; got {mask.dtype} of "
@@ -252,14 +271,15 @@ def observations(
     name: str = "y",
     like: str = "X",
     shape: tuple[int, ...] | None = None,
+    mesh: Mesh | None = None,
 ) -> tuple[Array, Array | None]:
     """Observations at n points, finite where they were made and 0 elsewhere, and the mask that says where; `shape`: in which
-    the user knows them."""
+    the user knows them; `mesh`: on which they are solved for."""
     given, y, where = y, _of_length(y, n, name, like), None if mask is None else as_mask(mask, (n,))
     remedy = _tables.in_words_of(given, remedy)
     if shape is not None and len(shape) > 1:
         given, y = (values.reshape(shape) if hasattr(values, "reshape") else values for values in (given, y))
-    y = observed(y, remedy, None if where is None else where.reshape(y.shape), given, name).reshape(n)
+    y = observed(y, remedy, None if where is None else where.reshape(y.shape), given, name, mesh).reshape(n)
     resolved(given, name, None if where is None else where.reshape(np.shape(given)))
     return y, where
 
@@ -345,29 +365,28 @@ def every(answers: Iterable[Literal[True] | Bool[Array, ""]]) -> Literal[True] |
     return found
 
 
-def require(ok: Bool[Array, ""], value: Float[Array, "..."], message: str) -> Float[Array, "..."]:
+def require(
+    ok: Bool[Array, ""], value: Float[Array, "..."], message: str, mesh: Mesh | None = None
+) -> Float[Array, "..."]:
     """`value`, or an error: a ValueError now where `ok` is concrete, at run time under jit."""
-    if is_concrete(ok):
-        if not bool(ok):
-            raise ValueError(message)
-        return value
-    return _hung_on(value, eqx.error_if(_zero(), ~ok, message))
+    return verdict(value, (~ok, message), mesh=mesh)
 
 
-def verdict(value: Any, *faults: tuple[Bool[Array, ""], str]) -> Any:
-    """A pytree, or the error of the first of the faults that is true: now where they are concrete, at run time under jit."""
+def verdict(value: Any, *faults: tuple[Bool[Array, ""], str], mesh: Mesh | None = None) -> Any:
+    """A pytree, or the error of the first of the faults that is true: now where they are concrete, at run time under jit. On a
+    mesh each device finds it by itself: one that waits for what another one finds would wait for good."""
     happened, messages = zip(*faults, strict=True)
     if all(map(is_concrete, happened)):
         for so, message in faults:
             if so:
                 raise ValueError(message)
         return value
-    which = jnp.stack(happened)
-    return _hung_on(value, eqx.branched_error_if(_zero(), jnp.any(which), jnp.argmax(which), messages))
-
-
-def _zero() -> Float[Array, ""]:
-    return jnp.zeros(())
+    zero, which = jnp.zeros(()), jnp.stack(happened)
+    look = lambda which: eqx.branched_error_if(zero, jnp.any(which), jnp.argmax(which), messages)
+    if mesh is not None:
+        everywhere = PartitionSpec()
+        look = jax.shard_map(look, mesh=mesh, in_specs=everywhere, out_specs=everywhere, check_vma=False)
+    return _hung_on(value, look(which))
 
 
 def _hung_on(value: Any, zero: Float[Array, ""]) -> Any:

@@ -119,7 +119,7 @@ class GPPrior(AbstractPrior[KernelT]):
         rounding of the dtype; and `ScaleWarning` where the observations lie many prior standard deviations from the prior
         mean, or no two of ten and more points are correlated.
         """
-        y, noise_var, mask = self.check(y, noise_var, mask)
+        y, noise_var, mask = self.check(y, noise_var, mask, solver)
         check_scales = _checks.flag(check_scales, "check_scales")
         solver = Cholesky() if solver is None and capacity is not None else solver
         posterior = condition_with(self, y, noise_var, mask, check_scales, solver).posterior
@@ -157,12 +157,15 @@ class GPPrior(AbstractPrior[KernelT]):
         """What is observed of f."""
         return as_functional(self.X).suited_to(self.kernel)
 
-    def check(self, y: Any, noise_var: Any, mask: Any) -> tuple[Array, Array, Array | None]:
-        """Observations, noise and mask that fit the training inputs."""
+    def check(
+        self, y: Any, noise_var: Any, mask: Any, solver: AbstractSolver | None = None
+    ) -> tuple[Array, Array, Array | None]:
+        """Observations, noise and mask that fit the training inputs, for a solver."""
         y, noise_var, mask = flat_data(self.X, y, noise_var, mask)
         L, dtype = as_functional(self.X), self.X.dtype
         q, p = L.size, L.n_each
-        y, mask = _checks.observations(y, q, mask, shape=L.shape)
+        mesh = None if solver is None else as_solver(solver).mesh
+        y, mask = _checks.observations(y, q, mask, shape=L.shape, mesh=mesh)
         return y.astype(dtype), _checks.noise_variance(noise_var, q, or_zero=True, n_outputs=p).astype(dtype), mask
 
     def __check_init__(self):
@@ -200,7 +203,8 @@ def condition_with(
 ) -> ConditionedWith:
     """The posterior given y, for values that have been checked, and from the same solve what `others` asks for."""
     if not _checks.is_concrete(noise_var):  # else it has been looked at
-        noise_var = _checks.require(jnp.all(noise_var >= 0), noise_var, "`noise_var` must not be negative.")
+        mesh = None if solver is None else solver.mesh
+        noise_var = _checks.require(jnp.all(noise_var >= 0), noise_var, "`noise_var` must not be negative.", mesh)
     seen_prior = without(prior, mask).checked()
     system = prior.system(prior.functional, noise_var, mask)
     used = suited(system) if solver is None else as_solver(solver)
@@ -215,6 +219,7 @@ def condition_with(
         (found.infinite, message),
         (found.contradictory, contradiction(found.contradicts, found.misses, "X")),
         *prepared.solution.faults(found.report),
+        mesh=used.mesh,
     )
     say(prepared.shortfall, prior.X.dtype, "X")
     say_scales(found.scales)

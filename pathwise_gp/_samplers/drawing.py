@@ -65,7 +65,7 @@ def draw(
     **Raises:** ValueError as `GPPrior.condition` and `PathwiseSampler`, and where the solver did not reach its tolerance (at
     run time under jit) or `start` has another number of paths or more observations. **Warns:** as `GPPrior.condition`.
     """
-    y, noise_var, mask = prior.check(y, noise_var, mask)
+    y, noise_var, mask = prior.check(y, noise_var, mask, solver)
     n_paths = _checks.count(n_paths, "n_paths")
     settings = {
         "n_features": _checks.count(n_features, "n_features"),

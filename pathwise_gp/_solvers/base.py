@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax.numpy as jnp
+from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Float
 
 from .._functionals import AbstractFunctional
@@ -69,6 +70,11 @@ class Evidence(NamedTuple):
 
 class AbstractSolver(Printed, eqx.Module):
     """A way to solve the one linear system of a posterior, A = L k Lᵀ + noise: `GPPrior.condition(…, solver=…)`."""
+
+    @property
+    def mesh(self) -> Mesh | None:
+        """The devices that it works on; None for the one that everything else is on."""
+        return None
 
     @abc.abstractmethod
     def prepare(self, system: System) -> Prepared:

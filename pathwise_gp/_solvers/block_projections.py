@@ -56,8 +56,9 @@ class BlockProjections(AbstractIterative):
 
     def aid(self, covariance: Covariance) -> Blocks:
         layout, variances = covariance.layout, covariance.variances
-        nothing_held = eqx.tree_at(lambda c: c.cached, covariance, None) if self.mesh else covariance
-        inverses = layout.of_blocks(lambda i, A: inverse(cholesky(A.corner(i))), nothing_held)
+        # Each device takes the covariance whole, without what is held.
+        A = covariance if self.mesh is None else covariance.holding(None)
+        inverses = layout.of_blocks(lambda i, A: inverse(cholesky(A.corner(i))), A)
         # The part b/n of what is noise of the mean variance: no unit enters.
         noise, variance = jnp.sum(covariance.seen(covariance.diagonal)), jnp.sum(variances)
         share = jnp.where(variance > 2 * noise, noise / jnp.where(variance > 0, variance, 1), 0.5)

@@ -14,7 +14,7 @@ from .._kernels import AbstractKernel
 from .._numerics.conjugate_gradients import Preconditioner
 from .._numerics.iterations import Found, Product
 from .._numerics.lanczos import log_det
-from .._numerics.layout import Layout
+from .._numerics.layout import Layout, OnDevices
 from .._numerics.linalg import add_diagonal, inner
 from .._numerics.solution import AbstractSolution, Estimate, Report, Solved
 from .base import AbstractSolver, Evidence, Prepared, System
@@ -51,7 +51,7 @@ class Covariance(eqx.Module):
 
     def corner(self, i: Int[Array, ""]) -> Float[Array, "b b"]:
         """The block of A on the diagonal that has a number."""
-        if self.cached is not None and self.layout.mesh is None:
+        if self.cached is not None:
             K = self._of_block(i)[:, i]
         else:
             K = self.L.take(self.layout.numbers[i]).gram(self.kernel)
@@ -83,6 +83,10 @@ class Covariance(eqx.Module):
             product = self.layout.own(_times, self.L, self.kernel, self.L, self.layout.unfold(seen))
         return self.seen(product) + V * self.diagonal[None, :, :]
 
+    def holding(self, cached: Float[Array, "c j b"] | None) -> "Covariance":
+        """The same with L k Lᵀ."""
+        return eqx.tree_at(lambda A: A.cached, self, cached, is_leaf=lambda leaf: leaf is None)
+
     def laid_out(self, layout: Layout) -> "Covariance":
         """The same for vectors in another layout."""
         if layout == self.layout:
@@ -103,7 +107,7 @@ def _columns(own: AbstractFunctional, kernel: AbstractKernel, L: AbstractFunctio
     return L.cross(kernel, own)
 
 
-class AbstractIterative(AbstractSolver):
+class AbstractIterative(AbstractSolver, OnDevices):
     """A⁻¹b by products of A, or of some of its rows: in memory of the order of n, for as many observations as time allows."""
 
     tolerance: eqx.AbstractVar[float]
@@ -143,7 +147,7 @@ class AbstractIterative(AbstractSolver):
         noise = system.noise
         jitter = jnp.zeros_like(noise) if system.given is None else system.given
         covariance = self.covariance(system)
-        covariance = eqx.tree_at(lambda c: c.cached, covariance, self._held(covariance), is_leaf=lambda x: x is None)
+        covariance = covariance.holding(self._held(covariance))
         no = jnp.zeros((), bool)
         return Prepared(
             solution=Iterated(system.mask, covariance, self.aid(jax.lax.stop_gradient(covariance)), self),
@@ -168,12 +172,14 @@ class AbstractIterative(AbstractSolver):
     def _held(self, A: Covariance) -> Float[Array, "c j b"] | None:
         """L k Lᵀ where it is to be held: where it is small, or the functional cannot be taken apart."""
         L, layout = A.L, A.layout
+        places = layout.numbers.reshape(-1)
         if not L.one_by_one:
-            holes = layout.n_blocks * layout.width - L.size
-            return jnp.pad(L.gram(A.kernel), (0, holes)).reshape(-1, layout.n_blocks, layout.width)
+            K = L.gram(A.kernel)
+            K = K if layout.full else K[places][:, places]
+            return K.reshape(-1, layout.n_blocks, layout.width)
         if L.size**2 * jnp.dtype(L.dtype).itemsize > self.cache * layout.n_devices:
             return None
-        at_all = L if layout.full else L.take(layout.numbers.reshape(-1))
+        at_all = L if layout.full else L.take(places)
         if layout.mesh is None:
             return at_all.cross(A.kernel, at_all).reshape(-1, layout.n_blocks, layout.width)
         return layout.own(_columns, L, A.kernel, at_all)
@@ -234,7 +240,7 @@ class Iterated(AbstractSolution):
     def _checked(self, B: Float[Array, "*s n"]) -> tuple[Float[Array, "*s n"], Float[Array, "*s n"]]:
         x, residual, report = self._iterated(B, None)
         faults = self.faults(report)
-        return (_checks.verdict(x, *faults) if faults else x), residual
+        return (_checks.verdict(x, *faults, mesh=self.solver.mesh) if faults else x), residual
 
     def _iterated(self, B: Float[Array, "*s n"], start: Float[Array, "*s n"] | None) -> tuple[Array, Array, Report]:
         """A⁻¹b, what is left of b, and how it ended."""
