@@ -11,11 +11,11 @@ import jax
 import jax.core
 import jax.numpy as jnp
 import numpy as np
-from jax.experimental import multihost_utils
-from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jax.sharding import Mesh, PartitionSpec
 from jaxtyping import Array, Bool, Float
 
 from . import _tables
+from ._placement import divisible, hung_on, known
 
 
 class PrecisionWarning(UserWarning):
@@ -42,22 +42,6 @@ def warn(message: str, category: type[Warning] = PrecisionWarning) -> None:
 
 def is_concrete(x: Any) -> bool:
     return not isinstance(x, jax.core.Tracer)
-
-
-def known(x: Any) -> np.ndarray:
-    """What is concrete as an array of NumPy; also one of which other processes hold a part, that all of them ask for."""
-    elsewhere = isinstance(x, jax.Array) and not (x.is_fully_addressable or x.is_fully_replicated)
-    return np.asarray(multihost_utils.process_allgather(x, tiled=True) if elsewhere else x)
-
-
-def divisible(x: Any) -> Any:
-    """An array that XLA may divide as it sees fit: of one that lies on a mesh with axes of the type `Explicit`, which each
-    function would have to follow, the same with axes of the type `Auto`. Anything else as it is."""
-    sharding = x.sharding if isinstance(x, jax.Array) and is_concrete(x) else None
-    if not isinstance(sharding, NamedSharding) or AxisType.Explicit not in sharding.mesh.axis_types:
-        return x
-    auto = Mesh(sharding.mesh.devices, sharding.mesh.axis_names)
-    return jax.device_put(x, NamedSharding(auto, sharding.spec))
 
 
 def floating(x: Any, name: str) -> Array:
@@ -373,8 +357,9 @@ def require(
 
 
 def verdict(value: Any, *faults: tuple[Bool[Array, ""], str], mesh: Mesh | None = None) -> Any:
-    """A pytree, or the error of the first of the faults that is true: now where they are concrete, at run time under jit. On a
-    mesh each device finds it by itself: one that waits for what another one finds would wait for good."""
+    """A pytree, or the error of the first of the faults that is true: now where they are concrete, at run time under jit.
+
+    On a mesh each device finds it by itself: one that waits for what another one finds would wait for good."""
     happened, messages = zip(*faults, strict=True)
     if all(map(is_concrete, happened)):
         for so, message in faults:
@@ -386,19 +371,7 @@ def verdict(value: Any, *faults: tuple[Bool[Array, ""], str], mesh: Mesh | None 
     if mesh is not None:
         everywhere = PartitionSpec()
         look = jax.shard_map(look, mesh=mesh, in_specs=everywhere, out_specs=everywhere, check_vma=False)
-    return _hung_on(value, look(which))
-
-
-def _hung_on(value: Any, zero: Float[Array, ""]) -> Any:
-    """A pytree whose numbers wait for a zero that is not known to be one: so nothing of it goes through the check itself,
-    which would make copies, on one device."""
-
-    def wait(leaf: Any) -> Any:
-        if not eqx.is_array(leaf) or jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
-            return leaf
-        return leaf | (zero != 0) if leaf.dtype == bool else leaf + zero.astype(leaf.dtype)
-
-    return jax.tree.map(wait, value)
+    return hung_on(value, look(which))
 
 
 def bounds(bounds: Any) -> Float[Array, "2 d"]:

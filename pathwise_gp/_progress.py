@@ -24,6 +24,8 @@ class ProgressBar:
     def _show(self, step: Any, last: Any, text: str) -> None:
         from tqdm.auto import tqdm  # which looks for a notebook
 
+        if jax.process_index() > 0:  # all processes see the same
+            return
         if step == 1 and (self._bar is None or self._bar.n > 1):  # a run that failed has left its bar
             self._bar = tqdm(total=self._total, unit=self._unit)
         if self._bar is None:  # reports may overtake each other

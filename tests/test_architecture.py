@@ -20,6 +20,7 @@ SOURCES = sorted(PACKAGE.rglob("*.py"))
 FLOORS = {
     "_types": 0,
     "_tables": -1,
+    "_placement": -1,
     "_modules": 0,
     "_checks": 0,
     "_fields": 1,

@@ -21,7 +21,7 @@ from .pivots import Largest, largest
 _RADIX = 2**20
 
 
-class OnDevices(eqx.Module):
+class AbstractOnDevices(eqx.Module):
     """What knows a mesh, which is saved as the numbers of its devices.
 
     **Fields:** `mesh`: devices; None for the one that everything else is on. Part of the structure.
@@ -64,7 +64,7 @@ def as_mesh(mesh: Any) -> Mesh | None:
     return Mesh(mesh.devices, mesh.axis_names)
 
 
-class Layout(OnDevices):
+class Layout(AbstractOnDevices):
     """n entries as arrays `j b`: j blocks of equal length, the last entries of which may be holes.
 
     **Fields:** `n`; `n_blocks`: j; `mesh`: each block is spread over all devices of it; None for one that holds all.
@@ -196,6 +196,7 @@ class Layout(OnDevices):
         return Largest(number, found[device, 1:-2])
 
     def _placed(self, V: Shaped[Array, "..."], spec: PartitionSpec) -> Shaped[Array, "..."]:
+        assert self.mesh is not None
         return jax.lax.with_sharding_constraint(V, NamedSharding(self.mesh, spec))
 
 

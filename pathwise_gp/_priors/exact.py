@@ -164,7 +164,7 @@ class GPPrior(AbstractPrior[KernelT]):
         y, noise_var, mask = flat_data(self.X, y, noise_var, mask)
         L, dtype = as_functional(self.X), self.X.dtype
         q, p = L.size, L.n_each
-        mesh = None if solver is None else as_solver(solver).mesh
+        mesh = None if solver is None else as_solver(solver).devices
         y, mask = _checks.observations(y, q, mask, shape=L.shape, mesh=mesh)
         return y.astype(dtype), _checks.noise_variance(noise_var, q, or_zero=True, n_outputs=p).astype(dtype), mask
 
@@ -203,7 +203,7 @@ def condition_with(
 ) -> ConditionedWith:
     """The posterior given y, for values that have been checked, and from the same solve what `others` asks for."""
     if not _checks.is_concrete(noise_var):  # else it has been looked at
-        mesh = None if solver is None else solver.mesh
+        mesh = None if solver is None else solver.devices
         noise_var = _checks.require(jnp.all(noise_var >= 0), noise_var, "`noise_var` must not be negative.", mesh)
     seen_prior = without(prior, mask).checked()
     system = prior.system(prior.functional, noise_var, mask)
@@ -219,7 +219,7 @@ def condition_with(
         (found.infinite, message),
         (found.contradictory, contradiction(found.contradicts, found.misses, "X")),
         *prepared.solution.faults(found.report),
-        mesh=used.mesh,
+        mesh=used.devices,
     )
     say(prepared.shortfall, prior.X.dtype, "X")
     say_scales(found.scales)

@@ -15,7 +15,7 @@ from .._numerics.solution import Report
 from .._paths import PathwiseFunction
 from .._priors import condition_with, ConditionedGP, GPPrior
 from .._solvers import AbstractSolver
-from .._types import Key, Numbers
+from .._types import AnyArray, Key, Numbers
 from .exact import draw_right_sides, PathwiseSampler, RightSides
 
 if TYPE_CHECKING:
@@ -36,6 +36,12 @@ class Drawn(Printed, eqx.Module, Generic[KernelT]):
     paths: PathwiseFunction
     report: _Reported
 
+    @property
+    def solutions(self) -> Float[Array, "s1 n"]:
+        """What was solved for, that of y first and then those of the paths, `s+1 n`: all that another process needs as the
+        `start` of the same draw."""
+        return _solutions(self.paths)
+
 
 def draw(
     prior: GPPrior[KernelT],
@@ -47,7 +53,7 @@ def draw(
     *,
     solver: AbstractSolver | None = None,
     mask: Numbers | None = None,
-    start: PathwiseFunction | None = None,
+    start: PathwiseFunction | Float[AnyArray, "s1 n"] | None = None,
     features: AbstractBasis = QuasiMonteCarlo(),
     share_features: bool = True,
     check_scales: bool = True,
@@ -56,9 +62,9 @@ def draw(
     covariance serves the mean and every path. The paths are those of a `PathwiseSampler` with this key.
 
     **Arguments:** `prior`, `y`, `noise_var`, `mask`, `solver`, `check_scales`: as of `GPPrior.condition`; `key`, `n_paths`,
-    `n_features`, `features`, `share_features`: as of `PathwiseSampler`. `start`: as many paths, from whose solutions
-    iterations begin: of this key at other hyperparameters, or of a draw that did not get to its end (`throw=False`); of the
-    first observations where there are more now. A factor needs none.
+    `n_features`, `features`, `share_features`: as of `PathwiseSampler`. `start`: as many paths, or the `solutions` of a
+    draw, from which iterations begin: of this key at other hyperparameters, or of a draw that did not get to its end
+    (`throw=False`); of the first observations where there are more now. A factor needs none.
 
     **Returns:** the posterior, the paths, and the report of the solve.
 
@@ -89,12 +95,18 @@ def _draw(prior: GPPrior, mask: Any, key: Key, n_paths: int, settings: dict[str,
     return draw_right_sides(prior.kernel, L, key, n_paths=n_paths, **settings)
 
 
+def _solutions(paths: PathwiseFunction) -> Float[Array, "s1 n"]:
+    return jnp.concatenate([paths.mean_coefficients[None, :], paths.coefficients])
+
+
 def _from(start: Any, n_paths: int, n: int, dtype: Any) -> Float[Array, "s1 n"]:
-    """The solutions that paths have, that of the mean first, with zeros for observations that they have not seen."""
-    if not isinstance(start, PathwiseFunction) or start.shape != (n_paths,) or start.coefficients.shape[-1] > n:
+    """Solutions, that of the mean first, with zeros for observations that they have not seen."""
+    rows = _solutions(start) if isinstance(start, PathwiseFunction) and start.shape == (n_paths,) else start
+    shape = getattr(rows, "shape", ())
+    if isinstance(rows, PathwiseFunction) or len(shape) != 2 or shape[0] != n_paths + 1 or shape[1] > n:
         raise ValueError(
-            f"`start` must be {n_paths} path(s), as many as are drawn, of at most the {n} observations that there are now; "
-            f"got {start!r}."
+            f"`start` must be {n_paths} path(s), as many as are drawn, or the `solutions` of such a draw, of at most the {n} "
+            f"observations that there are now; got {start!r}."
         )
-    rows = jnp.concatenate([start.mean_coefficients[None, :], start.coefficients])
+    rows = _checks.floating(rows, "start")
     return jnp.pad(jax.lax.stop_gradient(rows).astype(dtype), ((0, 0), (0, n - rows.shape[1])))

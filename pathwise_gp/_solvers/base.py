@@ -72,8 +72,8 @@ class AbstractSolver(Printed, eqx.Module):
     """A way to solve the one linear system of a posterior, A = L k Lᵀ + noise: `GPPrior.condition(…, solver=…)`."""
 
     @property
-    def mesh(self) -> Mesh | None:
-        """The devices that it works on; None for the one that everything else is on."""
+    def devices(self) -> Mesh | None:
+        """Those that it works on together; None for the one that everything else is on."""
         return None
 
     @abc.abstractmethod

@@ -48,7 +48,7 @@ class BlockProjections(AbstractIterative):
     seed: int = eqx.field(static=True, kw_only=True, default=0)
 
     def layout(self, n: int) -> Layout:
-        return Layout(n, -(-n // min(self.block, n)), self.mesh)
+        return Layout(n=n, n_blocks=-(-n // min(self.block, n)), mesh=self.mesh)
 
     @property
     def remedy(self) -> str:

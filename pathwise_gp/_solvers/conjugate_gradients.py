@@ -65,7 +65,7 @@ class ConjugateGradients(AbstractIterative):
     preconditioner: RandomPivots = eqx.field(kw_only=True, default_factory=RandomPivots)
 
     def layout(self, n: int) -> Layout:
-        return Layout(n, 1, self.mesh)
+        return Layout(n=n, mesh=self.mesh)
 
     @property
     def remedy(self) -> str:

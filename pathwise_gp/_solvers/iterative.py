@@ -6,6 +6,7 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Float, Int
 
 from .. import _checks
@@ -14,7 +15,7 @@ from .._kernels import AbstractKernel
 from .._numerics.conjugate_gradients import Preconditioner
 from .._numerics.iterations import Found, Product
 from .._numerics.lanczos import log_det
-from .._numerics.layout import Layout, OnDevices
+from .._numerics.layout import AbstractOnDevices, Layout
 from .._numerics.linalg import add_diagonal, inner
 from .._numerics.solution import AbstractSolution, Estimate, Report, Solved
 from .base import AbstractSolver, Evidence, Prepared, System
@@ -51,10 +52,8 @@ class Covariance(eqx.Module):
 
     def corner(self, i: Int[Array, ""]) -> Float[Array, "b b"]:
         """The block of A on the diagonal that has a number."""
-        if self.cached is not None:
-            K = self._of_block(i)[:, i]
-        else:
-            K = self.L.take(self.layout.numbers[i]).gram(self.kernel)
+        held = self.cached is not None
+        K = self._of_block(i)[:, i] if held else self.L.take(self.layout.numbers[i]).gram(self.kernel)
         if self.there is not None:
             here = self.there[i]
             K = jnp.where(here[:, None] & here[None, :], K, jnp.zeros_like(K))
@@ -72,6 +71,7 @@ class Covariance(eqx.Module):
 
     def _of_block(self, i: Int[Array, ""]) -> Float[Array, "b j b"]:
         width = self.layout.width
+        assert self.cached is not None
         return jax.lax.dynamic_slice_in_dim(self.cached, i * width, width)
 
     def matmul(self, V: Float[Array, "s j b"]) -> Float[Array, "s j b"]:
@@ -107,13 +107,17 @@ def _columns(own: AbstractFunctional, kernel: AbstractKernel, L: AbstractFunctio
     return L.cross(kernel, own)
 
 
-class AbstractIterative(AbstractSolver, OnDevices):
+class AbstractIterative(AbstractSolver, AbstractOnDevices):
     """A⁻¹b by products of A, or of some of its rows: in memory of the order of n, for as many observations as time allows."""
 
     tolerance: eqx.AbstractVar[float]
     max_passes: eqx.AbstractVar[int]
     cache: eqx.AbstractVar[int]
     throw: eqx.AbstractVar[bool]
+
+    @property
+    def devices(self) -> Mesh | None:
+        return self.mesh
 
     @abc.abstractmethod
     def layout(self, n: int) -> Layout:
@@ -292,7 +296,7 @@ class Iterated(AbstractSolution):
         return found
 
     def _probing(self) -> tuple[Covariance, Preconditioner]:
-        A = self.covariance.laid_out(Layout(self.covariance.L.size, 1, self.covariance.layout.mesh))
+        A = self.covariance.laid_out(Layout(n=self.covariance.L.size, mesh=self.solver.mesh))
         return A, self.solver.probing(A, self.aid)
 
     @property
