@@ -28,9 +28,9 @@ def solvers():
     pivots = pgp.RandomPivots(12)
     return {
         "conjugate gradients": pgp.ConjugateGradients(1e-9, cache=0, preconditioner=pivots),
-        "held projections": pgp.BlockProjections(1e-7, 2000, block=12),
+        "held projections": pgp.BlockProjections(1e-7, 2000, block=10),
         "held": pgp.ConjugateGradients(1e-9, preconditioner=pivots),
-        "projections": pgp.BlockProjections(1e-7, 2000, cache=0, block=12),
+        "projections": pgp.BlockProjections(1e-7, 2000, cache=0, block=10),
     }
 
 

@@ -29,6 +29,7 @@ class Mutant(NamedTuple):
 PROJECTIONS = "_numerics/block_projections.py"
 SOLVING, ITERATIVE = "test_solvers.py", "_solvers/iterative.py"
 ASCENT = "test_ascent.py"
+LAYOUT, TOGETHER = "_numerics/layout.py", "test_devices.py::test_three_devices_find_what_one_finds"
 OF_FACTOR = f"{SOLVING}::test_moments_and_paths_are_those_of_the_factorisation"
 EXACT, DECOUPLED = "_samplers/exact.py", "_samplers/decoupled.py"
 STATIONARY, COMPOSE, PERIODIC = "_kernels/stationary.py", "_kernels/compose.py", "_kernels/periodic.py"
@@ -1190,8 +1191,8 @@ MUTANTS = [
     Mutant(
         "a pivot that is rounding is a feature",
         "_numerics/pivots.py",
-        "enough = left[pivot] > rounding[pivot]",
-        "enough = left[pivot] > -1.0",
+        "enough = variance > column[1]",
+        "enough = variance > -1.0",
         f"{FEATURES}::test_points_that_say_nothing_new_are_no_features",
     ),
     Mutant(
@@ -1246,7 +1247,7 @@ MUTANTS = [
     Mutant(
         "what is masked counts in whether the precision suffices",
         "_checks.py",
-        "y = np.asarray(y)[np.asarray(mask)]",
+        "y = np.asarray(y)[known(mask)]",
         "y = np.asarray(y)",
         f"{FAILED}::test_what_is_masked_does_not_count_in_whether_precision_suffices",
     ),
@@ -1485,7 +1486,7 @@ MUTANTS = [
     Mutant(
         "the noise left out of what is iterated on",
         ITERATIVE,
-        "return self.seen(product) + V * self.diagonal[None, :]",
+        "return self.seen(product) + V * self.diagonal[None, :, :]",
         "return self.seen(product)",
         OF_FACTOR,
     ),
@@ -1499,15 +1500,15 @@ MUTANTS = [
     Mutant(
         "the jitter left out of what is iterated on",
         ITERATIVE,
-        "jnp.where(there, noise + jitter, jnp.ones_like(jitter))",
-        "jnp.where(there, noise, jnp.ones_like(jitter))",
+        "diagonal = noise if system.given is None else noise + system.given",
+        "diagonal = noise",
         f"{SOLVING}::test_a_jitter_is_noise",
     ),
     Mutant(
         "the covariance held where it was not to be",
         ITERATIVE,
-        "if small or not L.one_by_one else None",
-        "if True else None",
+        "if L.size**2 * jnp.dtype(L.dtype).itemsize > self.cache * layout.n_devices:",
+        "if False:",
         f"{SOLVING}::test_no_array_is_of_the_size_of_the_covariance",
     ),
     Mutant(
@@ -1576,8 +1577,8 @@ MUTANTS = [
     Mutant(
         "blocks drawn with replacement",
         PROJECTIONS,
-        "order = jax.random.permutation(jax.random.fold_in(key, p.at.passes), blocks.starts.shape[0])",
-        "order = jax.random.randint(jax.random.fold_in(key, p.at.passes), blocks.starts.shape, 0, blocks.starts.shape[0])",
+        "order = jax.random.permutation(jax.random.fold_in(key, p.at.passes), blocks.inverses.shape[0])",
+        "j = len(blocks.inverses); order = jax.random.randint(jax.random.fold_in(key, p.at.passes), (j,), 0, j)",
         f"{SOLVING}::test_projections_take_few_passes",
     ),
     Mutant(
@@ -1590,16 +1591,72 @@ MUTANTS = [
     Mutant(
         "the noise left out of a block",
         ITERATIVE,
-        "here = _part(product, start, size) + D * diagonal[None, :]",
-        "here = _part(product, start, size)",
+        "return self.seen(product).at[:, i].add(D * self.diagonal[i][None, :])",
+        "return self.seen(product)",
         f"{SOLVING}::test_blocks_are_those_of_the_matrix",
     ),
     Mutant(
         "rows of what was not observed in a block",
         ITERATIVE,
-        "seen = jnp.where(there, D, jnp.zeros_like(D))",
+        "seen = D if self.there is None else jnp.where(self.there[i], D, jnp.zeros_like(D))",
         "seen = D",
         f"{SOLVING}::test_blocks_are_those_of_the_matrix",
+    ),
+    Mutant(
+        "a device that takes the rows of another",
+        LAYOUT,
+        "function(L.take(numbers.reshape(-1)), *args)",
+        "function(L.take(jnp.arange(numbers.size)), *args)",
+        TOGETHER,
+    ),
+    Mutant(
+        "the number of a pivot on its device for that of all",
+        LAYOUT,
+        "number = device * (self.width // self.n_devices) + high",
+        "number = high",
+        TOGETHER,
+    ),
+    Mutant(
+        "holes inside of blocks taken for observations",
+        LAYOUT,
+        "< self.n) & (self._places < self.each)[None, :]",
+        "< self.n)",
+        TOGETHER,
+    ),
+    Mutant(
+        "orthonormal on each device alone",
+        LAYOUT,
+        "turn, R = qr(self._placed(R, PartitionSpec()))",
+        "turn, R = R, R[: A.shape[1]]",
+        TOGETHER,
+    ),
+    Mutant(
+        "an error that the other devices wait for",
+        "_checks.py",
+        "if mesh is not None:",
+        "if False:",
+        TOGETHER,
+    ),
+    Mutant(
+        "arrays that go through the check on one device",
+        "_checks.py",
+        "return hung_on(value, look(which))",
+        "return eqx.branched_error_if(value, jnp.any(which), jnp.argmax(which), messages)",
+        TOGETHER,
+    ),
+    Mutant(
+        "a bar of each process",
+        "_progress.py",
+        "jax.process_index() > 0",
+        "False",
+        "test_devices.py::test_one_process_shows_how_far_it_is",
+    ),
+    Mutant(
+        "the mesh of a solver lost in a file",
+        LAYOUT,
+        'state["mesh"] = numbers, self.mesh.axis_names',
+        'state["mesh"] = None',
+        "test_devices.py::test_a_solver_with_a_mesh_is_saved",
     ),
     Mutant(
         "the noise of what is new for all that is solved anew",
@@ -1624,9 +1681,9 @@ MUTANTS = [
     ),
     Mutant(
         "probes of another covariance",
-        "_fit/ascent.py",
-        "self._seen(E.inverse_transposed(self._U))",
-        "self._seen(E(self._U))",
+        ITERATIVE,
+        "(E(U), E.inverse_transposed(U))",
+        "(E(U), E(U))",
         f"{ASCENT}::test_estimates_have_no_bias_and_the_error_that_they_say[plain]",
     ),
     Mutant(
@@ -1646,8 +1703,8 @@ MUTANTS = [
     Mutant(
         "the noise left out of a derivative",
         "_fit/ascent.py",
-        "return jnp.sum(W * (product + V * diagonal[None, :]))",
-        "return jnp.sum(W * product)",
+        "return jnp.sum(A.layout.fold(W) * A.matmul(A.layout.fold(V)))",
+        "V = A.layout.fold(V); return jnp.sum(A.layout.fold(W) * (A.matmul(V) - V * A.diagonal[None, :, :]))",
         f"{ASCENT}::test_estimates_have_no_bias_and_the_error_that_they_say[mask]",
     ),
     Mutant(
@@ -1660,8 +1717,8 @@ MUTANTS = [
     Mutant(
         "what was not observed in the log determinant",
         ITERATIVE,
-        "return log_det(self.covariance.matmul, E, U, _PASSES)",
-        "return log_det(self.covariance.matmul, E, self._seen(U), _PASSES)",
+        "A.layout.fold(U)[:, 0], _PASSES",
+        "A.layout.fold(self._seen(U))[:, 0], _PASSES",
         f"{ASCENT}::test_estimates_have_no_bias_and_the_error_that_they_say[mask]",
     ),
     Mutant(

@@ -16,6 +16,7 @@ import pytest
 
 import pathwise_gp as pgp
 from pathwise_gp._numerics.layout import Layout
+from pathwise_gp._progress import ProgressBar
 
 SCRIPT = pathlib.Path(devices.__file__)
 ALONE = jax.sharding.Mesh(np.array(jax.devices()[:1]), ("rows",))
@@ -146,3 +147,12 @@ def test_a_mesh_of_any_kind_of_axes():
 def test_a_mesh_is_a_mesh(solver):
     with pytest.raises(ValueError, match=r"`mesh` must be a `jax.sharding.Mesh`, such as .*; got 2"):
         solver(mesh=2)
+
+
+def test_one_process_shows_how_far_it_is(monkeypatch, capsys):
+    for process, shown in ((1, False), (0, True)):
+        monkeypatch.setattr(jax, "process_index", lambda process=process: process)
+        bar = ProgressBar(2, "step")
+        bar._show(1, False, "")
+        bar._show(2, True, "")
+        assert ("2/2" in capsys.readouterr().err) == shown

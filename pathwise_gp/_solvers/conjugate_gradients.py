@@ -45,9 +45,12 @@ class ConjugateGradients(AbstractIterative):
 
     - `tolerance`: ‖b − Ax‖ / ‖b‖ that each right-hand side is to reach, between 0 and 1.
     - `max_passes`: where it ends at the latest.
-    - `cache`: so many bytes may the n × n covariances take that are kept between passes; where they would take more they
-      are computed anew in each, a block of rows at a time. 1 GiB unless given.
+    - `cache`: so many bytes may the n × n covariances take on a device that are kept between passes; where they would take
+      more they are computed anew in each, a block of rows at a time. 1 GiB unless given.
     - `throw`: whether a solve that does not reach the tolerance is an error; else see the `report`.
+    - `mesh`: a `jax.sharding.Mesh`, of one process or of many, over all devices of which the observations are spread: each
+      makes its rows of the covariance. What is drawn goes by the numbers of observations, so that the answer is that of one
+      device but for the order of sums. `X`, `y`, `noise_var` and `mask` may be global arrays; every process calls the same.
     - `preconditioner`: `RandomPivots`, whose `rank` may be raised where there are many passes.
 
     All but the preconditioner is part of the structure. What such a posterior does not know is an error in words: the

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 import numpyro.distributions as dist
 import peers
+import scale
 import scipy.linalg
 from harness import Compiled, PeakMemory, Row, seconds, Target
 
@@ -342,6 +343,24 @@ def solve(smoke: bool) -> Row:
     )
 
 
+def processes(smoke: bool) -> Row:
+    """A solve by two processes, which share the machine, beside one."""
+    if smoke:  # a process takes longer to start than everything else here
+        return Row("Two processes", {"two processes": "not with small sizes"})
+    sizes, name = ["--n", "13500", "--dim", "8"], "projections, not cached"
+    taken = {}
+    for count in (1, 2):
+        options = [*sizes, "--processes", str(count)]
+        row, failed = scale.run_apart(name, options, scale.parsed([name, *options]))
+        if failed:
+            raise RuntimeError(row)
+        taken[count] = float(row.split("|")[4])
+    ratio = (
+        f"core-seconds of two processes {taken[2]:.1f}, of one {taken[1]:.1f}: **{taken[2] / taken[1]:.3g}** (≤ 1.1)"
+    )
+    return Row("Two processes: the mean and 7 paths, n = 13500, D = 8, 20 passes, nothing held", {}, (), (ratio,))
+
+
 def _problem_to_update(smoke: bool) -> tuple[pgp.ConditionedGP, Any, Any]:
     """A posterior of n points with room for 8 more, and these."""
     n = 24 if smoke else 1000
@@ -531,6 +550,7 @@ ROWS = {
     "evidence": (evidence, True),
     "growth": (growth, False),
     "solve": (solve, False),
+    "processes": (processes, False),
     "update": (update_posterior, False),
     "update64": (update_posterior, True),
     "update-paths": (update_paths, False),

@@ -20,7 +20,7 @@ import socket
 import subprocess
 import sys
 import time
-from typing import Any
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
@@ -37,6 +37,46 @@ SOLVERS = {
     "projections": pgp.BlockProjections(1e-2, 20, block=2000, throw=False),
     "projections, not cached": pgp.BlockProjections(1e-2, 20, block=2000, throw=False, cache=0),
 }
+
+
+# Stochastic dual descent with the settings of its authors (Lin et al. 2024, algorithm 1): rows of a step, momentum, and n
+# times the step size.
+BASELINE, BATCH, MOMENTUM, RATE = "dual descent", 512, 0.9, 50.0
+
+
+class Descended(NamedTuple):
+    """**Fields:** `passes`: how often as many rows were taken as there are; `residuals`."""
+
+    passes: Any
+    residuals: Any
+
+
+def dual_descent(prior: Any, y: Any, noise_var: Any, key: Any, n_paths: int, passes: int) -> tuple[Any, Descended]:
+    """Paths with coefficients by stochastic dual descent."""
+    keys, n = jax.random.split(key, 3), len(y)
+    steps = passes * n // BATCH
+    drawn = prior.sample_paths(keys[0], n_paths)
+    epsilon = jnp.sqrt(noise_var) * jax.random.normal(keys[1], (n_paths, n), y.dtype)
+    B = jnp.concatenate([y[None], y[None] - drawn(prior.X) - epsilon])
+    kernel, X, share = prior.kernel, prior.X, min(1.0, 100 / steps)
+
+    def step(state: Any, key: Any) -> tuple[Any, None]:
+        alpha, velocity, average = state
+        rows = jax.random.randint(key, (BATCH,), 0, n)
+        ahead = alpha + MOMENTUM * velocity
+        gradient = ahead @ kernel.matrix(X[rows], X).T + noise_var * ahead[:, rows] - B[:, rows]
+        velocity = (MOMENTUM * velocity).at[:, rows].add(-RATE / BATCH * gradient)
+        alpha = alpha + velocity
+        return (alpha, velocity, share * alpha + (1 - share) * average), None
+
+    zero = jnp.zeros_like(B)
+    (_, _, found), _ = jax.lax.scan(step, (zero, zero, zero), jax.random.split(keys[2], steps))
+    product = jax.lax.map(lambda x: found @ kernel.matrix(x[None], X)[0], X, batch_size=256).T
+    residual = B - product - noise_var * found
+    paths = dataclasses.replace(
+        drawn, inputs=X, coefficients=found[1:], mean_coefficients=found[0], noise=jnp.full((n,), noise_var)
+    )
+    return paths, Descended(jnp.asarray(passes), jnp.linalg.norm(residual, axis=1) / jnp.linalg.norm(B, axis=1))
 
 
 def data_of(arguments: argparse.Namespace) -> tuple[Any, ...]:
@@ -83,17 +123,22 @@ def spread(mesh: Any, X: Any, y: Any) -> tuple[Any, ...]:
 
 def run_here(name: str, arguments: argparse.Namespace) -> str:
     if arguments.processes > 1:
+        if hasattr(os, "sched_setaffinity"):  # each on cores of its own, as on machines of their own
+            cores = sorted(os.sched_getaffinity(0))
+            os.sched_setaffinity(0, cores[arguments.rank :: arguments.processes] or cores)
         jax.distributed.initialize(arguments.address, arguments.processes, arguments.rank)
     X, y, X_test, y_test, kernel, noise_var = data_of(arguments)
-    solver, mask = SOLVERS[name], None
+    solver, mask = SOLVERS.get(name), None
     if jax.device_count() > 1:
         solver = dataclasses.replace(solver, mesh=jax.make_mesh((jax.device_count(),), ("rows",)))
         X, y, mask = spread(solver.mesh, X, y)
-        mask = None if len(y_test) == 0 or bool(jnp.all(mask)) else mask
+        mask = None if bool(jnp.all(mask)) else mask
     prior = pgp.GPPrior(kernel, X)
 
     @eqx.filter_jit
     def work(prior: Any, y: Any, mask: Any, key: Any) -> Any:
+        if name == BASELINE:
+            return dual_descent(prior, y, noise_var, key, arguments.paths, arguments.passes)
         drawn = pgp.draw(prior, y, noise_var, key, arguments.paths, mask=mask, solver=solver, check_scales=False)
         return drawn.paths, drawn.report
 
@@ -136,8 +181,6 @@ def run_apart(name: str, rest: list[str], arguments: argparse.Namespace) -> tupl
         free.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{free.getsockname()[1]}"
     flags = os.environ.get("XLA_FLAGS", "") + f" --xla_force_host_platform_device_count={arguments.devices}"
-    # Each on cores of its own, as on machines of their own.
-    cores = sorted(os.sched_getaffinity(0))
     command = [sys.executable, __file__, name, *rest, "--here", "--address", address, "--rank"]
     settings = {
         "stdout": subprocess.PIPE,
@@ -145,10 +188,7 @@ def run_apart(name: str, rest: list[str], arguments: argparse.Namespace) -> tupl
         "text": True,
         "env": os.environ | {"XLA_FLAGS": flags},
     }
-    running = []
-    for i in range(arguments.processes):
-        own = ",".join(map(str, cores[i :: arguments.processes])) or str(cores[0])
-        running.append(subprocess.Popen(["taskset", "-c", own, *command, str(i)], **settings))
+    running = [subprocess.Popen([*command, str(i)], **settings) for i in range(arguments.processes)]
     ended = [process.communicate() for process in running]
     if any(process.returncode for process in running):
         said = next(error for process, (_, error) in zip(running, ended, strict=True) if process.returncode)
@@ -158,15 +198,17 @@ def run_apart(name: str, rest: list[str], arguments: argparse.Namespace) -> tupl
     return said[0][1].format(*map(sum, zip(*taken, strict=True))), False
 
 
-def main() -> int:
+def parsed(words: list[str] | None = None) -> argparse.Namespace:
+    known = [*SOLVERS, BASELINE]
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("solvers", nargs="*", metavar="SOLVER", help=f"any of {', '.join(map(repr, SOLVERS))}")
+    parser.add_argument("solvers", nargs="*", metavar="SOLVER", help=f"any of {', '.join(map(repr, known))}")
     parser.add_argument("--n", type=int, default=20_000, help="of data that are drawn")
     parser.add_argument("--dim", type=int, default=3, help="of data that are drawn")
     parser.add_argument("--data", type=pathlib.Path)
     parser.add_argument("--hyperparameters", type=pathlib.Path)
     parser.add_argument("--split", type=int, default=0)
     parser.add_argument("--paths", type=int, default=7)
+    parser.add_argument("--passes", type=int, default=20, help=f"of {BASELINE!r}")
     parser.add_argument("--fit", action="store_true", help="search for the hyperparameters, from scratch")
     parser.add_argument("--steps", type=int, default=200, help="of a search, at the most")
     parser.add_argument("--devices", type=int, default=1, help="virtual ones, of each process")
@@ -174,9 +216,14 @@ def main() -> int:
     parser.add_argument("--here", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--rank", type=int, help=argparse.SUPPRESS)
     parser.add_argument("--address", help=argparse.SUPPRESS)
-    arguments = parser.parse_args()
-    if unknown := set(arguments.solvers) - set(SOLVERS):
+    arguments = parser.parse_args(words)
+    if unknown := set(arguments.solvers) - set(known):
         parser.error(f"no such solver: {', '.join(sorted(unknown))}")
+    return arguments
+
+
+def main() -> int:
+    arguments = parsed()
     if arguments.here:
         print((fit_here if arguments.fit else run_here)(arguments.solvers[0], arguments))
         return 0
