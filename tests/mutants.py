@@ -1682,8 +1682,8 @@ MUTANTS = [
     Mutant(
         "probes of another covariance",
         ITERATIVE,
-        "(E(U), E.inverse_transposed(U))",
-        "(E(U), E(U))",
+        "vectors(E.inverse_transposed(U))",
+        "vectors(E(U))",
         f"{ASCENT}::test_estimates_have_no_bias_and_the_error_that_they_say[plain]",
     ),
     Mutant(

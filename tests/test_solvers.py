@@ -256,6 +256,29 @@ def test_a_warm_start_goes_on():
     np.testing.assert_allclose(more.posterior.mean(AT), whole.posterior.mean(AT), rtol=0, atol=1e-5)
     with pytest.raises(ValueError, match=r"`start` must be 3 path\(s\)"):
         pgp.draw(prior, *arguments, solver=bare, start=whole.paths[:2])
+    again = pgp.draw(prior, *arguments, solver=bare, start=np.asarray(whole.solutions))
+    assert int(again.report.passes) == 0
+    with pytest.raises(ValueError, match=r"`start` must be 3 path\(s\)"):
+        pgp.draw(prior, *arguments, solver=bare, start=whole.solutions[:2])
+
+
+def test_a_posterior_begins_where_another_ended():
+    prior = PROBLEMS["plain"][0]
+    exact, near = prior.condition(Y, NOISE), pgp.GPPrior(pgp.Matern(2.5, 1.3002, [0.8, 1.1]), X)
+    # From scratch it takes 32 passes.
+    few, most = (pgp.ConjugateGradients(1e-3, passes, preconditioner=pgp.RandomPivots(2)) for passes in (12, 30))
+    close = lambda found, wanted: np.testing.assert_allclose(found.mean(AT), wanted.mean(AT), rtol=0, atol=1e-2)
+    with pytest.raises(ValueError, match="did not reach its tolerance"):
+        near.condition(Y, NOISE, solver=most)
+    found = near.condition(Y, NOISE, solver=few, start=exact)
+    close(found, exact)
+    # So does what is solved anew: for one more, for one less, and under other hyperparameters.
+    at = AT[:1], exact.mean(AT[:1])
+    close(found.condition(*at, NOISE), exact.condition(*at, NOISE))
+    close(found.under(prior), exact)
+    close(prior.condition(Y, NOISE, solver=most, start=exact.coefficients).without([3]), exact.without([3]))
+    with pytest.raises(ValueError, match="`start` must be a posterior of one set of at most the 60 observations"):
+        prior.condition(Y, NOISE, solver=few, start=np.zeros(61))
 
 
 def test_derivatives_are_those_of_the_solution():

@@ -18,6 +18,7 @@ from .lapack import Orthogonal, qr
 from .linalg import inner
 from .pivots import Largest, largest
 
+# Whole numbers below this one are exact in single precision, and so are two of them for one that is larger.
 _RADIX = 2**20
 
 
@@ -183,7 +184,6 @@ class Layout(AbstractOnDevices):
 
         def here(scores: Float[Array, "b"], values: Any) -> Float[Array, "1 k"]:
             number, column = largest(scores, scores, *values)
-            # In two parts, which a float holds whatever the number.
             parts = jnp.stack([number // _RADIX, number % _RADIX]).astype(column.dtype)
             return jnp.concatenate([column, parts])[None, :]
 

@@ -46,6 +46,7 @@ def solved_anew(
         posterior.noise_var if same else join(old.spread(posterior.noise_var), L.spread(noise_var)),
         join.masks(posterior.mask, mask),
         solver=posterior.solver,
+        start=posterior,
         check_scales=False,
     )
     return dataclasses.replace(made, new_noise_var=new_noise_var)
@@ -64,6 +65,7 @@ def solved_without(posterior: ConditionedGP, numbers: Any) -> ConditionedGP:
         noise_var,
         None if posterior.mask is None else posterior.mask[places],
         solver=posterior.solver,
+        start=posterior.coefficients[places],
         check_scales=False,
     )
     return dataclasses.replace(made, new_noise_var=posterior.new_noise_var)
@@ -87,6 +89,7 @@ def under(posterior: ConditionedGP, prior: GPPrior, noise_var: Any) -> Condition
         posterior.noise_var if noise_var is None else noise_var,
         posterior.mask,
         solver=posterior.solver,
+        start=posterior,
         check_scales=False,
     )
     if posterior.size is None:

@@ -63,7 +63,8 @@ def solve(
     residual = y - prior.mean_at(L)
     noise = prior.noise_at(L, noise_var) + prepared.jitter
     if others is None:
-        (coefficients, report), of_others = prepared.solution.solved(residual), None
+        first = None if start is None else start[0]
+        (coefficients, report), of_others = prepared.solution.solved(residual, first), None
     else:
         all_of_them = jnp.concatenate([residual[None, :], others(L, residual, noise)])
         together, report = prepared.solution.solved(all_of_them, start)

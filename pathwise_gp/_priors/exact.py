@@ -23,7 +23,7 @@ from .._numerics.solution import Report
 from .._paths import draw_prior, PathwiseFunction
 from .._solvers import AbstractSolver, as_solver, Cholesky, suited
 from .._solvers.jitter import say, say_lost
-from .._types import Key, Number, Numbers
+from .._types import AnyArray, Key, Number, Numbers
 from .appending import noise_of_new
 from .base import AbstractPrior, check_prior, checked_functional
 from .conditioned import ConditionedGP
@@ -96,6 +96,7 @@ class GPPrior(AbstractPrior[KernelT]):
         *,
         solver: AbstractSolver | None = None,
         capacity: int | None = None,
+        start: ConditionedGP | Float[AnyArray, "m"] | None = None,
         check_scales: bool = True,
     ) -> ConditionedGP[KernelT]:
         """The posterior given y. The one factorisation is made here and serves every draw. Nothing is added to its diagonal
@@ -106,7 +107,9 @@ class GPPrior(AbstractPrior[KernelT]):
         does not count, `n`; `solver`: how the system is solved: for very many observations
         `ConjugateGradients()`; unless given `Kronecker()` where it fits (`AllOutputs`), else `Cholesky()`; `capacity`: so
         many observations have a place, at least n: for `posterior.condition`, which then keeps all shapes; places that are
-        free count for nothing; `check_scales`: whether it is said that data are far from what the prior expects.
+        free count for nothing; `start`: a posterior, or its `coefficients`, from which iterations begin: at other
+        hyperparameters, of a solve that was cut off, or of the first observations where there are more now (a factor needs
+        none); `check_scales`: whether it is said that data are far from what the prior expects.
 
         **Returns:** the posterior.
 
@@ -122,7 +125,8 @@ class GPPrior(AbstractPrior[KernelT]):
         y, noise_var, mask = self.check(y, noise_var, mask, solver)
         check_scales = _checks.flag(check_scales, "check_scales")
         solver = Cholesky() if solver is None and capacity is not None else solver
-        posterior = condition_with(self, y, noise_var, mask, check_scales, solver).posterior
+        first = None if start is None else _from(start, self.functional.size, self.X.dtype)
+        posterior = condition_with(self, y, noise_var, mask, check_scales, solver, None, first).posterior
         return posterior if capacity is None else posterior.with_room(capacity)
 
     def sample_paths(
@@ -228,6 +232,19 @@ def condition_with(
         prior, y, noise_var, solution, coefficients, prepared.jitter, new_noise_var, solver=solver
     )
     return ConditionedWith(posterior, of_others, found.report)
+
+
+def _from(start: Any, n: int, dtype: Any) -> Float[Array, "1 n"]:
+    """Coefficients to begin with, and zeros for observations that they have not seen."""
+    found = start.coefficients if isinstance(start, ConditionedGP) else start
+    shape = getattr(found, "shape", ())
+    if len(shape) != 1 or shape[0] > n:
+        raise ValueError(
+            f"`start` must be a posterior of one set of at most the {n} observations that there are now, or its "
+            f"`coefficients`; got {start!r}."
+        )
+    found = jax.lax.stop_gradient(_checks.floating(found, "start")).astype(dtype)
+    return jnp.pad(found, (0, n - shape[0]))[None, :]
 
 
 def condition_latent(prior: GPPrior, f: Float[Array, "n"]) -> ConditionedGP:

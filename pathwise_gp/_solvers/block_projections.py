@@ -30,8 +30,8 @@ class BlockProjections(AbstractIterative):
     - `tolerance`: ‖b − Ax‖ / ‖b‖ that each right-hand side is to reach, between 0 and 1.
     - `max_passes`: where it ends at the latest.
     - `cache`, `throw`, `mesh`: as of `ConjugateGradients`.
-    - `block`: how many observations a block has, at least 1: with more of them it takes fewer passes, and the factors of all
-      blocks hold `block` numbers for each observation and take O(block² n).
+    - `block`: how many observations a block has at most, at least 1; all blocks have as many. With more of them it takes
+      fewer passes, and the inverses of all blocks hold `block` numbers for each observation and take O(block² n).
     - `seed`: of the order, which is another in each pass.
 
     All of them are part of the structure. What such a posterior does not know is an error, as there.

@@ -292,8 +292,8 @@ class Iterated(AbstractSolution):
         """Draws with the covariance P that is near A and known in full, from standard normal vectors u: P⁻¹z, and z."""
         A, E = self._probing()
         U = A.layout.fold(U)[:, 0]
-        found = jax.tree.map(lambda V: self._seen(A.layout.unfold(V[:, None, :])), (E(U), E.inverse_transposed(U)))
-        return found
+        vectors = lambda V: self._seen(A.layout.unfold(V[:, None, :]))
+        return vectors(E(U)), vectors(E.inverse_transposed(U))
 
     def _probing(self) -> tuple[Covariance, Preconditioner]:
         A = self.covariance.laid_out(Layout(n=self.covariance.L.size, mesh=self.solver.mesh))
