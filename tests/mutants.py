@@ -1654,7 +1654,7 @@ MUTANTS = [
     Mutant(
         "the mesh of a solver lost in a file",
         LAYOUT,
-        'state["mesh"] = numbers, self.mesh.axis_names',
+        'state["mesh"] = numbers, mesh.axis_names',
         'state["mesh"] = None',
         "test_devices.py::test_a_solver_with_a_mesh_is_saved",
     ),

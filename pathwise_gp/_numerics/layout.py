@@ -22,26 +22,21 @@ from .pivots import Largest, largest
 _RADIX = 2**20
 
 
-class AbstractOnDevices(eqx.Module):
-    """What knows a mesh, which is saved as the numbers of its devices.
+def saved(module: eqx.Module) -> dict[str, Any]:
+    """`__getstate__` of a module with a `mesh`, which is saved as the numbers of its devices."""
+    state = dict(vars(module))
+    mesh = state["mesh"]
+    if mesh is not None:
+        numbers = np.vectorize(lambda device: device.id, otypes=[int])(mesh.devices)
+        state["mesh"] = numbers, mesh.axis_names
+    return state
 
-    **Fields:** `mesh`: devices; None for the one that everything else is on. Part of the structure.
-    """
 
-    mesh: eqx.AbstractVar[Mesh | None]
-
-    def __getstate__(self) -> dict[str, Any]:
-        state = dict(vars(self))
-        if self.mesh is not None:
-            numbers = np.vectorize(lambda device: device.id, otypes=[int])(self.mesh.devices)
-            state["mesh"] = numbers, self.mesh.axis_names
-        return state
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        if state["mesh"] is not None:
-            state = state | {"mesh": _mesh_of(*state["mesh"])}
-        for name, value in state.items():
-            object.__setattr__(self, name, value)
+def restore(module: eqx.Module, state: dict[str, Any]) -> None:
+    """`__setstate__` of a module with a `mesh`."""
+    mesh = state["mesh"]
+    for name, value in (state | {"mesh": None if mesh is None else _mesh_of(*mesh)}).items():
+        object.__setattr__(module, name, value)
 
 
 def _mesh_of(numbers: Int[np.ndarray, "..."], axis_names: tuple[str, ...]) -> Mesh:
@@ -65,7 +60,7 @@ def as_mesh(mesh: Any) -> Mesh | None:
     return Mesh(mesh.devices, mesh.axis_names)
 
 
-class Layout(AbstractOnDevices):
+class Layout(eqx.Module):
     """n entries as arrays `j b`: j blocks of equal length, the last entries of which may be holes.
 
     **Fields:** `n`; `n_blocks`: j; `mesh`: each block is spread over all devices of it; None for one that holds all.
@@ -74,6 +69,12 @@ class Layout(AbstractOnDevices):
     n: int = eqx.field(static=True)
     n_blocks: int = eqx.field(static=True, default=1)
     mesh: Mesh | None = eqx.field(static=True, default=None)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return saved(self)
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        restore(self, state)
 
     @property
     def n_devices(self) -> int:

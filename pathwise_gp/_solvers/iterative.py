@@ -15,7 +15,7 @@ from .._kernels import AbstractKernel
 from .._numerics.conjugate_gradients import Preconditioner
 from .._numerics.iterations import Found, Product
 from .._numerics.lanczos import log_det
-from .._numerics.layout import AbstractOnDevices, Layout
+from .._numerics.layout import Layout, restore, saved
 from .._numerics.linalg import add_diagonal, inner
 from .._numerics.solution import AbstractSolution, Estimate, Report, Solved
 from .base import AbstractSolver, Evidence, Prepared, System
@@ -107,13 +107,20 @@ def _columns(own: AbstractFunctional, kernel: AbstractKernel, L: AbstractFunctio
     return L.cross(kernel, own)
 
 
-class AbstractIterative(AbstractSolver, AbstractOnDevices):
+class AbstractIterative(AbstractSolver):
     """A⁻¹b by products of A, or of some of its rows: in memory of the order of n, for as many observations as time allows."""
 
     tolerance: eqx.AbstractVar[float]
     max_passes: eqx.AbstractVar[int]
     cache: eqx.AbstractVar[int]
     throw: eqx.AbstractVar[bool]
+    mesh: eqx.AbstractVar[Mesh | None]
+
+    def __getstate__(self) -> dict[str, Any]:
+        return saved(self)
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        restore(self, state)
 
     @property
     def devices(self) -> Mesh | None:
