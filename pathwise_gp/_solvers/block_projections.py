@@ -36,7 +36,8 @@ class BlockProjections(AbstractIterative):
 
     All of them are part of the structure. What such a posterior does not know is an error, as there.
 
-    **Raises:** ValueError where a field is not such a number, or `mesh` not a mesh. Source: Tu et al. (2017), algorithm 2; Rathore et al. (2025).
+    **Raises:** ValueError where a field is not such a number, or `mesh` not a mesh.
+    Source: Tu et al. (2017), algorithm 2; Rathore et al. (2025).
     """
 
     tolerance: float = eqx.field(static=True, default=1e-2, converter=_fields.fraction("tolerance"))

@@ -56,8 +56,8 @@ class ConjugateGradients(AbstractIterative):
     All but the preconditioner is part of the structure. What such a posterior does not know is an error in words: the
     evidence, leave-one-out, feature errors. Its variance is a solve for each block of inputs.
 
-    **Raises:** ValueError where a field is not such a number, or `mesh` not a mesh. Source: Gardner et al. (2018); Wang et al. (2019), Dubrulle
-    (2001) for blocks.
+    **Raises:** ValueError where a field is not such a number, or `mesh` not a mesh.
+    Source: Gardner et al. (2018); Wang et al. (2019), Dubrulle (2001) for blocks.
     """
 
     tolerance: float = eqx.field(static=True, default=1e-3, converter=_fields.fraction("tolerance"))
