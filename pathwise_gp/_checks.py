@@ -149,12 +149,7 @@ LEAVE_OUT = (
 
 
 def observed(
-    y: Array,
-    remedy: str = MASK,
-    mask: Array | None = None,
-    given: Any = None,
-    name: str = "y",
-    mesh: Mesh | None = None,
+    y: Array, remedy: str = MASK, mask: Any = None, given: Any = None, name: str = "y", mesh: Mesh | None = None
 ) -> Array:
     """Observations with 0 where there is none, or an error where one is NaN or inf: now where they are known, by themselves
     or by the array that was given for them, else at run time under jit."""
@@ -353,6 +348,10 @@ def require(
     ok: Bool[Array, ""], value: Float[Array, "..."], message: str, mesh: Mesh | None = None
 ) -> Float[Array, "..."]:
     """`value`, or an error: a ValueError now where `ok` is concrete, at run time under jit."""
+    if is_concrete(ok):
+        if not bool(ok):
+            raise ValueError(message)
+        return value
     return verdict(value, (~ok, message), mesh=mesh)
 
 

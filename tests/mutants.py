@@ -1603,6 +1603,13 @@ MUTANTS = [
         f"{SOLVING}::test_blocks_are_those_of_the_matrix",
     ),
     Mutant(
+        "rows of what is held by the numbers of a layout with other blocks",
+        ITERATIVE,
+        "move(self.cached)[self.layout.place_of(layout.numbers.reshape(-1))]",
+        "move(self.cached)[layout.numbers.reshape(-1) // 2]",
+        f"{SOLVING}::test_blocks_are_those_of_the_matrix",
+    ),
+    Mutant(
         "a device that takes the rows of another",
         LAYOUT,
         "function(L.take(numbers.reshape(-1)), *args)",

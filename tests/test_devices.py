@@ -46,8 +46,9 @@ def ended(processes, directory):
     said = [process.communicate(timeout=600)[0] for process in processes]
     assert all(process.returncode == 0 for process in processes), "\n".join(text[-3000:] for text in said)
     found = [dict(np.load(directory / f"{rank}.npz")) for rank in range(len(processes))]
-    # Nothing is said of arrays that go through one device for want of a better way.
-    return found, "\n".join(said)
+    # XLA says where an array goes through one device for want of a better way.
+    assert not any("rematerialization" in text for text in said), said[0][-3000:]
+    return found
 
 
 @pytest.fixture(scope="module")
@@ -62,11 +63,10 @@ def alone():
 
 
 def test_two_processes_find_what_one_finds(alone, tmp_path):
-    (found, other), said = ended(start(tmp_path, 1, 2), tmp_path)
+    found, other = ended(start(tmp_path, 1, 2), tmp_path)
     for name, values in found.items():
         np.testing.assert_array_equal(other[name], values, err_msg=name)
-    assert "rematerialization" not in said, said[-3000:]
-    same(found, alone, devices.SEVERAL, 1e-10)
+    same(found, alone, devices.SEVERAL)
     X, y, noise_var, mask = devices.data()
     prior, solver = devices.prior_of(X), devices.solvers()["conjugate gradients"]
     system = prior.system(prior.functional, jax.numpy.asarray(noise_var), jax.numpy.asarray(mask))
@@ -82,18 +82,17 @@ def test_two_processes_find_what_one_finds(alone, tmp_path):
 
 
 def test_three_devices_find_what_one_finds(alone, tmp_path):
-    (found,), said = ended(start(tmp_path, 3, 1), tmp_path)
-    assert "rematerialization" not in said, said[-3000:]
-    same(found, alone, devices.TOGETHER, 1e-6)
+    (found,) = ended(start(tmp_path, 3, 1), tmp_path)
+    same(found, alone, devices.TOGETHER)
     refused(found)
 
 
-def same(found, alone, names, atol):
+def same(found, alone, names):
     """Quantities of solvers, of which the first is of conjugate gradients and the second of projections."""
     for name, other in zip(names, devices.SEVERAL, strict=True):
         for quantity in ("coefficients", "mean", "paths", "slopes", "residuals", "passes", "gradient"):
-            # Derivatives are a solve of their own, which ends at its tolerance; α is a solution divided by the noise.
-            tolerance = {"gradient": 1e-6, "coefficients": 10 * atol}.get(quantity, atol)
+            # Sums are in another order. Derivatives are a solve of their own, which ends at its tolerance.
+            tolerance = 1e-6 if quantity == "gradient" else 1e-10
             values, wanted = found[f"{name}: {quantity}"], alone[f"{other}: {quantity}"]
             np.testing.assert_allclose(values, wanted, rtol=0, atol=tolerance, err_msg=f"{name}: {quantity}")
 

@@ -1,5 +1,6 @@
 """Every solver against the dense system, and what iterations say of themselves."""
 
+import dataclasses
 import pickle
 import subprocess
 import sys
@@ -182,6 +183,11 @@ def test_blocks_are_those_of_the_matrix(problem, cache):
             found[m:], np.eye(layout.width)[m:, None, :] * (np.arange(len(numbers)) == i)[None, :, None]
         )
     np.testing.assert_allclose(vectors(covariance.matmul(layout.fold(jnp.eye(n)))), A, rtol=0, atol=1e-12)
+    # In one block it is the same, and what is held stays so.
+    flat = covariance.laid_out(dataclasses.replace(layout, n_blocks=1))
+    assert (flat.cached is None) == (cache == 0)
+    np.testing.assert_allclose(flat.matmul(jnp.eye(n)[:, None])[:, 0], A, rtol=0, atol=1e-12)
+    np.testing.assert_allclose(flat.row(9)[0], vectors(covariance.row(9)), rtol=0, atol=1e-12)
     row, diagonal = vectors(covariance.row(1)), vectors(covariance.diagonal)
     np.testing.assert_allclose(row, (A - np.diag(diagonal))[1], rtol=0, atol=1e-12)
 

@@ -14,8 +14,8 @@ from .solution import Estimate
 def log_det(matmul: Product, E: Preconditioner, U: Float[Array, "s m"], passes: int, n: int) -> Estimate:
     """log |A| = log |P| + tr log(EᵀAE) with P⁻¹ = E Eᵀ, from vectors u in directions that are uniform, as those of normal
     ones, and of length √n, of which uᵀ log(EᵀAE) u is a quadrature rule with as many nodes as passes. All but n entries
-    are 0, where A is the identity. The error is that of
-    the mean over the vectors, and what the second half of the passes has changed."""
+    are 0, where A is the identity. The error is that of the mean over the vectors, and what the second half of the passes has
+    changed."""
     alphas, betas = _tridiagonal(lambda V: E.transposed(matmul(E(V))), U, passes)
     whole, half = (
         jnp.asarray(n, U.dtype) * _quadrature(alphas[:, :k], betas[:, : k - 1]) for k in (passes, max(1, passes // 2))

@@ -105,6 +105,10 @@ class Layout(eqx.Module):
         """Of each place whether it is no hole."""
         return (self._starts[:, None] + self._places[None, :] < self.n) & (self._places < self.each)[None, :]
 
+    def place_of(self, number: Any) -> Any:
+        """Where an entry lies, counted through all blocks."""
+        return number // self.each * self.width + number % self.each
+
     @property
     def _starts(self) -> Int[Array, "j"]:
         return jnp.arange(self.n_blocks) * self.each
@@ -118,15 +122,12 @@ class Layout(eqx.Module):
         none = [(0, 0)] * (V.ndim - 1)
         blocks = jnp.pad(V, [*none, (0, self.n_blocks * self.each - self.n)])
         blocks = blocks.reshape(*V.shape[:-1], self.n_blocks, self.each)
-        return self.pinned(jnp.pad(blocks, [*none, (0, 0), (0, self.width - self.each)]))
+        blocks = jnp.pad(blocks, [*none, (0, 0), (0, self.width - self.each)])
+        return blocks if self.mesh is None else self._placed(blocks, _along(self.mesh, blocks.ndim - 1))
 
     def unfold(self, V: Shaped[Array, "*s j b"]) -> Shaped[Array, "*s n"]:
         """Vectors as they were."""
         return V[..., : self.each].reshape(*V.shape[:-2], self.n_blocks * self.each)[..., : self.n]
-
-    def pinned(self, V: Shaped[Array, "*s b"]) -> Shaped[Array, "*s b"]:
-        """The same, where it is to lie."""
-        return V if self.mesh is None else self._placed(V, _along(self.mesh, V.ndim - 1))
 
     def everywhere(self, tree: Any) -> Any:
         """The same arrays, all of each on every device."""

@@ -48,6 +48,8 @@ class Covariance(eqx.Module):
 
     def row(self, i: Any) -> Float[Array, "j b"]:
         """Row i of L k Lᵀ, by the number of an observation."""
+        if self.cached is not None:
+            return self.seen(self.cached[self.layout.place_of(i)])
         return self.seen(self.layout.fold(self.L.take(jnp.reshape(i, (1,))).cross(self.kernel, self.L)[0]))
 
     def corner(self, i: Int[Array, ""]) -> Float[Array, "b b"]:
@@ -94,7 +96,10 @@ class Covariance(eqx.Module):
         move = lambda values: layout.fold(self.layout.unfold(values))
         diagonal = jnp.where(layout.filled, move(self.diagonal), jnp.ones((), self.diagonal.dtype))
         there = layout.filled if self.there is None else move(self.there)
-        return Covariance(self.kernel, self.L, layout, diagonal, there, None)
+        cached = None
+        if self.cached is not None:
+            cached = move(self.cached)[self.layout.place_of(layout.numbers.reshape(-1))]
+        return Covariance(self.kernel, self.L, layout, diagonal, there, cached)
 
 
 def _times(
