@@ -262,7 +262,6 @@ def _sample(
         prior = sampler.prior
         settled = prior.settled()
         values = prior.mean_at(prior.functional)[None, :] + settled.factor.colour(v[:, j])
-        key_features, key_weights, key_noise = jax.random.split(key_process, 3)
-        paths.append(through(sampler, settled, (key_features, key_weights, key_noise), values))
+        paths.append(through(sampler, settled, jax.random.split(key_process, 3), values))
         drowned = drowned | drowns_guide(settled.added, sampler.guide.moments(prior)[1])
     return tuple(paths), drowned

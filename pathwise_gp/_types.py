@@ -3,9 +3,11 @@
 from typing import Any, Protocol, TYPE_CHECKING, TypeAlias
 
 import numpy as np
-from jaxtyping import Array, Float, Int, PRNGKeyArray
+from jaxtyping import Array, Float, Int, Key as TypedKey, PRNGKeyArray, UInt32
 
 Key: TypeAlias = PRNGKeyArray
+# Several, as `jax.random.split` returns them.
+Keys: TypeAlias = TypedKey[Array, "_"] | UInt32[Array, "_ _"]
 
 if TYPE_CHECKING:
 

@@ -295,6 +295,20 @@ MUTANTS = [
         "sequence not scrambled", "_numerics/sobol.py", "return points ^ random", "return points ^ 0 * random", RULES
     ),
     Mutant(
+        "weights and noise of one key",
+        "_numerics/random.py",
+        "jax.vmap(lambda key: draw(key, most))(keys)",
+        "jax.vmap(lambda key: draw(keys[0], most))(keys)",
+        "test_samplers.py::test_paths_of_one_call_differ_in_weights_and_noise",
+    ),
+    Mutant(
+        "a polynomial of the sequence read backwards",
+        "_numerics/sobol.py",
+        "polynomial >> (degree - k) & 1",
+        "polynomial >> k & 1",
+        "test_numerics.py::test_directions_are_scipys",
+    ),
+    Mutant(
         "length of orthogonal frequencies dropped",
         SAMPLING,
         "set(lengths * Q",

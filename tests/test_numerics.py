@@ -13,7 +13,7 @@ from scipy import special, stats
 from scipy.stats import qmc
 
 import pathwise_gp as pgp
-from pathwise_gp._numerics import blocks, distances, exponential
+from pathwise_gp._numerics import blocks, distances, exponential, random
 from pathwise_gp._numerics.blocks import map_rows, matrix_by_rows
 from pathwise_gp._numerics.dependence import depends
 from pathwise_gp._numerics.distances import squared_distances
@@ -27,7 +27,7 @@ from pathwise_gp._numerics.linalg import (
     inverse_factor,
 )
 from pathwise_gp._numerics.quantiles import log_gamma, radius
-from pathwise_gp._numerics.sobol import sobol
+from pathwise_gp._numerics.sobol import _directions, sobol
 from pathwise_gp._numerics.trigonometry import cos_turns, sin_turns
 
 TURNS = {"cos": cos_turns, "sin": sin_turns}
@@ -488,6 +488,28 @@ def test_sobol_points_are_those_of_the_sequence_scrambled():
     assert sobol(jax.random.key(0), 1, 1).shape == (1, 1)
     discrepancy = qmc.discrepancy(np.asarray(sobol(jax.random.key(2), 500, 3)) / 2.0**32)
     assert discrepancy < 0.1 * qmc.discrepancy(np.random.default_rng(0).uniform(size=(500, 3)))
+
+
+@pytest.mark.parametrize("sizes", [(5, 3), (0, 4), (2, 3 * 2**15)], ids=["one loop", "an empty one", "a loop for each"])
+@pytest.mark.parametrize("make", [jax.random.key, jax.random.PRNGKey], ids=["typed", "raw"])
+def test_numbers_of_several_keys_are_those_of_each(sizes, make):
+    keys = jax.random.split(make(0), 2)
+    shapes = [(2, size) for size in sizes]
+    for key, size, shape, b, z in zip(
+        keys, sizes, shapes, random.bits(keys, sizes), random.normals(keys, shapes, jnp.float64), strict=True
+    ):
+        np.testing.assert_array_equal(b, jax.random.bits(key, (size,), jnp.uint32))
+        np.testing.assert_array_equal(z, jax.random.normal(key, shape))
+
+
+@pytest.mark.parametrize("dim", [1, 2, 21, 22])
+def test_directions_are_scipys(dim):
+    # Joe & Kuo's numbers, in a table for the first coordinates; the points of a sequence are the sums of theirs.
+    whole = (qmc.Sobol(dim, scramble=False, bits=32).random_base2(12) * 2.0**32).astype(np.uint64)
+    directions = _directions(12, dim)
+    assert directions.dtype == np.uint32
+    for k in range(12):
+        np.testing.assert_array_equal(whole[2**k] ^ whole[2**k - 1], directions[:, k])
 
 
 def test_each_sobol_point_is_uniform():

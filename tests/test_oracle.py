@@ -265,9 +265,8 @@ def drawn(sampler: Any, q: Any) -> tuple[Any, ...]:
     said to be rounding outside of jit alone."""
     prior, keys = sampler.posterior.prior, jax.random.split(jax.random.key(0), 3)
     kernel, X = prior.kernel, prior.X
-    options = {"n_paths": N_DRAWS, "n_features": sampler.n_features, "basis": sampler.features, "share_features": True}
-    features, weights = draw_prior(kernel, X, keys[0], keys[1], **options)
-    z = jax.random.normal(keys[2], (N_DRAWS, len(X)), X.dtype)
+    options = {"n_features": sampler.n_features, "basis": sampler.features, "share_features": True}
+    features, weights, z = draw_prior(kernel, X, keys, n_paths=N_DRAWS, n_noise=len(X), **options)
     paths = sampler.update(features, weights, z)
     return sampler.posterior.mean(q), paths(q), weights, z, features(jnp.concatenate([X, q]))
 

@@ -12,7 +12,8 @@ from jaxtyping import Array, Float, UInt32
 
 from .._modules import Printed
 from .._numerics.lapack import qr
-from .._numerics.sobol import sobol
+from .._numerics.random import bits
+from .._numerics.sobol import BITS, scrambled_sobol
 from .._types import Key
 from .base import AbstractFeatures, size
 from .fourier import random_fourier
@@ -199,12 +200,13 @@ def _points(key: Key, n: int, dim: int) -> UInt32[Array, "n dim"]:
 
     (Hammersley's set: of a Sobol sequence the first n points are that even for powers of two only.)
     """
-    key_others, key_first = jax.random.split(key)
     edges = [(i << 32) // n for i in range(n + 1)]
     starts, widths = (jnp.asarray(np.array(v, np.uint32)) for v in (edges[:-1], np.minimum(np.diff(edges), 2**32 - 1)))
-    random = jax.random.bits(key_first, (n,), jnp.uint32)
+    scramble, random = bits(jax.random.split(key), (BITS * (dim - 1), n))
     first = random if n == 1 else starts + random % widths
-    return first[:, None] if dim == 1 else jnp.concatenate([first[:, None], sobol(key_others, n, dim - 1)], axis=1)
+    if dim == 1:
+        return first[:, None]
+    return jnp.concatenate([first[:, None], scrambled_sobol(scramble.reshape(dim - 1, BITS), n)], axis=1)
 
 
 def _probability(points: UInt32[Array, "n r"], dtype: Any) -> Float[Array, "n r"]:

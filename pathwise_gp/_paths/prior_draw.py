@@ -11,21 +11,23 @@ from .. import _checks
 from .._features import AbstractBasis, AbstractFeatures, as_features, size
 from .._functionals import AbstractFunctional
 from .._kernels import AbstractKernel
-from .._types import Key
+from .._numerics.random import normals
+from .._types import Keys
 
 
 def draw_prior(
     kernel: AbstractKernel,
     like: Float[Array, "n d"],
-    key_features: Key,
-    key_weights: Key,
+    keys: Keys,
     *,
     n_paths: int,
+    n_noise: int,
     n_features: int,
     basis: AbstractBasis,
     share_features: bool,
-) -> tuple[AbstractFeatures, Float[Array, "s f"]]:
-    """A basis (one for all paths, or with a leading axis of one a path) and weights w ~ N(0, I).
+) -> tuple[AbstractFeatures, Float[Array, "s f"], Float[Array, "s n_noise"]]:
+    """A basis (one for all paths, or with a leading axis of one a path), weights w ~ N(0, I), and noise of the same law, by a
+    key for each.
 
     `like` are the points that the paths are conditioned on, or near which they will be evaluated: they give the dimension,
     the dtype, and the region where rounding errors are to be small.
@@ -36,19 +38,19 @@ def draw_prior(
     centre = jax.lax.stop_gradient(jnp.mean(like, axis=0))
     draw = lambda k: as_features(kernel.features(n_features, dim, key=k, basis=basis)).about(centre)
     if share_features:
-        features = draw(key_features)
+        features = draw(keys[0])
         one = features
     else:
-        features = eqx.filter_vmap(draw)(jax.random.split(key_features, n_paths))
+        features = eqx.filter_vmap(draw)(jax.random.split(keys[0], n_paths))
         one = take(features, 0)
     n = size(one, dim)
-    weights = jax.random.normal(key_weights, (n_paths, n), like.dtype)
+    weights, noise = normals(keys[1:], ((n_paths, n), (n_paths, n_noise)), like.dtype)
     inside = one.covers(like)
     if inside is not True:
         weights = _checks.require(
             inside, weights, "`box` does not contain the points that the paths are conditioned on: give a larger one."
         )
-    return features, weights
+    return features, weights, noise
 
 
 def fitted(basis: AbstractBasis, kernel: AbstractKernel, like: Float[Array, "n d"]) -> AbstractBasis:

@@ -260,8 +260,14 @@ def _sample_prior(
     prior: GPPrior, key: Key, n_paths: int, n_features: int, basis: AbstractBasis, share_features: bool
 ) -> PathwiseFunction:
     dtype = prior.X.dtype
-    settings = {"n_paths": n_paths, "n_features": n_features, "basis": basis, "share_features": share_features}
-    features, weights = draw_prior(prior.kernel, prior.functional.points, *jax.random.split(key), **settings)
+    settings = {
+        "n_paths": n_paths,
+        "n_features": n_features,
+        "basis": basis,
+        "share_features": share_features,
+        "n_noise": 0,
+    }
+    features, weights, _ = draw_prior(prior.kernel, prior.functional.points, jax.random.split(key, 3), **settings)
     return PathwiseFunction(
         prior_mean=prior.mean,
         features=features,

@@ -3,6 +3,7 @@
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from .. import _checks, _fields
@@ -13,7 +14,7 @@ from .._modules import Printed
 from .._paths import draw_prior, evaluate_prior, PathwiseFunction
 from .._priors import SparseGPPrior
 from .._solvers.jitter import drowns_guide, say_beside_guide, Settled
-from .._types import Key
+from .._types import Key, Keys
 from .sparse_posterior import posterior_of_guide, SparsePosterior
 
 
@@ -113,26 +114,25 @@ class DecoupledPathwiseSampler(Printed, eqx.Module):
 def _sample(
     sampler: DecoupledPathwiseSampler, settled: Settled, key: Key, n_paths: int
 ) -> tuple[PathwiseFunction, Bool[Array, ""]]:
-    key_features, key_weights, key_guide, key_noise = jax.random.split(key, 4)
-    values = sampler.guide.sample(key_guide, sampler.prior, (n_paths,))
-    paths = through(sampler, settled, (key_features, key_weights, key_noise), values)
+    keys = jax.random.split(key, 4)
+    values = sampler.guide.sample(keys[2], sampler.prior, (n_paths,))
+    paths = through(sampler, settled, keys[np.array([0, 1, 3])], values)
     return paths, drowns_guide(settled.added, sampler.guide.moments(sampler.prior)[1])
 
 
 def through(
-    sampler: DecoupledPathwiseSampler, settled: Settled, keys: tuple[Key, Key, Key], values: Float[Array, "s m"]
+    sampler: DecoupledPathwiseSampler, settled: Settled, keys: Keys, values: Float[Array, "s m"]
 ) -> PathwiseFunction:
     """One path through each row of inducing values, given keys of the features, their weights and the noise."""
-    prior, (key_features, key_weights, key_noise) = sampler.prior, keys
-    features, weights = draw_prior(
+    prior = sampler.prior
+    features, weights, noise = draw_prior(
         prior.kernel,
         prior.functional.points,
-        key_features,
-        key_weights,
+        keys,
         n_paths=values.shape[0],
+        n_noise=values.shape[1],
         n_features=sampler.n_features,
         basis=sampler.features,
         share_features=sampler.share_features,
     )
-    noise = jax.random.normal(key_noise, values.shape, prior.Z.dtype)
     return sampler.update(settled, features, weights, values, noise)

@@ -173,15 +173,14 @@ def draw_right_sides(
     share_features: bool,
 ) -> RightSides:
     """What is random in paths."""
-    key_features, key_weights, key_noise = jax.random.split(key, 3)
-    features, weights = draw_prior(
+    features, weights, noise = draw_prior(
         kernel,
         L.points,
-        key_features,
-        key_weights,
+        jax.random.split(key, 3),
         n_paths=n_paths,
+        n_noise=L.size,
         n_features=n_features,
         basis=basis,
         share_features=share_features,
     )
-    return RightSides(features, weights, jax.random.normal(key_noise, (n_paths, L.size), L.dtype), share_features)
+    return RightSides(features, weights, noise, share_features)
