@@ -94,7 +94,7 @@ def test_benchmarks_run():
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-2000:]
     titles = [line for line in done.stdout.splitlines() if line.startswith("### ")]
-    assert len(titles) == 19
+    assert len(titles) == 22
     assert "failed" not in done.stdout
     assert done.stdout.count("| pathwise_gp |") == 9
 

@@ -51,13 +51,27 @@ PROBLEMS = {
 }
 
 
+@eqx.filter_jit
+def covariance_and_mean(prior):
+    L = prior.functional
+    return L.gram(prior.kernel), prior.mean_at(L)
+
+
 def system(posterior):
     """A and y − m by hand, from what the posterior says of itself."""
-    prior, L = posterior.prior, posterior.prior.functional
-    there = np.ones(L.size, bool) if posterior.mask is None else np.asarray(posterior.mask)
-    A = np.asarray(L.gram(prior.kernel)) + np.diag(posterior.noise)
-    A = np.where(there[:, None] & there[None, :], A, np.eye(L.size))
-    return A, np.where(there, np.asarray(posterior.y - prior.mean_at(L)), 0)
+    n = posterior.prior.functional.size
+    there = np.ones(n, bool) if posterior.mask is None else np.asarray(posterior.mask)
+    K, mean = map(np.asarray, covariance_and_mean(posterior.prior))
+    A = np.where(there[:, None] & there[None, :], K + np.diag(posterior.noise), np.eye(n))
+    return A, np.where(there, np.asarray(posterior.y) - mean, 0)
+
+
+@eqx.filter_jit
+def said(drawn):
+    """What a posterior and its paths say at points, by one program."""
+    posterior = drawn.posterior
+    moments = [posterior.mean(AT), posterior.variance(AT), posterior.covariance(AT), posterior.covariance(AT, X[:2])]
+    return [*moments, drawn.paths(AT), drawn.paths.mean_path(AT)]
 
 
 PAIRS = (
@@ -75,11 +89,8 @@ def test_moments_and_paths_are_those_of_the_factorisation(problem, solver):
     # What is left of the residual is one of the values, times ‖y‖/√noise at the most, about 50.
     tolerance = 50 * SOLVERS[solver].tolerance
     close = lambda one, two: np.testing.assert_allclose(one, two, rtol=0, atol=tolerance)
-    for quantity in ("mean", "variance", "covariance"):
-        close(getattr(drawn.posterior, quantity)(AT), getattr(exact.posterior, quantity)(AT))
-    close(drawn.posterior.covariance(AT, X[:2]), exact.posterior.covariance(AT, X[:2]))
-    close(drawn.paths(AT), exact.paths(AT))
-    close(drawn.paths.mean_path(AT), exact.posterior.mean(AT))
+    for one, two in zip(said(drawn), said(exact), strict=True):
+        close(one, two)
     A, residual = system(drawn.posterior)
     np.testing.assert_allclose(
         drawn.posterior.coefficients, np.linalg.solve(A, residual), rtol=0, atol=tolerance / NOISE
@@ -160,6 +171,13 @@ def covariance_of(problem, cache):
     return posterior.solution.covariance, posterior.solution.aid, system(posterior)[0]
 
 
+# Compiled whole.
+fold = eqx.filter_jit(lambda layout, V: layout.fold(jnp.asarray(V)))
+unfold = eqx.filter_jit(lambda layout, V: layout.unfold(V))
+from_block = eqx.filter_jit(lambda covariance, V, i: covariance.from_block(jnp.asarray(V), jnp.asarray(i)))
+matmul = eqx.filter_jit(lambda covariance, V: covariance.matmul(jnp.asarray(V)))
+
+
 @pytest.mark.parametrize("cache", [0, 2**30])
 @pytest.mark.parametrize("problem", ["mask", "noise of each", "slopes"])
 def test_blocks_are_those_of_the_matrix(problem, cache):
@@ -169,11 +187,11 @@ def test_blocks_are_those_of_the_matrix(problem, cache):
     numbers, filled = np.asarray(layout.numbers), np.asarray(layout.filled)
     assert numbers.shape == (-(-n // 7), layout.each) and not layout.full
     np.testing.assert_array_equal(numbers[filled], np.arange(n))
-    vectors = lambda V: np.asarray(layout.unfold(V))
-    np.testing.assert_array_equal(vectors(layout.fold(jnp.asarray(A))), A)
+    vectors = lambda V: np.asarray(unfold(layout, V))
+    np.testing.assert_array_equal(vectors(fold(layout, A)), A)
     for i, inverse in enumerate(blocks.inverses):
         here, m = numbers[i][filled[i]], int(filled[i].sum())
-        found = covariance.from_block(jnp.eye(layout.width), jnp.asarray(i))
+        found = np.asarray(from_block(covariance, np.eye(layout.width), i))
         np.testing.assert_allclose(vectors(found)[:m], A[here], rtol=0, atol=1e-12)
         wanted = np.eye(layout.width)
         wanted[:m, :m] = np.linalg.inv(A[np.ix_(here, here)])
@@ -182,11 +200,11 @@ def test_blocks_are_those_of_the_matrix(problem, cache):
         np.testing.assert_array_equal(
             found[m:], np.eye(layout.width)[m:, None, :] * (np.arange(len(numbers)) == i)[None, :, None]
         )
-    np.testing.assert_allclose(vectors(covariance.matmul(layout.fold(jnp.eye(n)))), A, rtol=0, atol=1e-12)
+    np.testing.assert_allclose(vectors(matmul(covariance, fold(layout, np.eye(n)))), A, rtol=0, atol=1e-12)
     # In one block it is the same, and what is held stays so.
     flat = covariance.laid_out(dataclasses.replace(layout, n_blocks=1))
     assert (flat.cached is None) == (cache == 0)
-    np.testing.assert_allclose(flat.matmul(jnp.eye(n)[:, None])[:, 0], A, rtol=0, atol=1e-12)
+    np.testing.assert_allclose(matmul(flat, np.eye(n)[:, None])[:, 0], A, rtol=0, atol=1e-12)
     np.testing.assert_allclose(flat.row(9)[0], vectors(covariance.row(9)), rtol=0, atol=1e-12)
     row, diagonal = vectors(covariance.row(1)), vectors(covariance.diagonal)
     np.testing.assert_allclose(row, (A - np.diag(diagonal))[1], rtol=0, atol=1e-12)

@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import numpyro.distributions as dist
+import nuts
 import peers
 import scale
 import scipy.linalg
@@ -548,6 +549,7 @@ ROWS = {
     "ensemble": (ensemble, False),
     "gradient": (gradient, False),
     "evidence": (evidence, True),
+    **{name: (row, True) for name, row in nuts.ROWS.items()},
     "growth": (growth, False),
     "solve": (solve, False),
     "processes": (processes, False),
