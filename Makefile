@@ -17,7 +17,7 @@ help:
 	@echo "make format   format the code"
 	@echo "make mutants  plant faults one at a time; each must be caught by its test"
 	@echo "make stress   a thousand calls of everything in batches; each must come back (an hour)"
-	@echo "make bench    time the library beside its limits and other libraries (six minutes, nothing else running)"
+	@echo "make bench    time the library beside its limits and other libraries (a quarter of an hour, nothing else running)"
 	@echo "make figures  make the figures and the error table of the documentation anew"
 	@echo "make docs     build the documentation into docs/site, to be opened from there (index.html)"
 	@echo "make docs-serve   serve it, and build it anew as files change"
