@@ -2,6 +2,7 @@
 
 import functools
 import math
+import os
 import subprocess
 import sys
 import time
@@ -508,7 +509,9 @@ def start(smoke: bool) -> Row:
             "-c",
             f"import time; t = time.perf_counter(); {code}; print(time.perf_counter() - t)",
         ]
-        return float(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+        # As a user has it, whose second import finds compiled files.
+        kept = os.environ | {"PYTHONDONTWRITEBYTECODE": ""}
+        return float(subprocess.run(command, capture_output=True, text=True, check=True, env=kept).stdout)
 
     both, bridge_too = "import jax, equinox", "import pathwise_gp.numpyro_bridge"
     codes = {
